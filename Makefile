@@ -1,0 +1,42 @@
+# Every target sets up what it needs: `make test` and `make demo` work on a machine with Python >= 3.10 and make.
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint benchmark clean
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+# One thread for each test process: the processes already fill the cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(READY) ## create .venv with the tested versions of everything (PYTHON=... chooses the interpreter)
+
+demo: $(READY) ## train a hyperbolic ResNet on real digits, print the results and where they lie
+	@$(BIN)/python train.py
+
+test: lint ## lint, types and layers, then the test suite
+	@$(PYTEST) -m "not slow"
+
+test-slow: $(READY) ## only the tests that take minutes
+	@$(PYTEST) -m slow
+
+lint: $(READY) ## ruff, mypy and import-linter
+	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet && $(BIN)/mypy && $(BIN)/lint-imports
+
+benchmark: $(READY) ## time and memory of the models beside their Euclidean twins
+	@$(BIN)/python scripts/benchmark.py
+
+clean: ## remove the environment, caches and build products; outputs/ and data/ stay
+	@rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "no Python >= 3.10 found: install one or name it, make install PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot create environments: install its venv package (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+$(READY): pyproject.toml constraints.txt .venv/bin/python
+	@echo "installing into .venv, which takes a few minutes the first time"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
