@@ -1,0 +1,296 @@
+"""The hyperboloid of sectional curvature -c in space coordinates (Bdeir Section 3.1 with K = 1/c).
+
+A point is its space part x, (..., n); its time x_t = sqrt(1/c + |x|^2) is derived, so every tensor is a point for every
+c > 0. A tangent vector at x is its space part v, (..., n), with v_t = x.v / x_t. k = 1/sqrt(c) is the radius. Curvature is
+a keyword: a 0-dim tensor or a number. Points and vectors broadcast against each other; the manifold dimension is last.
+
+No formula below subtracts two large numbers to get a small one: the Lorentz square of a difference and the metric are
+written as sums of squares (`squared_chord`, `inner`). Nothing is clamped; callers keep radii within `d_max`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hyplearn.geometry.numerics import asinhc, coshm1c, dot, safe_sqrt, scalar_like, sinhc, squared_norm, tanhc
+
+CurvatureMove = Literal["logexp", "scale"]
+
+# Largest time that keeps x_t^2 - |x|^2 distinct from 0 with a factor of two to spare at c = 1. float64 and float32 as
+# Bdeir states them, the half types by the same rule.
+X_T_MAX = {torch.float64: 1e8, torch.float32: 2e3, torch.float16: 22.0, torch.bfloat16: 8.0}
+
+# f(s D) = TIGHT_SHARE * D: the share of the limit that the tightness s refers to (Bdeir Eq. 3).
+TIGHT_SHARE = 0.99
+
+
+def _reduced(value: Tensor, keepdim: bool) -> Tensor:
+    return value if keepdim else value.squeeze(-1)
+
+
+def time(x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
+    """x_t = sqrt(1/c + |x|^2). (..., n) to (...), or (..., 1) with keepdim."""
+    c = scalar_like(c, x)
+    return _reduced((squared_norm(x) + 1 / c).sqrt(), keepdim)
+
+
+def to_ambient(x: Tensor, *, c: Tensor | float) -> Tensor:
+    """Time first: (..., n) to (..., n + 1), the form of geoopt and of nearest-neighbour search."""
+    return torch.cat([time(x, c=c, keepdim=True), x], dim=-1)
+
+
+def from_ambient(x: Tensor) -> Tensor:
+    """Drop the time: (..., n + 1) to (..., n), for points and for tangent vectors."""
+    return x[..., 1:]
+
+
+# Distances
+
+
+def squared_chord(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
+    """|x - y|_L^2 = |x - y|^2 - (x_t - y_t)^2 = 4/c sinh^2(d sqrt(c)/2), (..., 1), as a sum of squares.
+
+    With h = (x_t - y_t)/(x_t + y_t) the vector (x - y) - h (x + y) has no time, so that
+    |x - y|_L^2 = (|x - y - h (x + y)|^2 + 4 h^2/c) / (1 - h^2), and 1 - h^2 = 4 x_t y_t/(x_t + y_t)^2.
+    The printed difference loses everything for far points on one ray; here rounding enters squared.
+    """
+    c = scalar_like(c, x)
+    x_t, y_t = time(x, c=c, keepdim=True), time(y, c=c, keepdim=True)
+    difference, total, total_t = x - y, x + y, x_t + y_t
+    h = dot(difference, total) / total_t.square()
+    square = squared_norm(difference - h * total) + 4 / c * h.square()
+    return square * total_t.square() / (4 * x_t * y_t)
+
+
+def dist(x: Tensor, y: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
+    """Geodesic distance, 2k asinh(|x - y|_L / 2k). Gradient 0 at coincident points. (..., n), (..., n) to (...)."""
+    c = scalar_like(c, x)
+    chord = squared_chord(x, y, c=c)
+    return _reduced(safe_sqrt(chord) * asinhc(c * chord / 4), keepdim)
+
+
+def dist0(x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
+    """Distance to the origin, k asinh(|x|/k). (..., n) to (...)."""
+    c = scalar_like(c, x)
+    square = squared_norm(x)
+    return _reduced(safe_sqrt(square) * asinhc(c * square), keepdim)
+
+
+# Tangent vectors
+
+
+def _time_ratio(v: Tensor, x: Tensor, c: Tensor) -> Tensor:
+    """h = v_t / x_t = x.v / x_t^2, (..., 1)."""
+    return dot(x, v) / (squared_norm(x) + 1 / c)
+
+
+def inner(u: Tensor, v: Tensor, x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
+    """Riemannian inner product at x, u.v - u_t v_t. (..., n) x 3 to (...).
+
+    Written (u - h_u x).(v - h_v x) + h_u h_v / c with h = v_t/x_t: the same, without cancellation for radial vectors.
+    """
+    c = scalar_like(c, x)
+    h_u, h_v = _time_ratio(u, x, c), _time_ratio(v, x, c)
+    return _reduced(dot(u - h_u * x, v - h_v * x) + h_u * h_v / c, keepdim)
+
+
+def norm(u: Tensor, x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
+    """Riemannian norm of u at x, gradient 0 at u = 0. (..., n), (..., n) to (...)."""
+    return _reduced(safe_sqrt(inner(u, u, x, c=c, keepdim=True)), keepdim)
+
+
+def egrad2rgrad(x: Tensor, g: Tensor, *, c: Tensor | float) -> Tensor:
+    """Riemannian gradient from the gradient g of the space coordinates: g + c (x.g) x, the inverse metric."""
+    c = scalar_like(c, x)
+    return g + c * dot(x, g) * x
+
+
+def transp(x: Tensor, y: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
+    """Parallel transport of v from x to y along the geodesic: v + <y,v>_L / (1/c - <x,y>_L) (x + y), space part.
+
+    <y,v>_L is taken as <y - x, v>_L, which is the same because v is orthogonal to x.
+    """
+    c = scalar_like(c, x)
+    difference, total = y - x, x + y
+    x_t, y_t = time(x, c=c, keepdim=True), time(y, c=c, keepdim=True)
+    difference_t = dot(difference, total) / (x_t + y_t)
+    numerator = dot(difference, v) - difference_t * dot(x, v) / x_t
+    return v + numerator / (2 / c + squared_chord(x, y, c=c) / 2) * total
+
+
+def transp0(y: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
+    """Parallel transport of v from the origin to y: v + y (y.v) / (k (k + y_t))."""
+    c = scalar_like(c, y)
+    k = c.rsqrt()
+    return v + y * dot(y, v) / (k * (k + time(y, c=c, keepdim=True)))
+
+
+def transp0back(x: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
+    """Parallel transport of v from x to the origin: v - x v_t / (k + x_t)."""
+    c = scalar_like(c, x)
+    x_t = time(x, c=c, keepdim=True)
+    return v - x * dot(x, v) / (x_t * (c.rsqrt() + x_t))
+
+
+# Exponential and logarithm
+
+
+def expmap0(v: Tensor, *, c: Tensor | float) -> Tensor:
+    """Exponential map at the origin, k sinh(|v|/k) v/|v|. Smooth at v = 0. (..., n) to (..., n)."""
+    c = scalar_like(c, v)
+    return sinhc(c * squared_norm(v)) * v
+
+
+def logmap0(x: Tensor, *, c: Tensor | float) -> Tensor:
+    """Logarithm at the origin, k asinh(|x|/k) x/|x|. Smooth at x = 0. (..., n) to (..., n)."""
+    c = scalar_like(c, x)
+    return asinhc(c * squared_norm(x)) * x
+
+
+def expmap(x: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
+    """Exponential map at x: cosh(a) x + sinh(a)/a v with a = |v|_x / k. (..., n), (..., n) to (..., n)."""
+    c = scalar_like(c, x)
+    a_squared = c * inner(v, v, x, c=c, keepdim=True)
+    return x + a_squared * coshm1c(a_squared) * x + sinhc(a_squared) * v
+
+
+def logmap(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
+    """Logarithm of y at x: a/sinh(a) (y - cosh(a) x) with a = d(x, y)/k. (..., n), (..., n) to (..., n).
+
+    From w = sinh^2(a/2): cosh(a) = 1 + 2w and a/sinh(a) = asinhc(w)/sqrt(1 + w), smooth at y = x.
+    """
+    c = scalar_like(c, x)
+    w = c * squared_chord(x, y, c=c) / 4
+    return asinhc(w) * (1 + w).rsqrt() * (y - x - 2 * w * x)
+
+
+def boost(x: Tensor, b: Tensor, *, c: Tensor | float) -> Tensor:
+    """The isometry that moves the origin to b along their geodesic; its inverse is the boost by -b.
+
+    y_t = (b_t x_t + b.x)/k is the cosine of d(x, -b), so it comes from that chord; y = x + b (x_t + y_t)/(b_t + k).
+    x: (..., n), b: broadcasts against x. Bdeir Section 3.3, in rapidity form.
+    """
+    c = scalar_like(c, x)
+    k = c.rsqrt()
+    y_t = k + squared_chord(x, -b, c=c) / (2 * k)
+    return x + b * (time(x, c=c, keepdim=True) + y_t) / (time(b, c=c, keepdim=True) + k)
+
+
+def centroid(
+    x: Tensor, *, c: Tensor | float, weights: Tensor | None = None, dim: int | tuple[int, ...] = -2
+) -> Tensor:
+    """Weighted Lorentzian centroid, k m / sqrt(m_t^2 - |m|^2) with m = sum w x (Bdeir Section 3.1, sign corrected).
+
+    x: (..., N, n) reduced over dim, which must not be the last. weights: broadcasts against x without its last
+    dimension, not negative, with a positive sum; only their ratios count.
+
+    With p the point above the mean space part and q the mean of |x - p|_L^2, m_t^2 - |m|^2 = 1/c + q + q^2/(4 p_t^2):
+    a sum of positive terms, where the difference of squares has no digit left for far points.
+    """
+    c = scalar_like(c, x)
+    if weights is None:
+        mean = x.mean(dim, keepdim=True)
+        q = squared_chord(x, mean, c=c).mean(dim, keepdim=True)
+    else:
+        share = weights.unsqueeze(-1).expand(*x.shape[:-1], 1)
+        share = share / share.sum(dim, keepdim=True)
+        mean = (share * x).sum(dim, keepdim=True)
+        q = (share * squared_chord(x, mean, c=c)).sum(dim, keepdim=True)
+    scale = (1 + c * (q + q.square() / (4 * (squared_norm(mean) + 1 / c)))).rsqrt()
+    return (mean * scale).squeeze(dim)
+
+
+# Radial maps: rescaling and moves between curvatures
+
+
+def d_max(*, c: Tensor | float, dtype: torch.dtype = torch.float32, x_t_max: float | None = None) -> Tensor:
+    """Largest distance to the origin, k arccosh(x_t_max / k), 0-dim of `dtype`, without gradient (Bdeir Eq. 1).
+
+    x_t_max defaults to X_T_MAX[dtype] and must exceed k, the time of the origin; otherwise the result is NaN.
+    """
+    c = torch.as_tensor(c, dtype=dtype).detach()
+    return torch.acosh(c.sqrt() * (X_T_MAX[dtype] if x_t_max is None else x_t_max)) * c.rsqrt()
+
+
+def _limit_and_rate(c: Tensor, s: float, x_t_max: float | None) -> tuple[Tensor, Tensor]:
+    """D and r of Eq. 3. r = atanh(0.99)/(s D) reaches 0.99 D at s D; the printed atanh(0.99/(s D)) does not."""
+    if not s > 0:
+        raise ValueError(f"s={s} must be > 0: it is the tightness of Bdeir Eq. (3), 2 in the paper")
+    limit = d_max(c=c, dtype=c.dtype, x_t_max=x_t_max)
+    return limit, math.atanh(TIGHT_SHARE) / (s * limit)
+
+
+def rescale0(v: Tensor, *, c: Tensor | float, s: float, x_t_max: float | None = None) -> Tensor:
+    """Maximum distance rescaling of a vector: norm d to D tanh(r d), at most D (Bdeir Eqs. 2-3).
+
+    v: (..., n), a tangent vector at the origin or Euclidean features. s > 0: norms up to s D stay distinct. The slope
+    at 0 is 2.647/s, so s = 2 makes short vectors longer, and the map must not be applied twice.
+    """
+    limit, rate = _limit_and_rate(scalar_like(c, v), s, x_t_max)
+    return limit * rate * tanhc(rate.square() * squared_norm(v)) * v
+
+
+def rescale(x: Tensor, *, c: Tensor | float, s: float, x_t_max: float | None = None) -> Tensor:
+    """Maximum distance rescaling of a point: distance to the origin d to D tanh(r d) (Bdeir Eqs. 2-3).
+
+    Equal to expmap0(rescale0(logmap0(x))), as one factor per point. x: (..., n). s as in `rescale0`.
+    """
+    c = scalar_like(c, x)
+    limit, rate = _limit_and_rate(c, s, x_t_max)
+    square = squared_norm(x)
+    stretch = asinhc(c * square)  # d / |x|
+    stretch = stretch * limit * rate * tanhc(rate.square() * square * stretch.square())  # d' / |x|
+    return sinhc(c * square * stretch.square()) * stretch * x
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in ("logexp", "scale"):
+        raise ValueError(f"mode={mode!r} must be 'logexp' (keeps d(x, 0), Bdeir Algorithm 1) or 'scale' (keeps d/k)")
+
+
+def change_curvature(
+    x: Tensor, *, c_old: Tensor | float, c_new: Tensor | float, mode: CurvatureMove = "logexp"
+) -> Tensor:
+    """Move a point from curvature -c_old to -c_new (Bdeir Algorithm 1). (..., n) to (..., n).
+
+    'logexp' keeps distance and direction to the origin, through the tangent space shared by all c; 'scale' is the
+    homothety sqrt(c_old/c_new) x, which multiplies all distances by that factor.
+    """
+    _check_mode(mode)
+    c_old, c_new = scalar_like(c_old, x), scalar_like(c_new, x)
+    if mode == "scale":
+        return (c_old / c_new).sqrt() * x
+    return expmap0(logmap0(x, c=c_old), c=c_new)
+
+
+def change_curvature_tangent(
+    x: Tensor, v: Tensor, *, c_old: Tensor | float, c_new: Tensor | float, mode: CurvatureMove = "logexp"
+) -> Tensor:
+    """Move a tangent vector at x (a point of curvature -c_old) along with `change_curvature`.
+
+    'logexp': parallel transport to the origin with c_old, out to the moved point with c_new; keeps the norm.
+    """
+    _check_mode(mode)
+    c_old, c_new = scalar_like(c_old, x), scalar_like(c_new, x)
+    if mode == "scale":
+        return (c_old / c_new).sqrt() * v
+    moved = change_curvature(x, c_old=c_old, c_new=c_new)
+    return transp0(moved, transp0back(x, v, c=c_old), c=c_new)
+
+
+def mlr(x: Tensor, z: Tensor, a: Tensor, *, c: Tensor | float) -> Tensor:
+    """Logits of Lorentz multinomial logistic regression. (..., n), (classes, n), (classes,) to (..., classes).
+
+    |z| times the signed distance from x to the hyperplane of class (z, a): k |z| asinh(alpha / (k |z|)) with
+    alpha = cosh(a/k) z.x - sinh(a/k) |z| x_t. No sign and no absolute value, so the gradient exists at alpha = 0.
+    """
+    c = scalar_like(c, x)
+    root = c.sqrt()
+    length = torch.linalg.vector_norm(z, dim=-1)
+    direction = torch.nn.functional.normalize(z, dim=-1)
+    alpha = torch.cosh(root * a) * (x @ direction.mT) - torch.sinh(root * a) * time(x, c=c, keepdim=True)
+    return length * torch.asinh(root * alpha) / root

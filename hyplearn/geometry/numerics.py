@@ -1,0 +1,85 @@
+"""Elementary functions without 0/0: functions of a squared argument, smooth at zero with exact gradients.
+
+A radial map of a vector x multiplies it by a function of |x|, and every such function met here is an even one, hence
+smooth in t = |x|^2: sinh(|x|)/|x| = sinhc(|x|^2). Working with t needs no norm, so nothing is divided by zero and the
+gradient at the origin is exact. All functions take any shape, t >= 0, float32 or float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+# Below this t a Taylor polynomial replaces f(sqrt t)/sqrt t, whose gradient there is 0/0 or cancels.
+SERIES_BELOW = 1e-2
+
+# Coefficients of t^0, t^1, ...; each list ends where the next term at SERIES_BELOW is under 1e-17.
+_SINHC = [1 / math.factorial(2 * i + 1) for i in range(6)]
+_ASINHC = [(-1) ** i * math.comb(2 * i, i) / (4**i * (2 * i + 1)) for i in range(9)]
+_TANHC = [1.0, -1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925, 21844 / 6081075, -929569 / 638512875]
+_ATANHC = [1 / (2 * i + 1) for i in range(9)]
+
+
+def _horner(t: Tensor, coefficients: Sequence[float]) -> Tensor:
+    total = torch.full_like(t, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        total = total * t + coefficient
+    return total
+
+
+def _over_root(function: Callable[[Tensor], Tensor], t: Tensor, coefficients: Sequence[float]) -> Tensor:
+    """f(sqrt t)/sqrt t for an odd f. Both branches see a harmless argument, so neither gradient is NaN."""
+    small = t < SERIES_BELOW
+    root = torch.where(small, 1.0, t).sqrt()
+    return torch.where(small, _horner(torch.where(small, t, 0.0), coefficients), function(root) / root)
+
+
+def sinhc(t: Tensor) -> Tensor:
+    """sinh(sqrt t) / sqrt t, 1 at t = 0. float32 overflows from t = 7900 on: limit the radius first."""
+    return _over_root(torch.sinh, t, _SINHC)
+
+
+def asinhc(t: Tensor) -> Tensor:
+    """asinh(sqrt t) / sqrt t, 1 at t = 0."""
+    return _over_root(torch.asinh, t, _ASINHC)
+
+
+def tanhc(t: Tensor) -> Tensor:
+    """tanh(sqrt t) / sqrt t, 1 at t = 0."""
+    return _over_root(torch.tanh, t, _TANHC)
+
+
+def atanhc(t: Tensor) -> Tensor:
+    """atanh(sqrt t) / sqrt t, 1 at t = 0; infinite at t = 1."""
+    return _over_root(torch.atanh, t, _ATANHC)
+
+
+def coshm1c(t: Tensor) -> Tensor:
+    """(cosh(sqrt t) - 1) / t, 1/2 at t = 0: a half angle, so nothing cancels."""
+    return 0.5 * sinhc(t / 4).square()
+
+
+def safe_sqrt(t: Tensor) -> Tensor:
+    """sqrt t with gradient 0 at t = 0, where a distance between coincident points has its kink."""
+    positive = t > 0
+    return torch.where(positive, torch.where(positive, t, 1.0).sqrt(), 0.0)
+
+
+def squared_norm(x: Tensor) -> Tensor:
+    """|x|^2 over the last dimension, kept: (..., n) to (..., 1)."""
+    return x.square().sum(-1, keepdim=True)
+
+
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """x . y over the last dimension, kept: (..., n), (..., n) to (..., 1)."""
+    return (x * y).sum(-1, keepdim=True)
+
+
+def scalar_like(value: Tensor | float, x: Tensor) -> Tensor:
+    """A 0-dim tensor of x's dtype and device: the curvature takes the precision of the points it acts on."""
+    if isinstance(value, Tensor):
+        return value.to(device=x.device, dtype=x.dtype)
+    return torch.full((), value, dtype=x.dtype, device=x.device)
