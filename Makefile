@@ -23,7 +23,7 @@ test-slow: $(READY) ## only the tests that take minutes
 	@$(PYTEST) -m slow
 
 lint: $(READY) ## ruff, mypy and import-linter
-	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet && $(BIN)/mypy && $(BIN)/lint-imports
+	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
 
 benchmark: $(READY) ## time and memory of the models beside their Euclidean twins
 	@$(BIN)/python scripts/benchmark.py
