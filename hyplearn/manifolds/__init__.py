@@ -1,0 +1,21 @@
+"""Manifold objects: they own the curvature, compute in float32 or better, and are proper geoopt manifolds."""
+
+from hyplearn.manifolds.curvature import Curvature, CurvatureParameter
+from hyplearn.manifolds.curved import CurvedManifold
+from hyplearn.manifolds.euclidean import Euclidean
+from hyplearn.manifolds.family import Manifolds
+from hyplearn.manifolds.interop import Manifold, ManifoldParameter
+from hyplearn.manifolds.lorentz import Lorentz
+from hyplearn.manifolds.precision import full_precision
+
+__all__ = [
+    "Curvature",
+    "CurvatureParameter",
+    "CurvedManifold",
+    "Euclidean",
+    "Lorentz",
+    "Manifold",
+    "ManifoldParameter",
+    "Manifolds",
+    "full_precision",
+]

@@ -1,0 +1,82 @@
+"""The manifolds of one model: of which kind they are and which layers share a curvature."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from hyplearn.manifolds.curvature import Parametrization
+from hyplearn.manifolds.curved import CurvedManifold
+from hyplearn.manifolds.euclidean import Euclidean
+from hyplearn.manifolds.interop import Manifold
+from hyplearn.manifolds.lorentz import Lorentz
+
+Kind = Literal["lorentz", "euclidean"]
+Sharing = Literal["encoder_decoder", "single", "per_stage"]
+
+_CURVED: dict[str, type[CurvedManifold]] = {"lorentz": Lorentz}
+_FLAT: dict[str, type[Manifold]] = {"euclidean": Euclidean}
+
+
+class Manifolds:
+    """Hands a model its manifolds, each created at the first request and shared by all who ask for the same name.
+
+    kind: the geometry. share: 'encoder_decoder' (one manifold for the encoder, one for the decoder; Bdeir Section 3.2),
+    'single' (one for both), 'per_stage' (one per encoder stage, one for the decoder). c, learned, parametrization,
+    bounds, s, x_t_max: see `Lorentz`; decoder_c: initial c of the decoder, by default c. Kinds without curvature take
+    none of these into account.
+    """
+
+    def __init__(
+        self,
+        kind: Kind = "lorentz",
+        *,
+        c: float = 1.0,
+        learned: bool = True,
+        parametrization: Parametrization = "K",
+        bounds: tuple[float, float] = (0.05, 20.0),
+        share: Sharing = "encoder_decoder",
+        s: float = 2.0,
+        x_t_max: float | None = None,
+        decoder_c: float | None = None,
+    ) -> None:
+        kinds = (*_CURVED, *_FLAT)
+        if kind not in kinds:
+            raise ValueError(f"kind={kind!r} must be one of {kinds}")
+        if share not in get_args(Sharing):
+            raise ValueError(f"share={share!r} must be one of {get_args(Sharing)}")
+        if share == "single" and decoder_c is not None:
+            raise ValueError(f"decoder_c={decoder_c} needs share='encoder_decoder' or 'per_stage', not share='single'")
+        self.kind, self.share = kind, share
+        self._c, self._decoder_c = c, c if decoder_c is None else decoder_c
+        self._options: dict[str, Any] = {
+            "learned": learned, "parametrization": parametrization, "bounds": bounds, "s": s, "x_t_max": x_t_max,
+        }  # fmt: skip
+        self._made: dict[str, Manifold] = {}
+        for value in (self._c, self._decoder_c):  # a wrong value stops here, not when a layer asks
+            self._make(value)
+
+    def _make(self, c: float) -> Manifold:
+        return _CURVED[self.kind](c, **self._options) if self.kind in _CURVED else _FLAT[self.kind]()
+
+    def _get(self, name: str, c: float) -> Manifold:
+        if name not in self._made:
+            self._made[name] = self._make(c)
+        return self._made[name]
+
+    def encoder(self, stage: int | str | None = None) -> Manifold:
+        """The manifold of an encoder stage. stage: its number (or name), needed with share='per_stage' only."""
+        if self.share == "single":
+            return self._get("shared", self._c)
+        if self.share == "encoder_decoder":
+            return self._get("encoder", self._c)
+        if stage is None:
+            raise ValueError("stage=None: share='per_stage' needs the number or the name of the stage")
+        return self._get(f"encoder.stage{stage}" if isinstance(stage, int) else f"encoder.{stage}", self._c)
+
+    def decoder(self) -> Manifold:
+        """The manifold of the head."""
+        return self._get("shared", self._c) if self.share == "single" else self._get("decoder", self._decoder_c)
+
+    def manifolds(self) -> dict[str, CurvedManifold]:
+        """The curved manifolds handed out so far, by name: 'encoder', 'decoder', 'shared', 'encoder.stage1', ..."""
+        return {name: manifold for name, manifold in self._made.items() if isinstance(manifold, CurvedManifold)}

@@ -1,0 +1,35 @@
+"""Where tensors enter the geometry: autocast off, half precision promoted."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def promote(value: object) -> object:
+    """float16 and bfloat16 tensors as float32; float32, float64 and everything else as it is."""
+    if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
+        return value.float()
+    return value
+
+
+def full_precision(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Run a function of tensors outside autocast, in float32 or better: float16 holds neither sinh nor x_t^2 - |x|^2.
+
+    The device of the first tensor argument decides which autocast is switched off.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        device = next((v.device.type for v in (*args, *kwargs.values()) if isinstance(v, Tensor)), "cpu")
+        with torch.autocast(device, enabled=False):
+            return function(*map(promote, args), **{k: promote(v) for k, v in kwargs.items()})  # type: ignore[arg-type]
+
+    return wrapped
