@@ -38,5 +38,5 @@ clean: ## remove the environment, caches and build products; outputs/ and data/ 
 
 $(READY): pyproject.toml constraints.txt .venv/bin/python
 	@echo "installing into .venv, which takes a few minutes the first time"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
