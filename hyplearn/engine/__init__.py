@@ -1,0 +1,1 @@
+"""Training and evaluation: where model, loss, optimizer and data meet. `engine.run` is the way in."""
