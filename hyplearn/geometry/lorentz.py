@@ -1,8 +1,8 @@
 """The hyperboloid of sectional curvature -c in space coordinates (Bdeir Section 3.1 with K = 1/c).
 
 A point is its space part x, (..., n); its time x_t = sqrt(1/c + |x|^2) is derived, so every tensor is a point for every
-c > 0. A tangent vector at x is its space part v, (..., n), with v_t = x.v / x_t. k = 1/sqrt(c) is the radius. Curvature is
-a keyword: a 0-dim tensor or a number. Points and vectors broadcast against each other; the manifold dimension is last.
+c > 0. A tangent vector at x is its space part v, (..., n), with v_t = x.v / x_t. k = 1/sqrt(c) is the radius. c is a
+keyword, a 0-dim tensor or a number. Points and vectors broadcast against each other; the manifold dimension is last.
 
 No formula below subtracts two large numbers to get a small one: the Lorentz square of a difference and the metric are
 written as sums of squares (`squared_chord`, `inner`). Nothing is clamped; callers keep radii within `d_max`.
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hyplearn.geometry.numerics import asinhc, coshm1c, dot, safe_sqrt, scalar_like, sinhc, squared_norm, tanhc
+from hyplearn.geometry.pairwise import CLOSE, distance_operator
 
 CurvatureMove = Literal["logexp", "scale"]
 
@@ -78,6 +79,36 @@ def dist0(x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     c = scalar_like(c, x)
     square = squared_norm(x)
     return _reduced(safe_sqrt(square) * asinhc(c * square), keepdim)
+
+
+def _chord_by_product(x: Tensor, y: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Half |x - y|_L^2 of all pairs as (x_t y_t - 1/c) - x.y, and its first term, the scale of the rounding error.
+
+    x_t y_t - 1/c = k (a + b) + a b with a = x_t - k = |x|^2/(x_t + k), exact near the origin and far from it.
+    """
+    k = c.rsqrt()
+    a = squared_norm(x) / (time(x, c=c, keepdim=True) + k)
+    b = (squared_norm(y) / (time(y, c=c, keepdim=True) + k)).mT
+    scale = k * (a + b) + a * b
+    return scale - x @ y.mT, scale
+
+
+def _far(x: Tensor, y: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    half_chord, scale = _chord_by_product(x, y, c)
+    close = half_chord <= CLOSE * scale
+    chord = 2 * torch.where(close, 1.0, half_chord)
+    return chord.sqrt() * asinhc(c * chord / 4), close
+
+
+_cdist = distance_operator("lorentz_cdist", far=_far, near=lambda x, y, c: dist(x, y, c=c))
+
+
+def cdist(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
+    """All pairwise geodesic distances, as accurate as `dist`. (..., N, n), (..., M, n) to (..., N, M).
+
+    One matrix product, and the close pairs from their difference; see `pairwise`. Differentiable once.
+    """
+    return _cdist(x, y, scalar_like(c, x))
 
 
 # Tangent vectors
