@@ -1,0 +1,87 @@
+"""The Poincare convolution (van Spengler et al., 2023) without unfolding."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hyplearn.manifolds import PoincareBall
+from hyplearn.manifolds.precision import full_precision
+from hyplearn.nn.choices import one_of, positive
+from hyplearn.nn.poincare_linear import INITIALIZATIONS, fully_connected, initialize, norm_of
+
+
+def beta_ratio(channels: int, positions: int) -> float:
+    """B(nN/2, 1/2) / B(n/2, 1/2): the factor of beta-concatenation of N vectors of n coordinates (HNN++)."""
+
+    def log_beta(size: int) -> float:
+        return math.lgamma(size / 2) - math.lgamma((size + 1) / 2)
+
+    return math.exp(log_beta(channels * positions) - log_beta(channels))
+
+
+class PoincareConv2d(nn.Module):
+    """Poincare FC layer on each beta-concatenated patch: tangent vectors at the origin (B, n, H, W) to (B, n', H', W').
+
+    exp_0 is radial, so the layer needs a patch's squared norm, which is a convolution of |v|^2 with ones, and its inner
+    products with the kernels, a plain convolution of the same stride, padding and dilation. Zero padding pads with the
+    origin. init: 'identity' is I/2 over the flattened (channel, row, column) patch, as van Spengler et al.; 'normal' as
+    HNN++. Vectors beyond d_max are clipped to it. Computes in float32 or better, also under autocast.
+    Raises ValueError for another number of input channels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        manifold: PoincareBall,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        bias: bool = True,
+        init: str = "identity",
+    ) -> None:
+        super().__init__()
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("kernel_size", kernel_size)):
+            positive(name, value)
+        positive("stride", stride)
+        positive("dilation", dilation)
+        if padding < 0:
+            raise ValueError(f"padding={padding} must be >= 0")
+        one_of("init", init, INITIALIZATIONS)
+        self.manifold, self.init = manifold, init
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.ratio = beta_ratio(in_channels, kernel_size**2)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the weight by `init`, the bias to 0."""
+        initialize(self.weight, self.bias, self.init)
+
+    def _convolve(self, x: Tensor, kernel: Tensor) -> Tensor:
+        return F.conv2d(x, kernel, stride=self.stride, padding=self.padding, dilation=self.dilation)
+
+    @full_precision
+    def forward(self, v: Tensor) -> Tensor:
+        if v.dim() != 4 or v.shape[1] != self.weight.shape[1]:
+            raise ValueError(f"v of shape {tuple(v.shape)} must be (B, {self.weight.shape[1]}, H, W)")
+        square = torch.linalg.vector_norm(v, dim=1, keepdim=True).square()
+        q = self.ratio**2 * self._convolve(square, square.new_ones(1, 1, *self.weight.shape[2:]))
+        dot = self.ratio * self._convolve(v, self.weight)
+        bias = None if self.bias is None else self.bias.view(-1, 1, 1)
+        manifold, z_norm = self.manifold, norm_of(self.weight).view(-1, 1, 1)
+        return fully_connected(dot, q, z_norm, bias, c=manifold.c, x_t_max=manifold.x_t_max, dim=1)
+
+    def extra_repr(self) -> str:
+        outputs, inputs, kernel, _ = self.weight.shape
+        return (
+            f"{inputs}, {outputs}, kernel_size={kernel}, stride={self.stride}, padding={self.padding}, "
+            f"dilation={self.dilation}, bias={self.bias is not None}, init={self.init}"
+        )

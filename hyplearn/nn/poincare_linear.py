@@ -1,0 +1,119 @@
+"""The Poincare fully connected layer (Shimizu et al., 2021, HNN++) between tangent spaces at the origin."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hyplearn.geometry.numerics import asinhc, scalar_like, sinhc, squared_norm
+from hyplearn.manifolds import PoincareBall
+from hyplearn.manifolds.precision import full_precision
+from hyplearn.nn.choices import one_of, positive
+from hyplearn.nn.poincare_tangent import clip_factor
+
+INITIALIZATIONS = ("identity", "normal")
+
+# For larger angles sinh is exp/2 to the last digit of float64; the sum of squares of sinh(40) still fits float32.
+_LARGE = 40.0
+
+
+def fully_connected(
+    dot: Tensor,
+    q: Tensor,
+    z_norm: Tensor,
+    bias: Tensor | None,
+    *,
+    c: Tensor,
+    x_t_max: float | None = None,
+    dim: int = -1,
+) -> Tensor:
+    """log_0 of the Poincare FC layer of x = exp_0(u), from inner products of u alone.
+
+    dot: <u, z_k>, outputs along `dim`. q: |u|^2, of size 1 along `dim`. z_norm: |z_k| > 0 and bias: r_k, shaped to
+    broadcast. With s = sqrt(c)|u| the conformal factor gives lambda x = sinh(2s)/s u and lambda - 1 = cosh(2s) in HNN++
+    Eq. (6), so its
+        v_k = 2|z_k|/sqrt(c) asinh( sinh(2s)/|u| <u, z_k>/|z_k| cosh(2 sqrt(c) r_k) - cosh(2s) sinh(2 sqrt(c) r_k) ).
+    With w_k = sinh(sqrt(c) v_k) the output y = w / (1 + sqrt(1 + |w|^2)) / sqrt(c) has
+        log_0(y) = asinh(|w|)/|w| w / (2 sqrt(c)).
+    """
+    c = scalar_like(c, dot)
+    factor = clip_factor(q, c=c, x_t_max=x_t_max)
+    q, root = factor.square() * q, c.sqrt()
+    stretch = 2 * root * sinhc(4 * c * q)  # sinh(2s) / |u|
+    argument = factor * stretch * dot / z_norm
+    if bias is not None:
+        cosine = (1 + q * stretch.square()).sqrt()  # cosh(2s)
+        argument = argument * torch.cosh(2 * root * bias) - cosine * torch.sinh(2 * root * bias)
+    return _log_of_sinh(2 * z_norm * torch.asinh(argument), dim) / (2 * root)
+
+
+def _log_of_sinh(angle: Tensor, dim: int) -> Tensor:
+    """asinh(|w|)/|w| w with w = sinh(angle), for angles of any size.
+
+    Where the largest angle of a position exceeds `_LARGE` by m, w exp(-m) is sinh of the angles shrunk by m, and
+    asinh(|w|) = m + asinh(|w| exp(-m)), both to the last digit. The result does not depend on m, which has no gradient.
+    """
+    with torch.no_grad():
+        excess = (angle.abs().amax(dim, keepdim=True) - _LARGE).clamp_min(0)
+        shrinkage = angle.clamp(-excess, excess)
+    w = torch.sinh(angle - shrinkage)
+    square = w.square().sum(dim, keepdim=True)
+    return (asinhc(square) + excess * (square + (excess == 0)).rsqrt()) * w
+
+
+def norm_of(z: Tensor) -> Tensor:
+    """|z_k| of weights (outputs, ...), never 0: a row of zeros has output 0 (at bias 0) and a finite gradient."""
+    return (z.flatten(1).square().sum(1) + torch.finfo(z.dtype).tiny).sqrt()
+
+
+@torch.no_grad()
+def initialize(z: Tensor, bias: Tensor | None, init: str) -> None:
+    """Weights (outputs, ...), flattened to (outputs, inputs): 'identity' is I/2, which maps exp_0(u) to itself."""
+    flat = z.view(z.shape[0], -1)
+    if init == "identity":
+        flat.copy_(torch.eye(*flat.shape) / 2)
+    else:
+        flat.normal_(std=(2 * flat.shape[0] * flat.shape[1]) ** -0.5)
+    if bias is not None:
+        bias.zero_()
+
+
+class PoincareLinear(nn.Module):
+    """Poincare fully connected layer, tangent vectors at the origin (..., in_features) to (..., out_features).
+
+    init: 'identity' (van Spengler et al.) or 'normal' (HNN++). Vectors beyond d_max are clipped to it
+    (`poincare_tangent.clip_factor`). Computes in float32 or better. Raises ValueError for another last dimension.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        manifold: PoincareBall,
+        bias: bool = True,
+        init: str = "identity",
+    ) -> None:
+        super().__init__()
+        positive("in_features", in_features)
+        positive("out_features", out_features)
+        one_of("init", init, INITIALIZATIONS)
+        self.manifold, self.init = manifold, init
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the weight by `init`, the bias to 0."""
+        initialize(self.weight, self.bias, self.init)
+
+    @full_precision
+    def forward(self, u: Tensor) -> Tensor:
+        if u.shape[-1] != self.weight.shape[1]:
+            raise ValueError(f"u of shape {tuple(u.shape)} must be (..., {self.weight.shape[1]})")
+        manifold, q, dot = self.manifold, squared_norm(u), u @ self.weight.T
+        return fully_connected(dot, q, norm_of(self.weight), self.bias, c=manifold.c, x_t_max=manifold.x_t_max)
+
+    def extra_repr(self) -> str:
+        outputs, inputs = self.weight.shape
+        return f"{inputs}, {outputs}, bias={self.bias is not None}, init={self.init}"

@@ -1,0 +1,28 @@
+"""Pooling of a Poincare network."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from hyplearn.geometry import lorentz
+from hyplearn.manifolds import PoincareBall
+from hyplearn.manifolds.precision import full_precision
+from hyplearn.nn.poincare_tangent import to_hyperboloid, to_tangent
+
+
+class PoincareGlobalPool(nn.Module):
+    """Midpoint of all positions: tangent vectors (B, n, H, W) to (B, n).
+
+    The public code of van Spengler et al. averages the tangent vectors; the midpoint does not depend on the choice of
+    the origin.
+    """
+
+    def __init__(self, manifold: PoincareBall) -> None:
+        super().__init__()
+        self.manifold = manifold
+
+    @full_precision
+    def forward(self, v: Tensor) -> Tensor:
+        c = self.manifold.c
+        x = to_hyperboloid(v.permute(0, 2, 3, 1), c=c, x_t_max=self.manifold.x_t_max)
+        return to_tangent(lorentz.centroid(x, c=c, dim=(1, 2)), c=c)
