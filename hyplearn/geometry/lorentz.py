@@ -16,8 +16,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hyplearn.geometry.numerics import asinhc, coshm1c, dot, safe_sqrt, scalar_like, sinhc, squared_norm, tanhc
-from hyplearn.geometry.pairwise import CLOSE, distance_operator
+from hyplearn.geometry.numerics import (
+    asinhc,
+    coshm1c,
+    dot,
+    safe_sqrt,
+    scalar_like,
+    sinhc,
+    squared_norm,
+    tanhc,
+    vector_norm,
+)
+from hyplearn.geometry.pairwise import distance_operator
 
 CurvatureMove = Literal["logexp", "scale"]
 
@@ -29,14 +39,14 @@ X_T_MAX = {torch.float64: 1e8, torch.float32: 2e3, torch.float16: 22.0, torch.bf
 TIGHT_SHARE = 0.99
 
 
-def _reduced(value: Tensor, keepdim: bool) -> Tensor:
+def reduced(value: Tensor, keepdim: bool) -> Tensor:
     return value if keepdim else value.squeeze(-1)
 
 
 def time(x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     """x_t = sqrt(1/c + |x|^2). (..., n) to (...), or (..., 1) with keepdim."""
     c = scalar_like(c, x)
-    return _reduced((squared_norm(x) + 1 / c).sqrt(), keepdim)
+    return reduced((squared_norm(x) + 1 / c).sqrt(), keepdim)
 
 
 def to_ambient(x: Tensor, *, c: Tensor | float) -> Tensor:
@@ -71,36 +81,35 @@ def dist(x: Tensor, y: Tensor, *, c: Tensor | float, keepdim: bool = False) -> T
     """Geodesic distance, 2k asinh(|x - y|_L / 2k). Gradient 0 at coincident points. (..., n), (..., n) to (...)."""
     c = scalar_like(c, x)
     chord = squared_chord(x, y, c=c)
-    return _reduced(safe_sqrt(chord) * asinhc(c * chord / 4), keepdim)
+    return reduced(safe_sqrt(chord) * asinhc(c * chord / 4), keepdim)
 
 
 def dist0(x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     """Distance to the origin, k asinh(|x|/k). (..., n) to (...)."""
     c = scalar_like(c, x)
-    square = squared_norm(x)
-    return _reduced(safe_sqrt(square) * asinhc(c * square), keepdim)
+    return reduced(vector_norm(x, keepdim=True) * asinhc(c * squared_norm(x)), keepdim)
 
 
-def _chord_by_product(x: Tensor, y: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Half |x - y|_L^2 of all pairs as (x_t y_t - 1/c) - x.y, and its first term, the scale of the rounding error.
+def distance_rows(x: Tensor, c: Tensor) -> Tensor:
+    """What x brings to sinh^2(d/2k) = c/2 (x_t y_t - 1/c - x.y), a product of rows and columns: (N, n) to (N, n + 3).
 
-    x_t y_t - 1/c = k (a + b) + a b with a = x_t - k = |x|^2/(x_t + k), exact near the origin and far from it.
+    x_t y_t - 1/c = k a + k b + a b with a = x_t - k = |x|^2/(x_t + k), b likewise: exact near the origin too.
     """
     k = c.rsqrt()
     a = squared_norm(x) / (time(x, c=c, keepdim=True) + k)
-    b = (squared_norm(y) / (time(y, c=c, keepdim=True) + k)).mT
-    scale = k * (a + b) + a * b
-    return scale - x @ y.mT, scale
+    return c / 2 * torch.cat([x, k * a, a, torch.ones_like(a)], dim=-1)
 
 
-def _far(x: Tensor, y: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    half_chord, scale = _chord_by_product(x, y, c)
-    close = half_chord <= CLOSE * scale
-    chord = 2 * torch.where(close, 1.0, half_chord)
-    return chord.sqrt() * asinhc(c * chord / 4), close
+def distance_columns(y: Tensor, c: Tensor) -> Tensor:
+    """What y brings, see `distance_rows`: (M, n) to (M, n + 3)."""
+    k = c.rsqrt()
+    b = squared_norm(y) / (time(y, c=c, keepdim=True) + k)
+    return torch.cat([-y, torch.ones_like(b), b, k * b], dim=-1)
 
 
-_cdist = distance_operator("lorentz_cdist", far=_far, near=lambda x, y, c: dist(x, y, c=c))
+_cdist = distance_operator(
+    "lorentz_cdist", rows=distance_rows, columns=distance_columns, near=lambda x, y, c: dist(x, y, c=c)
+)
 
 
 def cdist(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
@@ -126,12 +135,12 @@ def inner(u: Tensor, v: Tensor, x: Tensor, *, c: Tensor | float, keepdim: bool =
     """
     c = scalar_like(c, x)
     h_u, h_v = _time_ratio(u, x, c), _time_ratio(v, x, c)
-    return _reduced(dot(u - h_u * x, v - h_v * x) + h_u * h_v / c, keepdim)
+    return reduced(dot(u - h_u * x, v - h_v * x) + h_u * h_v / c, keepdim)
 
 
 def norm(u: Tensor, x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     """Riemannian norm of u at x, gradient 0 at u = 0. (..., n), (..., n) to (...)."""
-    return _reduced(safe_sqrt(inner(u, u, x, c=c, keepdim=True)), keepdim)
+    return reduced(safe_sqrt(inner(u, u, x, c=c, keepdim=True)), keepdim)
 
 
 def egrad2rgrad(x: Tensor, g: Tensor, *, c: Tensor | float) -> Tensor:
@@ -211,9 +220,7 @@ def boost(x: Tensor, b: Tensor, *, c: Tensor | float) -> Tensor:
     return x + b * (time(x, c=c, keepdim=True) + y_t) / (time(b, c=c, keepdim=True) + k)
 
 
-def centroid(
-    x: Tensor, *, c: Tensor | float, weights: Tensor | None = None, dim: int | tuple[int, ...] = -2
-) -> Tensor:
+def centroid(x: Tensor, *, c: Tensor | float, weights: Tensor | None = None, dim: int | tuple[int, ...] = -2) -> Tensor:
     """Weighted Lorentzian centroid, k m / sqrt(m_t^2 - |m|^2) with m = sum w x (Bdeir Section 3.1, sign corrected).
 
     x: (..., N, n) reduced over dim, which must not be the last. weights: broadcasts against x without its last
@@ -247,7 +254,7 @@ def d_max(*, c: Tensor | float, dtype: torch.dtype = torch.float32, x_t_max: flo
     return torch.acosh(c.sqrt() * (X_T_MAX[dtype] if x_t_max is None else x_t_max)) * c.rsqrt()
 
 
-def _limit_and_rate(c: Tensor, s: float, x_t_max: float | None) -> tuple[Tensor, Tensor]:
+def limit_and_rate(c: Tensor, s: float, x_t_max: float | None) -> tuple[Tensor, Tensor]:
     """D and r of Eq. 3. r = atanh(0.99)/(s D) reaches 0.99 D at s D; the printed atanh(0.99/(s D)) does not."""
     if not s > 0:
         raise ValueError(f"s={s} must be > 0: it is the tightness of Bdeir Eq. (3), 2 in the paper")
@@ -261,7 +268,7 @@ def rescale0(v: Tensor, *, c: Tensor | float, s: float, x_t_max: float | None = 
     v: (..., n), a tangent vector at the origin or Euclidean features. s > 0: norms up to s D stay distinct. The slope
     at 0 is 2.647/s, so s = 2 makes short vectors longer, and the map must not be applied twice.
     """
-    limit, rate = _limit_and_rate(scalar_like(c, v), s, x_t_max)
+    limit, rate = limit_and_rate(scalar_like(c, v), s, x_t_max)
     return limit * rate * tanhc(rate.square() * squared_norm(v)) * v
 
 
@@ -271,14 +278,14 @@ def rescale(x: Tensor, *, c: Tensor | float, s: float, x_t_max: float | None = N
     Equal to expmap0(rescale0(logmap0(x))), as one factor per point. x: (..., n). s as in `rescale0`.
     """
     c = scalar_like(c, x)
-    limit, rate = _limit_and_rate(c, s, x_t_max)
+    limit, rate = limit_and_rate(c, s, x_t_max)
     square = squared_norm(x)
     stretch = asinhc(c * square)  # d / |x|
     stretch = stretch * limit * rate * tanhc(rate.square() * square * stretch.square())  # d' / |x|
     return sinhc(c * square * stretch.square()) * stretch * x
 
 
-def _check_mode(mode: str) -> None:
+def check_mode(mode: str) -> None:
     if mode not in ("logexp", "scale"):
         raise ValueError(f"mode={mode!r} must be 'logexp' (keeps d(x, 0), Bdeir Algorithm 1) or 'scale' (keeps d/k)")
 
@@ -291,7 +298,7 @@ def change_curvature(
     'logexp' keeps distance and direction to the origin, through the tangent space shared by all c; 'scale' is the
     homothety sqrt(c_old/c_new) x, which multiplies all distances by that factor.
     """
-    _check_mode(mode)
+    check_mode(mode)
     c_old, c_new = scalar_like(c_old, x), scalar_like(c_new, x)
     if mode == "scale":
         return (c_old / c_new).sqrt() * x
@@ -305,7 +312,7 @@ def change_curvature_tangent(
 
     'logexp': parallel transport to the origin with c_old, out to the moved point with c_new; keeps the norm.
     """
-    _check_mode(mode)
+    check_mode(mode)
     c_old, c_new = scalar_like(c_old, x), scalar_like(c_new, x)
     if mode == "scale":
         return (c_old / c_new).sqrt() * v
@@ -321,7 +328,6 @@ def mlr(x: Tensor, z: Tensor, a: Tensor, *, c: Tensor | float) -> Tensor:
     """
     c = scalar_like(c, x)
     root = c.sqrt()
-    length = torch.linalg.vector_norm(z, dim=-1)
     direction = torch.nn.functional.normalize(z, dim=-1)
     alpha = torch.cosh(root * a) * (x @ direction.mT) - torch.sinh(root * a) * time(x, c=c, keepdim=True)
-    return length * torch.asinh(root * alpha) / root
+    return vector_norm(z) * torch.asinh(root * alpha) / root

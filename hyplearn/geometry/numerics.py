@@ -20,7 +20,8 @@ SERIES_BELOW = 1e-2
 _SINHC = [1 / math.factorial(2 * i + 1) for i in range(6)]
 _ASINHC = [(-1) ** i * math.comb(2 * i, i) / (4**i * (2 * i + 1)) for i in range(9)]
 _TANHC = [1.0, -1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925, 21844 / 6081075, -929569 / 638512875]
-_ATANHC = [1 / (2 * i + 1) for i in range(9)]
+_SINC = [(-1) ** i / math.factorial(2 * i + 1) for i in range(6)]
+_ASINC = [math.comb(2 * i, i) / (4**i * (2 * i + 1)) for i in range(9)]
 
 
 def _horner(t: Tensor, coefficients: Sequence[float]) -> Tensor:
@@ -53,8 +54,18 @@ def tanhc(t: Tensor) -> Tensor:
 
 
 def atanhc(t: Tensor) -> Tensor:
-    """atanh(sqrt t) / sqrt t, 1 at t = 0; infinite at t = 1."""
-    return _over_root(torch.atanh, t, _ATANHC)
+    """atanh(sqrt t) / sqrt t, 1 at t = 0; 0 <= t < 1. Through asinh, which does not round sqrt t towards 1."""
+    return asinhc(t / (1 - t)) * (1 - t).rsqrt()
+
+
+def sinc(t: Tensor) -> Tensor:
+    """sin(sqrt t) / sqrt t, 1 at t = 0."""
+    return _over_root(torch.sin, t, _SINC)
+
+
+def asinc(t: Tensor) -> Tensor:
+    """asin(sqrt t) / sqrt t, 1 at t = 0; 0 <= t <= 1."""
+    return _over_root(torch.asin, t, _ASINC)
 
 
 def coshm1c(t: Tensor) -> Tensor:
@@ -66,6 +77,12 @@ def safe_sqrt(t: Tensor) -> Tensor:
     """sqrt t with gradient 0 at t = 0, where a distance between coincident points has its kink."""
     positive = t > 0
     return torch.where(positive, torch.where(positive, t, 1.0).sqrt(), 0.0)
+
+
+def vector_norm(x: Tensor, *, keepdim: bool = False) -> Tensor:
+    """|x| over the last dimension with gradient 0 at x = 0. (..., n) to (...), or (..., 1) with keepdim."""
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=keepdim)
+    return length
 
 
 def squared_norm(x: Tensor) -> Tensor:

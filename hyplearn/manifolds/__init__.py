@@ -6,7 +6,10 @@ from hyplearn.manifolds.euclidean import Euclidean
 from hyplearn.manifolds.family import Manifolds
 from hyplearn.manifolds.interop import Manifold, ManifoldParameter
 from hyplearn.manifolds.lorentz import Lorentz
+from hyplearn.manifolds.parameter import manifold_parameter
+from hyplearn.manifolds.poincare import PoincareBall
 from hyplearn.manifolds.precision import full_precision
+from hyplearn.manifolds.sphere import Sphere
 
 __all__ = [
     "Curvature",
@@ -17,5 +20,8 @@ __all__ = [
     "Manifold",
     "ManifoldParameter",
     "Manifolds",
+    "PoincareBall",
+    "Sphere",
     "full_precision",
+    "manifold_parameter",
 ]

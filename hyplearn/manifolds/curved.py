@@ -187,8 +187,9 @@ class CurvedManifold(Manifold):
     def random(
         self, *size: int, std: float = 1.0, dtype: torch.dtype | None = None, device: torch.device | None = None
     ) -> Tensor:
-        """Points whose logarithm at the origin is normal with standard deviation std per coordinate. size: (..., n)."""
-        return self.expmap0(std * torch.randn(*size, dtype=dtype, device=device))
+        """Points whose logarithm at the origin is normal, standard deviation std per coordinate. size: (..., n)."""
+        points: Tensor = self.projx(self.expmap0(std * torch.randn(*size, dtype=dtype, device=device)))
+        return points
 
     def _check_vector_on_tangent(
         self, x: Tensor, u: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hyplearn.geometry.numerics import vector_norm
 from hyplearn.manifolds.interop import geoopt
 from hyplearn.manifolds.precision import full_precision
 
@@ -20,12 +21,12 @@ class Euclidean(geoopt.Euclidean):
     @full_precision
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         """|x - y|. (..., n), (..., n) to (...)."""
-        return torch.linalg.vector_norm(x - y, dim=-1, keepdim=keepdim)
+        return vector_norm(x - y, keepdim=keepdim)
 
     @full_precision
     def dist0(self, x: Tensor, *, keepdim: bool = False) -> Tensor:
         """|x|. (..., n) to (...)."""
-        return torch.linalg.vector_norm(x, dim=-1, keepdim=keepdim)
+        return vector_norm(x, keepdim=keepdim)
 
     @full_precision
     def cdist(self, x: Tensor, y: Tensor) -> Tensor:
@@ -43,7 +44,8 @@ class Euclidean(geoopt.Euclidean):
     @full_precision
     def mlr(self, x: Tensor, z: Tensor, a: Tensor) -> Tensor:
         """z.x - a |z|, the limit of the Lorentz logits. (..., n), (classes, n), (classes,) to (..., classes)."""
-        return x @ z.mT - a * torch.linalg.vector_norm(z, dim=-1)
+        product: Tensor = x @ z.mT
+        return product - a * vector_norm(z)
 
     def expmap0(self, u: Tensor) -> Tensor:
         """Identity."""

@@ -9,12 +9,14 @@ from hyplearn.manifolds.curved import CurvedManifold
 from hyplearn.manifolds.euclidean import Euclidean
 from hyplearn.manifolds.interop import Manifold
 from hyplearn.manifolds.lorentz import Lorentz
+from hyplearn.manifolds.poincare import PoincareBall
+from hyplearn.manifolds.sphere import Sphere
 
-Kind = Literal["lorentz", "euclidean"]
+Kind = Literal["lorentz", "poincare", "euclidean", "sphere"]
 Sharing = Literal["encoder_decoder", "single", "per_stage"]
 
-_CURVED: dict[str, type[CurvedManifold]] = {"lorentz": Lorentz}
-_FLAT: dict[str, type[Manifold]] = {"euclidean": Euclidean}
+_CURVED: dict[str, type[CurvedManifold]] = {"lorentz": Lorentz, "poincare": PoincareBall}
+_FLAT: dict[str, type[Manifold]] = {"euclidean": Euclidean, "sphere": Sphere}
 
 
 class Manifolds:

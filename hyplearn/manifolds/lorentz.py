@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from hyplearn.geometry import lorentz
 from hyplearn.manifolds.curved import CurvedManifold
 from hyplearn.manifolds.precision import full_precision
+from hyplearn.manifolds.protocol import Geometry
 
 
 class Lorentz(CurvedManifold):
@@ -16,7 +19,7 @@ class Lorentz(CurvedManifold):
     """
 
     name = "Lorentz"
-    geometry = lorentz
+    geometry: ClassVar[Geometry] = lorentz
 
     @full_precision
     def time(self, x: Tensor, *, keepdim: bool = False) -> Tensor:
@@ -32,7 +35,5 @@ class Lorentz(CurvedManifold):
         """Every vector of n numbers is a point: identity."""
         return x
 
-    def _check_point_on_manifold(
-        self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
-    ) -> tuple[bool, str | None]:
+    def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
         return (True, None) if bool(x.isfinite().all()) else (False, "'x' has a non-finite coordinate")

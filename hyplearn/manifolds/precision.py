@@ -11,12 +11,13 @@ from torch import Tensor
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 
-def promote(value: object) -> object:
+def promote(value: Value) -> Value:
     """float16 and bfloat16 tensors as float32; float32, float64 and everything else as it is."""
     if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
-        return value.float()
+        return value.float()  # type: ignore[return-value]
     return value
 
 
@@ -29,7 +30,10 @@ def full_precision(function: Callable[Parameters, Result]) -> Callable[Parameter
     @functools.wraps(function)
     def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         device = next((v.device.type for v in (*args, *kwargs.values()) if isinstance(v, Tensor)), "cpu")
+        args, kwargs = tuple(map(promote, args)), {k: promote(v) for k, v in kwargs.items()}  # type: ignore[assignment]
+        if device == "meta" or not torch.is_autocast_enabled(device):
+            return function(*args, **kwargs)
         with torch.autocast(device, enabled=False):
-            return function(*map(promote, args), **{k: promote(v) for k, v in kwargs.items()})  # type: ignore[arg-type]
+            return function(*args, **kwargs)
 
     return wrapped
