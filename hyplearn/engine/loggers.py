@@ -1,0 +1,125 @@
+"""Mirrors of the history beside metrics.csv: TensorBoard and Weights & Biases. What lies on disk is the record."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from hyplearn.engine.settings import LoggerSettings
+
+
+class RunLogger(ABC):
+    """Receives the rows of a run, one per epoch, and in the end its results."""
+
+    @abstractmethod
+    def log(self, row: Mapping[str, float]) -> None:
+        """One epoch, complete."""
+
+    @abstractmethod
+    def finish(self, results: Mapping[str, Any]) -> str | None:
+        """The results, whatever the run's status; returns what a user may want to know about the mirror."""
+
+
+def build_loggers(
+    settings: LoggerSettings, *, folder: Path, run_id: str, config: Mapping[str, Any], first_epoch: int
+) -> list[RunLogger]:
+    """The chosen loggers, started. first_epoch: the first whose row will come, later than 1 where a run resumes."""
+    loggers: list[RunLogger] = []
+    if settings.wandb:  # first, or it would not notice TensorBoard
+        loggers.append(WandbRun(settings, folder=folder, run_id=run_id, config=config))
+    if settings.tensorboard:
+        loggers.append(TensorBoardRun(folder / "tensorboard", first_epoch=first_epoch))
+    return loggers
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+class TensorBoardRun(RunLogger):
+    """Scalars over epochs. Rows that a killed run logged after its last checkpoint are purged."""
+
+    def __init__(self, folder: Path, *, first_epoch: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.folder = folder
+        self._writer = SummaryWriter(str(folder), purge_step=first_epoch)
+
+    def log(self, row: Mapping[str, float]) -> None:
+        for name in [name for name in row if name != "epoch"]:
+            self._writer.add_scalar(name, row[name], int(row["epoch"]))
+        self._writer.flush()
+
+    def finish(self, results: Mapping[str, Any]) -> str:
+        for name, value in results["metrics"].items():
+            if name.startswith("test/"):
+                self._writer.add_scalar(name, value, results["epochs"])
+        self._writer.close()
+        return f"tensorboard --logdir {self.folder}"
+
+
+class WandbRun(RunLogger):
+    """A Weights & Biases run that never asks: without a key it stays offline, to be synced later.
+
+    The run id is that of the manifest, so a resumed run goes on in the same W&B run.
+    """
+
+    def __init__(self, settings: LoggerSettings, *, folder: Path, run_id: str, config: Mapping[str, Any]) -> None:
+        import wandb
+
+        self.mode = wandb_mode(settings.mode)
+        (folder / "wandb").mkdir(parents=True, exist_ok=True)
+        self._run = wandb.init(
+            project=settings.project,
+            entity=settings.entity,
+            group=settings.group,
+            tags=settings.tags,
+            name=folder.name,
+            id=run_id,
+            resume="allow" if self.mode == "online" else None,  # offline runs of one id become one when synced
+            mode=self.mode,  # type: ignore[arg-type]
+            dir=str(folder),
+            config=dict(config),
+            settings=wandb.Settings(console="off", silent=True),
+        )
+        self._run.define_metric("epoch")
+        self._run.define_metric("*", step_metric="epoch")
+
+    def log(self, row: Mapping[str, float]) -> None:
+        self._run.log(dict(row))
+
+    def finish(self, results: Mapping[str, Any]) -> str:
+        self._run.summary.update(flatten(results))
+        folder, url = Path(self._run.dir).parent, self._run.url
+        self._run.finish(exit_code=0 if results["status"] == "finished" else 1)
+        return str(url) if self.mode == "online" else f"wandb sync {folder}"
+
+
+def wandb_mode(mode: str) -> str:
+    """online or offline. auto: what WANDB_MODE says, else online if a key lies in the environment or in netrc."""
+    if mode != "auto":
+        return mode
+    if os.environ.get("WANDB_MODE") in ("online", "offline", "disabled"):
+        return os.environ["WANDB_MODE"]
+    return "online" if os.environ.get("WANDB_API_KEY") or _netrc_has_key() else "offline"
+
+
+def _netrc_has_key() -> bool:
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    try:
+        return path.is_file() and netrc.netrc(str(path)).authenticators(host) is not None
+    except netrc.NetrcParseError:
+        return False

@@ -1,0 +1,137 @@
+"""The part of a LightningModule that every kind of training shares: model, loss, optimizer, randomness, metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hyplearn.engine.meter import ClassificationMeter
+from hyplearn.engine.seeding import seed_everything
+from hyplearn.manifolds.interop import Manifold
+from hyplearn.optim import build_schedule, parameter_groups
+
+Batch = tuple[Tensor, Tensor, Tensor]
+Groups = list[dict[str, Any]]
+
+
+class Model(Protocol):
+    """What the engine asks of a model, beside being an nn.Module: head(embed(images)) is forward(images)."""
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) to the points or features (B, n) that the head sees."""
+        ...
+
+    def head(self, embedding: Tensor) -> Tensor:
+        """Points or features to logits."""
+        ...
+
+    def manifolds(self) -> dict[str, Manifold]:
+        """The manifolds by name, that of the embedding last; none for a Euclidean model."""
+        ...
+
+
+@dataclass
+class Optimization:
+    """How the parameters move. build: parameter groups to an optimizer; groups: arguments of `parameter_groups`;
+    schedule: settings of `build_schedule`."""
+
+    build: Callable[[Groups], Optimizer]
+    groups: Mapping[str, Any]
+    schedule: Mapping[str, Any]
+
+
+class TrainingModule(pl.LightningModule):
+    """One training: its subclass gives the steps.
+
+    The randomness of a training step depends on (seed, epoch, batch, process) alone. `row` holds what is known of the
+    present epoch, callbacks add to it; `tests` holds the test metrics once there are any.
+    """
+
+    def __init__(self, model: nn.Module, loss: nn.Module, *, seed: int, optimization: Optimization) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+        self.seed, self.optimization = seed, optimization
+        self.meters = {stage: ClassificationMeter() for stage in ("train", "val", "test")}
+        self.row: dict[str, float] = {}
+        self.tests: dict[str, float] = {}
+        self.latest_loss: Tensor | None = None
+
+    @property
+    def network(self) -> Model:
+        """The model, as what the engine asks of one."""
+        return cast(Model, self.model)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return cast(Tensor, self.model(images))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimization.build(parameter_groups(self, **self.optimization.groups))
+        steps, epochs = self._steps_per_epoch(), self.trainer.max_epochs or 1
+        if self.trainer.max_steps > 0:
+            epochs = min(epochs, math.ceil(self.trainer.max_steps / steps))
+        schedule = build_schedule(optimizer, self.optimization.schedule, total_epochs=epochs, steps_per_epoch=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _steps_per_epoch(self) -> int:
+        """Optimizer steps. Not from `trainer.estimated_stepping_batches`, which sets the training loader up so early
+        that Lightning does not restore its position any more."""
+        batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        limit = self.trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else batches
+        return math.ceil(batches / self.trainer.accumulate_grad_batches)
+
+    def total(self, sums: Tensor) -> Tensor:
+        """The sum over all processes."""
+        if self.trainer.world_size == 1:
+            return sums
+        return cast(Tensor, self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum"))
+
+    def metrics(self, stage: str) -> dict[str, float]:
+        """Metrics of the stage's images so far, over all processes, as `val/top1`; empty before the first batch."""
+        return {f"{stage}/{name}": value for name, value in self.meters[stage].metrics(self.total).items()}
+
+    def seed_step(self, batch_idx: int) -> None:
+        seed_everything(self.seed, self.current_epoch, batch_idx, self.global_rank)
+
+    def on_train_epoch_start(self) -> None:
+        self.meters["train"].reset()  # not called where training resumes in the middle of an epoch
+        self.meters["val"].reset()
+        self.row = {}
+
+    def on_validation_epoch_start(self) -> None:
+        self.meters["val"].reset()
+
+    def on_test_epoch_start(self) -> None:
+        self.meters["test"].reset()
+
+    def on_test_epoch_end(self) -> None:
+        self.tests = self.metrics("test")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.seed_step(batch_idx)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["train_meter"] = self.meters["train"].state_dict(self.total)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.global_rank == 0:  # the sums are those of all processes
+            self.meters["train"].load_state_dict(checkpoint["train_meter"])
+
+    @torch.no_grad()
+    def probe(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedding and logits as evaluation computes them."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with self.trainer.precision_plugin.forward_context():
+                embedding = self.network.embed(images.to(self.dtype))
+                return embedding, self.network.head(embedding)
+        finally:
+            self.model.train(training)

@@ -1,0 +1,237 @@
+"""One run from its parts to its results: `fit` trains, tests once at the end, writes everything; `evaluate` tests."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch import nn
+
+from hyplearn.data.datamodule import ImageDataModule
+from hyplearn.engine.checkpoint import Checkpoints, bring_best, find_checkpoint, load_weights
+from hyplearn.engine.classification import ClassificationModule
+from hyplearn.engine.errors import Interrupted
+from hyplearn.engine.figures import draw_figures
+from hyplearn.engine.files import write_json
+from hyplearn.engine.guard import NonFiniteGuard
+from hyplearn.engine.interrupt import StopSignals
+from hyplearn.engine.loggers import RunLogger, build_loggers
+from hyplearn.engine.module import Groups, Optimization
+from hyplearn.engine.progress import build_progress, run_log
+from hyplearn.engine.provenance import Provenance, new_run_id, now, read_manifest
+from hyplearn.engine.readings import CurvatureReadings, GeometryProbe, OptimizerReadings, Speed, curvatures, curved
+from hyplearn.engine.record import Recorder, recorded_rows
+from hyplearn.engine.report import RESULTS, listing, summarize, table
+from hyplearn.engine.seeding import seed_everything
+from hyplearn.engine.settings import CallbackSettings, LoggerSettings, TrainerSettings
+from hyplearn.engine.trainer import build_trainer, prepare_model, quiet_lightning
+
+log = logging.getLogger("hyplearn")
+
+
+@dataclass
+class TrainSpec:
+    """Everything a run is made of, as plain objects.
+
+    config: the resolved configuration as plain containers, for the record. build_model: called after seeding.
+    loss: called loss(logits, labels). build_optimizer: parameter groups to an optimizer. optim: the arguments of
+    `hyplearn.optim.parameter_groups` and, under `schedule`, those of `build_schedule`. resume: a checkpoint or a run
+    directory to continue; with that run's directory as `run_dir` its record is continued, too.
+    """
+
+    run_dir: Path
+    config: dict[str, Any]
+    seed: int
+    datamodule: ImageDataModule
+    build_model: Callable[[], nn.Module]
+    loss: nn.Module
+    build_optimizer: Callable[[Groups], torch.optim.Optimizer]
+    optim: dict[str, Any]
+    trainer: TrainerSettings
+    logger: LoggerSettings
+    callbacks: CallbackSettings
+    resume: Path | None = None
+
+    def validate(self) -> None:
+        """Raise a ValueError for settings out of range or that do not go together."""
+        self.trainer.validate()
+        self.logger.validate()
+        self.callbacks.validate()
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must be at least 0")
+        if self.callbacks.monitor == "val/top5" and self.datamodule.num_classes <= 5:
+            raise ValueError("callbacks.monitor=val/top5 needs more than 5 classes: use val/top1")
+
+    def build_module(self) -> ClassificationModule:
+        """The model, seeded, with its loss and the way its parameters will move."""
+        seed_everything(self.seed)
+        model = prepare_model(self.build_model(), self.trainer)
+        groups = {key: value for key, value in self.optim.items() if key not in ("optimizer", "schedule")}
+        optimization = Optimization(self.build_optimizer, groups, self.optim["schedule"])
+        return ClassificationModule(model, self.loss, seed=self.seed, optimization=optimization)
+
+
+def fit(spec: TrainSpec) -> dict[str, Any]:
+    """Train, test the chosen weights once, write the run directory; returns what results.json says.
+
+    Raises ValueError before data are read for settings that cannot work, NonFiniteLoss, and Interrupted on SIGTERM or
+    Ctrl-C. results.json is written in these cases, too, with the status failed or interrupted.
+    """
+    spec.validate()
+    log_file = spec.run_dir / "train.log" if _first_process() else None
+    if spec.trainer.num_threads is not None:
+        torch.set_num_threads(spec.trainer.num_threads)
+    with (
+        run_log(log_file, quiet=spec.trainer.progress == "none"),
+        quiet_lightning(spec.trainer),
+        StopSignals() as signals,
+    ):
+        return _Run(spec, signals).fit()
+
+
+def _first_process() -> bool:
+    """Whether this is the process that writes; known from the environment before the processes have met."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+
+
+def evaluate(spec: TrainSpec, checkpoint: Path) -> dict[str, Any]:
+    """Test metrics and curvatures of a checkpoint; writes nothing. See `checkpoint_to_evaluate` for run directories."""
+    spec.validate()
+    with quiet_lightning(spec.trainer):
+        module = spec.build_module()
+        load_weights(module, checkpoint)
+        trainer = build_trainer(spec.trainer, folder=spec.run_dir, callbacks=[])
+        trainer.test(module, datamodule=spec.datamodule, verbose=False)
+    return {
+        "checkpoint": str(checkpoint),
+        "metrics": module.tests,
+        "curvature": curvatures(module.network),
+        "dataset": spec.datamodule.fingerprint,
+    }
+
+
+class _Run:
+    """The objects of one call of `fit`."""
+
+    def __init__(self, spec: TrainSpec, signals: StopSignals) -> None:
+        self.spec, self.checkpoint = spec, None if spec.resume is None else find_checkpoint(spec.resume)
+        known = read_manifest(spec.run_dir) if self.checkpoint else None
+        self.run_id = known["run_id"] if known else new_run_id()
+        self.selection: dict[str, Any] | None = None
+        self.module = spec.build_module()
+        self.loggers = self._start_loggers()
+        self.recorder = Recorder(spec.run_dir, [logger.log for logger in self.loggers])
+        self.checkpoints = Checkpoints(
+            spec.run_dir / "checkpoints",
+            monitor=spec.callbacks.monitor,
+            every=spec.callbacks.save_every_epochs,
+            patience=spec.callbacks.patience,
+            signals=signals,
+        )
+        if self.checkpoint is not None and _first_process():
+            bring_best(self.checkpoint, self.checkpoints.folder)
+        self.trainer = build_trainer(spec.trainer, folder=spec.run_dir, callbacks=self._callbacks())
+
+    def _start_loggers(self) -> list[RunLogger]:
+        rows = recorded_rows(self.checkpoint) if self.checkpoint else []
+        if len(rows) > self.spec.trainer.max_epochs:
+            raise ValueError(
+                f"trainer.max_epochs={self.spec.trainer.max_epochs} must be at least {len(rows)}, the epochs that "
+                f"{self.checkpoint} has behind it"
+            )
+        if not _first_process():
+            return []
+        return build_loggers(
+            self.spec.logger,
+            folder=self.spec.run_dir,
+            run_id=self.run_id,
+            config=self.spec.config,
+            first_epoch=len(rows) + 1,
+        )
+
+    def _callbacks(self) -> list[pl.Callback]:
+        """In the order in which they need each other: readings, their record, its display, the checkpoint."""
+        settings, folder = self.spec.callbacks, self.spec.run_dir
+        optimizer = OptimizerReadings()
+        guard = NonFiniteGuard(
+            folder, every=settings.nonfinite_every, optimizer=optimizer, checkpoints=self.checkpoints
+        )
+        readings = [Provenance(folder, run_id=self.run_id), optimizer, guard, Speed(), CurvatureReadings()]
+        probe = [GeometryProbe()] if settings.geometry else []
+        return [*readings, *probe, self.recorder, *build_progress(self.spec.trainer.progress), self.checkpoints]
+
+    def fit(self) -> dict[str, Any]:
+        try:
+            self._train()
+            self._test()
+        except BaseException as error:
+            self._finish("interrupted" if isinstance(error, Interrupted) else "failed", error)
+            raise
+        return self._finish("finished")
+
+    def _train(self) -> None:
+        try:
+            self.trainer.fit(self.module, datamodule=self.spec.datamodule, ckpt_path=self.checkpoint, weights_only=True)
+        except SIGTERMException as error:  # before training took the signals over
+            raise Interrupted(signal.SIGTERM, self.checkpoint) from error
+
+    def _test(self) -> None:
+        """Choose the weights and read the test data, for the first and only time."""
+        if self.checkpoints.best_value is not None:
+            rule, epoch, path = (
+                f"best {self.spec.callbacks.monitor}",
+                self.checkpoints.best_epoch,
+                self.checkpoints.best,
+            )
+        else:
+            rule, epoch, path = self.checkpoints.choice(int(self.recorder.rows[-1]["epoch"]))
+        self.selection = {"rule": rule, "epoch": epoch, "checkpoint": f"checkpoints/{path.name}"}
+        if self.spec.trainer.limit_test_batches != 0:
+            load_weights(self.module, path)
+            self.trainer.test(self.module, datamodule=self.spec.datamodule, verbose=False)
+
+    def _finish(self, status: str, error: BaseException | None = None) -> dict[str, Any]:
+        results = self._results(status, error)
+        if self.trainer.is_global_zero:
+            write_json(self.spec.run_dir / RESULTS, results)
+            self._draw()
+            mirrors = [line for logger in self.loggers if (line := logger.finish(results))]
+            if status == "finished":
+                log.info("%s", table(results))
+            log.info("%s", listing(self.spec.run_dir, mirrors))
+        return results
+
+    def _results(self, status: str, error: BaseException | None) -> dict[str, Any]:
+        rows = self.recorder.rows
+        epoch = self.selection["epoch"] if self.selection else (int(rows[-1]["epoch"]) if rows else 0)
+        return {
+            "status": status,
+            "error": f"{type(error).__name__}: {error}" if error else None,
+            "run_id": self.run_id,
+            "run_dir": str(self.spec.run_dir),
+            "seed": self.spec.seed,
+            "finished": now(),
+            "selection": self.selection,
+            **summarize(rows, epoch, self.module.tests),
+            "parameters": sum(p.numel() for p in self.module.parameters()),
+            "dataset": self.spec.datamodule.fingerprint,
+        }
+
+    def _draw(self) -> None:
+        if self.spec.callbacks.figures:
+            draw_figures(
+                self.spec.run_dir / "figures",
+                self.recorder.rows,
+                initial=self.recorder.initial,
+                bounds={name: manifold.curvature.bounds for name, manifold in curved(self.module.network).items()},
+                tests=self.module.tests,
+                tested_epoch=self.selection["epoch"] if self.selection else None,
+            )
