@@ -1,0 +1,228 @@
+"""One ResNet for every geometry: a variant is data, the geometry of the stem, of each stage and of the head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hyplearn.manifolds import Lorentz, Manifold, Manifolds, PoincareBall
+from hyplearn.models.blocks import BasicBlock, Bottleneck, lorentz_core
+from hyplearn.models.geometries import Ball, Euclidean, Geometry, Hyperboloid
+from hyplearn.models.options import ConvolutionOptions, NormOptions, RescaleSites
+from hyplearn.nn.activation import LorentzDropout
+from hyplearn.nn.choices import one_of, positive
+from hyplearn.nn.layout import channels_last
+from hyplearn.nn.lift import ENTRIES, EXITS, Lift, Transfer
+from hyplearn.nn.mlr import LorentzMLR
+from hyplearn.nn.poincare_lift import PoincareLift
+from hyplearn.nn.poincare_mlr import PoincareMLR
+
+BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
+STAGES = ("euclidean", "lorentz", "lorentz_core", "poincare")
+STEMS = ("euclidean", "lorentz", "poincare")
+HEADS = ("linear", "lorentz_mlr", "poincare_mlr")
+SMALL_IMAGE = 64  # up to here the stem is a 3 x 3 convolution of stride 1, above it 7 x 7 of stride 2; never a pool
+SMALLEST_IMAGE = 8
+
+
+class ResNet(nn.Module):
+    """ResNet-18 (basic blocks) or ResNet-50 (bottlenecks) on images (B, in_channels, H, W), in any mix of geometries.
+
+    depth: 18 or 50. stem: `euclidean`, `lorentz` or `poincare`; pixels become space coordinates as they are.
+    stages: four of `euclidean`, `lorentz` (all layers of the block), `lorentz_core` (Euclidean bottleneck around a
+        Lorentz 3 x 3 layer, depth 50 only; Bdeir Figure 1), `poincare`.
+    head: `linear`, `lorentz_mlr`, `poincare_mlr`.
+    manifold: the `Manifolds` that encoder and decoder take their curvature from; None for a Euclidean network.
+    width: channels of the first stage (64 in the papers). conv, norm, rescale: options of the Lorentz layers.
+    entry: how Euclidean features enter the hyperboloid, between stages, in core blocks and before the head. exit: how
+        they leave. clip: largest norm of the features before the head of a hybrid network (HCNN: 1; 4 for
+        Tiny-ImageNet), with head_entry and without rescaling. dropout: on the embedding, in training.
+    fused: run Lorentz layers through the fused path; False for layer by layer (same values, slower).
+    """
+
+    def __init__(
+        self,
+        *,
+        depth: int,
+        in_channels: int,
+        num_classes: int,
+        image_size: int,
+        manifold: Manifolds | None = None,
+        stem: str = "euclidean",
+        stages: Sequence[str] = ("euclidean",) * 4,
+        head: str = "linear",
+        width: int = 64,
+        conv: ConvolutionOptions | None = None,
+        norm: NormOptions | None = None,
+        rescale: RescaleSites | None = None,
+        entry: str = "project",
+        exit: str = "log0",
+        head_entry: str | None = None,
+        clip: float | None = None,
+        dropout: float = 0.0,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        self._check(depth, in_channels, num_classes, image_size, stem, stages, head, width)
+        one_of("entry", entry, ENTRIES)
+        one_of("exit", exit, EXITS)
+        self._manifolds = _Named(manifold)
+        self._conv, self._norm = conv or ConvolutionOptions(), norm or NormOptions()
+        self._rescale, self._entry, self._exit, self._fused = rescale or RescaleSites(), entry, exit, fused
+
+        geometry = self._geometry(stem, 0)
+        self.stem = self._stem(geometry, in_channels, width, image_size)
+        into, levels = width, []
+        for index, (kind, blocks) in enumerate(zip(stages, BLOCKS[depth], strict=True), start=1):
+            stage, geometry, into = self._stage(kind, index, blocks, depth, geometry, into, width)
+            levels.append(stage)
+        self.stages = nn.Sequential(*levels)
+        self.pool = geometry.pool()
+        self.to_decoder = self._to_decoder(head, geometry, head_entry or entry, clip)
+        self.dropout = LorentzDropout(dropout)
+        self.embedding_size = into
+        self.head = self._head(head, into, num_classes)
+
+    @staticmethod
+    def _check(
+        depth: int, in_channels: int, num_classes: int, image_size: int,
+        stem: str, stages: Sequence[str], head: str, width: int,
+    ) -> None:  # fmt: skip
+        if depth not in BLOCKS:
+            raise ValueError(f"depth={depth!r} must be one of {', '.join(map(str, BLOCKS))}")
+        for name, value in (("in_channels", in_channels), ("num_classes", num_classes), ("width", width)):
+            positive(name, value)
+        if image_size < SMALLEST_IMAGE:
+            raise ValueError(
+                f"image_size={image_size} must be >= {SMALLEST_IMAGE}: three strides of 2 leave nothing of it; "
+                "set dataset.image_size to enlarge the images"
+            )
+        one_of("stem", stem, STEMS)
+        one_of("head", head, HEADS)
+        if len(stages) != 4:
+            raise ValueError(f"stages={list(stages)} must name four geometries, one for each stage")
+        for number, kind in enumerate(stages, start=1):
+            one_of(f"stages[{number}]", kind, STAGES)
+        if "lorentz_core" in stages and depth == 18:
+            raise ValueError("stages with lorentz_core need depth=50: the core is the 3 x 3 layer of a bottleneck")
+        ball = [kind == "poincare" for kind in (stem, *stages)]
+        if any(ball) and not all(ball):
+            raise ValueError(f"stem={stem!r}, stages={list(stages)}: poincare does not mix with other geometries")
+
+    # Parts
+
+    def _lorentz(self, stage: int | None) -> Lorentz:
+        """The encoder manifold of a stage, or the decoder's for None."""
+        manifold = self._manifolds.get(stage)
+        if not isinstance(manifold, Lorentz):
+            raise ValueError(f"{self._manifolds.what}: this model has Lorentz layers and needs manifold=lorentz")
+        return manifold
+
+    def _ball(self, stage: int | None) -> PoincareBall:
+        manifold = self._manifolds.get(stage)
+        if not isinstance(manifold, PoincareBall):
+            raise ValueError(f"{self._manifolds.what}: this model has Poincare layers and needs manifold=poincare")
+        return manifold
+
+    def _geometry(self, kind: str, stage: int) -> Geometry:
+        if kind in ("euclidean", "lorentz_core"):
+            return Euclidean(self._norm)
+        if kind == "poincare":
+            return Ball(self._ball(stage), self._norm)
+        return self._hyperboloid(stage)
+
+    def _hyperboloid(self, stage: int) -> Hyperboloid:
+        return Hyperboloid(
+            self._lorentz(stage), self._conv, self._norm, self._rescale, self._entry, self._exit, self._fused
+        )
+
+    @staticmethod
+    def _stem(geometry: Geometry, in_channels: int, width: int, image_size: int) -> nn.Module:
+        if image_size <= SMALL_IMAGE:
+            return geometry.unit(in_channels, width, 3)
+        return geometry.unit(in_channels, width, 7, stride=2)
+
+    def _stage(
+        self, kind: str, index: int, blocks: int, depth: int, before: Geometry, into: int, width: int
+    ) -> tuple[nn.Sequential, Geometry, int]:
+        geometry = self._geometry(kind, index)
+        layers = self._passage(before, geometry)
+        for block in range(blocks):
+            stride = 2 if index > 1 and block == 0 else 1
+            layers.append(self._block(kind, index, depth, geometry, into, width << (index - 1), stride))
+            into = (width << (index - 1)) * (BasicBlock if depth == 18 else Bottleneck).expansion
+        return nn.Sequential(*layers), geometry, into
+
+    def _block(
+        self, kind: str, index: int, depth: int, geometry: Geometry, into: int, width: int, stride: int
+    ) -> nn.Module:
+        if depth == 18:
+            return BasicBlock(into, width, stride=stride, geometry=geometry)
+        if kind == "lorentz_core":
+            return lorentz_core(into, width, stride=stride, geometry=geometry, core=self._hyperboloid(index))
+        return Bottleneck(into, width, stride=stride, geometry=geometry)
+
+    def _passage(self, before: Geometry, after: Geometry) -> list[nn.Module]:
+        """Modules between two stages: nothing within one space, otherwise out of the one and into the other."""
+        old, new = before.manifold, after.manifold
+        if old is new:
+            return []
+        if isinstance(old, Lorentz) and isinstance(new, Lorentz):
+            return [Transfer(old, new, rescale=self._rescale.transfer)]
+        return [before.leave() if old is not None else after.enter()]
+
+    def _to_decoder(self, head: str, geometry: Geometry, entry: str, clip: float | None) -> nn.Module:
+        """From the pooled features to what the head reads."""
+        one_of("head_entry", entry, ENTRIES)
+        if clip is not None and (head == "linear" or geometry.manifold is not None):
+            raise ValueError(f"clip={clip} belongs to hybrid models: Euclidean stages with a hyperbolic head")
+        if head == "linear":
+            return geometry.leave()
+        if head == "poincare_mlr":
+            return PoincareLift(self._ball(None), clip=clip)
+        if isinstance(geometry.manifold, Lorentz):
+            return Transfer(geometry.manifold, self._lorentz(None), rescale=self._rescale.transfer)
+        return Lift(self._lorentz(None), kind=entry, rescale=self._rescale.entry and clip is None, clip=clip)
+
+    def _head(self, head: str, features: int, num_classes: int) -> nn.Module:
+        if head == "lorentz_mlr":
+            return LorentzMLR(features, num_classes, manifold=self._lorentz(None))
+        if head == "poincare_mlr":
+            return PoincareMLR(features, num_classes, manifold=self._ball(None))
+        return nn.Linear(features, num_classes)
+
+    # Use
+
+    def manifolds(self) -> dict[str, Manifold]:
+        """The curved manifolds of the model by name: `encoder`, `decoder`, `encoder.stage1`, ..."""
+        return self._manifolds.used()
+
+    def embed(self, images: Tensor) -> Tensor:
+        """What the head reads, (B, embedding_size): points of the decoder manifold, or features of a linear head."""
+        x = self.stages(self.stem(channels_last(images)))
+        out: Tensor = self.dropout(self.to_decoder(self.pool(x)))
+        return out
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, num_classes)."""
+        logits: Tensor = self.head(self.embed(images))
+        return logits
+
+
+class _Named:
+    """The manifolds a model asked for, by name; no module, since the layers hold them."""
+
+    def __init__(self, family: Manifolds | None) -> None:
+        self.family = family
+        self.what = "manifold=euclidean" if family is None else f"manifold={family.kind}"
+
+    def get(self, stage: int | None) -> Manifold | None:
+        """The encoder's manifold at a stage, the decoder's for None."""
+        if self.family is None:
+            return None
+        return self.family.decoder() if stage is None else self.family.encoder(stage)
+
+    def used(self) -> dict[str, Manifold]:
+        return {} if self.family is None else dict(self.family.manifolds())

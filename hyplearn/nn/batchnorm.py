@@ -1,0 +1,179 @@
+"""Lorentz batch norm."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hyplearn.geometry import lorentz
+from hyplearn.manifolds import Lorentz, ManifoldParameter
+from hyplearn.nn import monitor
+from hyplearn.nn.choices import one_of, positive
+from hyplearn.nn.fused import Block, normalize
+from hyplearn.nn.layout import channels_last
+from hyplearn.nn.processes import total
+from hyplearn.nn.scalars import Limits, Normalization
+
+DISPERSIONS = ("mean_distance", "rms", "per_channel")
+CENTROIDS = ("two_stage", "joint")
+
+
+class LorentzBatchNorm2d(nn.Module):
+    """Batch norm of a Lorentz feature map (B, n, H, W): centre, scale the dispersion, move to beta.
+
+    `x -> boost_beta(exp_0(f(gamma / (dispersion + eps) log_0(boost_-mean(x)))))`, with f the maximum-distance rescaling
+    in the tangent space (Bdeir Section 3.2). boost_-mean followed by log_0 is the logarithm at the mean transported to
+    the origin.
+
+    dispersion: `mean_distance` to the mean (HCNN and Bdeir), `rms` (the root of the Frechet variance), `per_channel`
+        (a standard deviation and a gamma for each tangent coordinate).
+    centroid: `two_stage`, the centroid of the images' centroids (HCNN), or `joint`, of all positions.
+    synchronized: statistics over all processes of the default group.
+    beta is a point of the manifold, gamma Euclidean. The running mean is stored as a tangent vector at the origin, so a
+    change of curvature leaves it valid; it moves along the geodesic-like two-point centroid, weight `momentum` for the
+    new mean.
+    """
+
+    running_mean: Tensor
+    running_dispersion: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        manifold: Lorentz,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+        dispersion: str = "mean_distance",
+        centroid: str = "two_stage",
+        rescale: bool = True,
+        synchronized: bool = False,
+    ) -> None:
+        super().__init__()
+        positive("num_features", num_features)
+        one_of("dispersion", dispersion, DISPERSIONS)
+        one_of("centroid", centroid, CENTROIDS)
+        if not 0 < momentum <= 1:
+            raise ValueError(f"momentum={momentum} must lie in (0, 1]: it is the weight of the new batch")
+        self.manifold, self.num_features, self.momentum, self.eps = manifold, num_features, momentum, eps
+        self.dispersion, self.centroid, self.rescale, self.synchronized = dispersion, centroid, rescale, synchronized
+        shape = (num_features,) if dispersion == "per_channel" else ()
+        self.beta = ManifoldParameter(torch.zeros(num_features), manifold=manifold)
+        self.gamma = nn.Parameter(torch.ones(shape))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_dispersion", torch.ones(shape))
+        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))
+
+    @property
+    def fusable(self) -> bool:
+        """Whether the norm is per-position scalars times vectors; a dispersion for each channel is not."""
+        return self.dispersion != "per_channel"
+
+    def normalization(self) -> Normalization:
+        """The options for the fused path."""
+        return Normalization(
+            eps=self.eps,
+            dispersion=self.dispersion,
+            two_stage=self.centroid == "two_stage",
+            rescale=self.rescale,
+            synchronized=self.synchronized,
+        )
+
+    def limits(self) -> Limits:
+        """The rescaling limits at the present curvature."""
+        c = self.manifold.c
+        x_t_max = self.manifold.x_t_max
+        return Limits.of(c, s=self.manifold.s, x_t_max=lorentz.X_T_MAX[c.dtype] if x_t_max is None else x_t_max)
+
+    def statistics(self) -> tuple[Tensor | None, Tensor | None]:
+        """Mean and dispersion to normalise by: the running ones in eval mode, None (measure) in training."""
+        if self.training:
+            return None, None
+        return self.manifold.expmap0(self.running_mean), self.running_dispersion
+
+    @torch.no_grad()
+    def track(self, mean: Tensor, dispersion: Tensor) -> None:
+        """Let the running statistics follow those of a batch: mean (n,), a point; dispersion () or (n,)."""
+        old = self.manifold.expmap0(self.running_mean)
+        both = torch.stack([old, mean.to(old.dtype)])
+        weights = both.new_tensor([1 - self.momentum, self.momentum])
+        self.running_mean.copy_(self.manifold.logmap0(self.manifold.centroid(both, weights=weights)))
+        self.running_dispersion.lerp_(dispersion.to(self.running_dispersion.dtype), self.momentum)
+        self.num_batches_tracked.add_(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check(x)
+        if not self.fusable:
+            return self.by_definition(x)
+        mean, dispersion = self.statistics()
+        out, mean, dispersion = normalize(
+            x,
+            q_patch=None,
+            residual=None,
+            b=None,
+            beta=self.beta,
+            gamma=self.gamma,
+            c=self.manifold.c,
+            mean=mean,
+            dispersion=dispersion,
+            limits=self.limits(),
+            block=Block(placement=None, normalization=self.normalization(), activation=False),
+        )
+        if self.training:
+            self.track(mean, dispersion)
+        return out
+
+    def check(self, x: Tensor) -> None:
+        """Raise ValueError for a wrong shape, or for a single point in training, which has no dispersion."""
+        if x.dim() != 4 or x.shape[1] != self.num_features:
+            raise ValueError(f"x of shape {tuple(x.shape)} must be (B, {self.num_features}, H, W)")
+        if self.training and x.numel() == self.num_features and not self.synchronized:
+            raise ValueError("a batch of one image of 1 x 1 positions has no dispersion; use more images per batch")
+
+    def by_definition(self, x: Tensor) -> Tensor:
+        """The same layer point by point through the manifold's operations; the only path of `per_channel`."""
+        with torch.autocast(x.device.type, enabled=False):
+            points = channels_last(x.to(torch.promote_types(x.dtype, torch.float32))).permute(0, 2, 3, 1)
+            mean, dispersion = self.statistics()
+            if mean is None:
+                mean = self._mean(points.flatten(1, 2))
+            v = self.manifold.logmap0(self.manifold.boost(points, -mean))
+            if dispersion is None:
+                dispersion = self._dispersion(v)
+            v = v * (self.gamma / (dispersion + self.eps))
+            if self.rescale:
+                limited = self.manifold.rescale0(v)
+                monitor.give("rescaled/norm", lambda: limited.square().sum(-1) < v.square().sum(-1))
+                v = limited
+            out = self.manifold.boost(self.manifold.expmap0(v), self.beta)
+        if self.training:
+            self.track(mean, dispersion)
+        return out.permute(0, 3, 1, 2).to(x.dtype)
+
+    def _mean(self, points: Tensor) -> Tensor:
+        """Centroid of points (B, L, n), over all processes if synchronized."""
+        if self.centroid == "two_stage":
+            points = self.manifold.centroid(points, dim=1)
+        points = points.flatten(0, -2)
+        if not self.synchronized:
+            return self.manifold.centroid(points, dim=0)
+        space, time = total(points.sum(0)), total(self.manifold.time(points).sum())
+        return space * (self.manifold.c * (time.square() - space.square().sum())).rsqrt()
+
+    def _dispersion(self, v: Tensor) -> Tensor:
+        v = v.flatten(0, -2)
+        count = total(v.new_tensor(float(v.shape[0]))) if self.synchronized else v.shape[0]
+        if self.dispersion == "mean_distance":
+            return self._total(torch.linalg.vector_norm(v, dim=-1).sum()) / count
+        square = self._total(v.square().sum(0)) / count
+        return torch.sqrt(square + self.eps) if self.dispersion == "per_channel" else torch.sqrt(square.sum())
+
+    def _total(self, x: Tensor) -> Tensor:
+        return total(x) if self.synchronized else x
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, dispersion={self.dispersion}, centroid={self.centroid}, rescale={self.rescale}, "
+            f"momentum={self.momentum}, eps={self.eps}, synchronized={self.synchronized}"
+        )

@@ -1,0 +1,98 @@
+"""Convolution, batch norm, residual and activation as one block: the seam behind which the fused path lies."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from hyplearn.manifolds import Lorentz
+from hyplearn.nn.activation import LorentzReLU
+from hyplearn.nn.batchnorm import LorentzBatchNorm2d
+from hyplearn.nn.conv import LorentzConv2d, OriginalLorentzConv2d
+from hyplearn.nn.fused import Block, Entry, convolve, normalize
+from hyplearn.nn.lift import Lift, Unlift
+from hyplearn.nn.residual import LorentzResidual
+
+
+class LorentzBlock(nn.Module):
+    """[entry ->] convolution -> batch norm [-> residual] [-> ReLU] [-> exit] on (B, C, H, W), in channels_last.
+
+    entry: a `Lift` where the input is Euclidean. exit: an `Unlift` where the output is to be.
+    residual: how `forward(x, shortcut)` adds the shortcut.
+    fused: run as two autograd functions that save only what a Euclidean block saves; otherwise layer by layer. Both
+    give the same values and gradients.
+    """
+
+    def __init__(
+        self,
+        conv: LorentzConv2d | OriginalLorentzConv2d,
+        norm: LorentzBatchNorm2d,
+        *,
+        activation: bool = True,
+        residual: LorentzResidual | None = None,
+        entry: Lift | None = None,
+        exit: Unlift | None = None,
+        fused: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv, self.norm, self.residual, self.entry, self.exit = conv, norm, residual, entry, exit
+        self.relu = LorentzReLU() if activation else None
+        self.fused = fused
+
+    @property
+    def manifold(self) -> Lorentz:
+        return self.norm.manifold
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        if (shortcut is None) != (self.residual is None):
+            raise ValueError("shortcut must be given exactly where the block has a residual")
+        if self.fused and self.norm.fusable and (self.entry is None or self.entry.clip is None):
+            return self._fused(x, shortcut)
+        return self._layers(x, shortcut)
+
+    def _layers(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
+        if self.entry is not None:
+            x = self.entry(x)
+        x = self.norm(self.conv(x))
+        if self.residual is not None and shortcut is not None:
+            x = self.residual(x, shortcut)
+        if self.relu is not None:
+            x = self.relu(x)
+        return x if self.exit is None else self.exit(x)
+
+    def _fused(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
+        conv, norm, c, limits = self.conv, self.norm, self.manifold.c, self.norm.limits()
+        rotation = isinstance(conv, LorentzConv2d)
+        y, q_patch = convolve(
+            x,
+            conv.weight,
+            conv.weight_time,
+            conv.bias,
+            c=c,
+            limits=limits,
+            convolution=conv.convolution,
+            entry=None if self.entry is None else Entry(self.entry.kind, self.entry.rescale),
+        )
+        mean, dispersion = norm.statistics()
+        norm.check(y)
+        out, mean, dispersion = normalize(
+            y,
+            q_patch=q_patch if rotation and conv.placement().match else None,
+            residual=shortcut,
+            b=conv.boost.point() if rotation else None,
+            beta=norm.beta,
+            gamma=norm.gamma,
+            c=c,
+            mean=mean,
+            dispersion=dispersion,
+            limits=limits,
+            block=Block(
+                placement=conv.placement() if rotation else None,
+                normalization=norm.normalization(),
+                activation=self.relu is not None,
+                rescale_residual=self.residual is not None and self.residual.rescale,
+                exit=None if self.exit is None else self.exit.kind,
+            ),
+        )
+        if norm.training:
+            norm.track(mean, dispersion)
+        return out

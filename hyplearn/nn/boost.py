@@ -1,0 +1,59 @@
+"""Lorentz boosts, the translation that takes the place of a bias (Bdeir Eq. 5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hyplearn.geometry.numerics import sinhc
+from hyplearn.manifolds import Lorentz
+from hyplearn.nn.choices import one_of, positive
+
+BOOSTS = ("full", "axis", "scale", "none")
+MAX_RAPIDITY = 3.0  # keeps cosh of the boost near 10; the largest radial scale of existing code is 3 as well
+
+
+class LorentzBoost(nn.Module):
+    """Learned boost of points (B, n, ...).
+
+    kind: `full`, a rapidity vector of n numbers (Bdeir Section 3.3; length limited to 3); `axis`, one rapidity along
+    the last coordinate, and `scale`, one factor on the distance to the origin, are what published code uses; `none`.
+    A full boost adds at most k times its rapidity to the distance to the origin.
+    """
+
+    def __init__(self, features: int, *, manifold: Lorentz, kind: str = "full") -> None:
+        super().__init__()
+        one_of("boost", kind, BOOSTS)
+        positive("features", features)
+        self.manifold, self.kind, self.features = manifold, kind, features
+        if kind == "full":
+            self.rapidity = nn.Parameter(1e-2 * torch.randn(features))
+        elif kind == "axis":
+            self.rapidity = nn.Parameter(1e-2 * torch.randn(1))
+        elif kind == "scale":
+            self.log_scale = nn.Parameter(torch.zeros(()))
+
+    def point(self) -> Tensor | None:
+        """Where the boost takes the origin, (n,); the factor, (), of `scale`; None of `none`."""
+        if self.kind == "none":
+            return None
+        if self.kind == "scale":
+            return self.log_scale.exp()
+        rapidity = self.rapidity
+        if self.kind == "axis":
+            rapidity = torch.cat([rapidity.new_zeros(self.features - 1), rapidity])
+        square = rapidity.square().sum()
+        shrink = MAX_RAPIDITY * torch.rsqrt(square.clamp_min(MAX_RAPIDITY**2))
+        return sinhc(square * shrink.square()) * shrink * rapidity * self.manifold.c.rsqrt()
+
+    def forward(self, x: Tensor) -> Tensor:
+        point = self.point()
+        if point is None:
+            return x
+        x = x.movedim(1, -1)
+        if self.kind == "scale":
+            return self.manifold.expmap0(point * self.manifold.logmap0(x)).movedim(-1, 1)
+        return self.manifold.boost(x, point).movedim(-1, 1)
+
+    def extra_repr(self) -> str:
+        return f"{self.features}, kind={self.kind}"

@@ -1,0 +1,35 @@
+"""From Euclidean features to the Poincare ball."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hyplearn.geometry.numerics import squared_norm
+from hyplearn.manifolds import PoincareBall
+from hyplearn.manifolds.precision import full_precision
+from hyplearn.nn.poincare_tangent import clip_factor
+
+
+class PoincareLift(nn.Module):
+    """Euclidean features (B, n), shortened to norm `clip`, to points of the ball by exp at the origin (HCNN's hybrid).
+
+    For the same norm the ball's exp_0 reaches twice the distance of the hyperboloid's. Without `clip` only vectors beyond
+    d_max are shortened.
+    """
+
+    def __init__(self, manifold: PoincareBall, *, clip: float | None = None) -> None:
+        super().__init__()
+        if clip is not None and not clip > 0:
+            raise ValueError(f"clip={clip} must be > 0, or None for no clipping")
+        self.manifold, self.clip = manifold, clip
+
+    @full_precision
+    def forward(self, z: Tensor) -> Tensor:
+        if self.clip is not None:
+            z = z * (self.clip / torch.linalg.vector_norm(z, dim=-1, keepdim=True).clamp_min(self.clip))
+        factor = clip_factor(squared_norm(z), c=self.manifold.c, x_t_max=self.manifold.x_t_max)
+        return self.manifold.expmap0(factor * z)
+
+    def extra_repr(self) -> str:
+        return f"clip={self.clip}"

@@ -1,0 +1,18 @@
+"""Pooling of Lorentz feature maps."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from hyplearn.manifolds import Lorentz
+
+
+class LorentzGlobalPool(nn.Module):
+    """Lorentzian centroid of all positions: (B, n, H, W) to (B, n)."""
+
+    def __init__(self, manifold: Lorentz) -> None:
+        super().__init__()
+        self.manifold = manifold
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.manifold.centroid(x.movedim(1, -1).flatten(1, -2), dim=1)

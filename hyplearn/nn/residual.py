@@ -1,0 +1,27 @@
+"""Residual connections of Lorentz feature maps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hyplearn.manifolds import Lorentz
+
+
+class LorentzResidual(nn.Module):
+    """Sum of the space coordinates (B, n, ...), then maximum-distance rescaling if `rescale`.
+
+    The sum is what HCNN does. The paper is silent on rescaling here; published code of the same authors rescales in
+    basic blocks, and without it a chain of residual sums grows past d_max.
+    """
+
+    def __init__(self, manifold: Lorentz, *, rescale: bool = True) -> None:
+        super().__init__()
+        self.manifold, self.rescale = manifold, rescale
+
+    def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        total = x + shortcut.to(torch.promote_types(x.dtype, shortcut.dtype))
+        return self.manifold.rescale(total.movedim(1, -1)).movedim(-1, 1) if self.rescale else total
+
+    def extra_repr(self) -> str:
+        return f"rescale={self.rescale}"

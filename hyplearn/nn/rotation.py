@@ -1,0 +1,84 @@
+"""The norm-preserving linear map of the space coordinates shared by Lorentz linear and convolution layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import orthogonal as orthogonal_parametrization
+
+from hyplearn.manifolds import Lorentz
+from hyplearn.nn.boost import LorentzBoost
+from hyplearn.nn.choices import one_of
+from hyplearn.nn.scalars import Placement, match_factor
+
+NORM_MATCHES = ("exact", "sum", "mean", "none")
+ORTHOGONALS = ("cayley", "householder", "matrix_exp")
+RESCALES = ("both", "pre_boost", "post_boost", "none")
+_EPS = 1e-12
+
+
+class RotationBoost(nn.Module):
+    """`Boost(Rescale(Rotation(x)))`, Bdeir Eq. (5), for a weight of `out` rows and `fan_in` columns.
+
+    fan_in > out: any weight, its output rescaled to the input's norm (`norm_match`). Otherwise (Algorithm 2) the
+    weight has orthonormal columns through torch's orthogonal parametrization.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        manifold: Lorentz,
+        norm_match: str,
+        orthogonal: str,
+        boost: str,
+        rescale: str,
+    ) -> None:
+        super().__init__()
+        one_of("norm_match", norm_match, NORM_MATCHES)
+        one_of("orthogonal", orthogonal, ORTHOGONALS)
+        one_of("rescale", rescale, RESCALES)
+        self.manifold, self.shape = manifold, shape
+        out, fan_in = shape[0], int(torch.Size(shape[1:]).numel())
+        self.is_orthogonal = fan_in <= out
+        self.norm_match = "none" if self.is_orthogonal else norm_match
+        self.rescale = rescale
+        self.boost = LorentzBoost(out, manifold=manifold, kind=boost)
+        weight = torch.empty(shape).uniform_(-((2 / fan_in) ** 0.5), (2 / fan_in) ** 0.5)
+        if self.is_orthogonal:
+            self.rotation = nn.Linear(fan_in, out, bias=False)
+            self.rotation.weight = nn.Parameter(weight.flatten(1))
+            orthogonal_parametrization(self.rotation, "weight", orthogonal_map=orthogonal)
+        else:
+            self.weight_free = nn.Parameter(weight)
+
+    @property
+    def weight(self) -> Tensor:
+        """The effective weight, of shape `shape`, in float32 or better."""
+        if not self.is_orthogonal:
+            return self.weight_free
+        with torch.autocast(self.rotation.weight.device.type, enabled=False):
+            return self.rotation.weight.view(self.shape)
+
+    def placement(self) -> Placement:
+        """The same steps for the fused path."""
+        kind = {"full": "vector", "axis": "vector"}.get(self.boost.kind, self.boost.kind)
+        return Placement(
+            match=self.norm_match != "none",
+            eps=_EPS,
+            rescale_before=self.rescale in ("both", "pre_boost"),
+            boost=kind,
+            rescale_after=self.rescale in ("both", "post_boost"),
+        )
+
+    def move(self, y: Tensor, q_patch: Tensor) -> Tensor:
+        """Norm match, rescale, boost, rescale of the linear map's output y (B, n, ...); q_patch: (B, 1, ...)."""
+        if self.norm_match != "none":
+            y = y * match_factor(q_patch, y.square().sum(1, keepdim=True), _EPS)
+        if self.rescale in ("both", "pre_boost"):
+            y = self._rescaled(y)
+        y = self.boost(y)
+        return self._rescaled(y) if self.rescale in ("both", "post_boost") else y
+
+    def _rescaled(self, x: Tensor) -> Tensor:
+        return self.manifold.rescale(x.movedim(1, -1)).movedim(-1, 1)
