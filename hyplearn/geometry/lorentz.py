@@ -65,16 +65,17 @@ def from_ambient(x: Tensor) -> Tensor:
 def squared_chord(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
     """|x - y|_L^2 = |x - y|^2 - (x_t - y_t)^2 = 4/c sinh^2(d sqrt(c)/2), (..., 1), as a sum of squares.
 
-    With h = (x_t - y_t)/(x_t + y_t) the vector (x - y) - h (x + y) has no time, so that
-    |x - y|_L^2 = (|x - y - h (x + y)|^2 + 4 h^2/c) / (1 - h^2), and 1 - h^2 = 4 x_t y_t/(x_t + y_t)^2.
-    The printed difference loses everything for far points on one ray; here rounding enters squared.
+    With h = (x_t - y_t)/(x_t + y_t) the vector w = (x - y) - h (x + y) has no time, so that
+    |x - y|_L^2 = (|w|^2 + 4 h^2/c) / (1 - h^2), and 1 - h^2 = 4 x_t y_t/(x_t + y_t)^2. The printed difference loses
+    everything for far points on one ray; here rounding enters squared. w itself is (1 - |h|)(x - y) - 2 h z with z the
+    point nearer to the origin, and 1 - |h| = 2 min(x_t, y_t)/(x_t + y_t); at h = 0 both halves share the gradient.
     """
     c = scalar_like(c, x)
     x_t, y_t = time(x, c=c, keepdim=True), time(y, c=c, keepdim=True)
-    difference, total, total_t = x - y, x + y, x_t + y_t
-    h = dot(difference, total) / total_t.square()
-    square = squared_norm(difference - h * total) + 4 / c * h.square()
-    return square * total_t.square() / (4 * x_t * y_t)
+    difference, total_t = x - y, x_t + y_t
+    h = dot(difference, x + y) / total_t.square()
+    w = 2 * torch.minimum(x_t, y_t) / total_t * difference - (h + h.abs()) * y - (h - h.abs()) * x
+    return (squared_norm(w) + 4 / c * h.square()) * total_t.square() / (4 * x_t * y_t)
 
 
 def dist(x: Tensor, y: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
@@ -123,19 +124,25 @@ def cdist(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
 # Tangent vectors
 
 
-def _time_ratio(v: Tensor, x: Tensor, c: Tensor) -> Tensor:
-    """h = v_t / x_t = x.v / x_t^2, (..., 1)."""
-    return dot(x, v) / (squared_norm(x) + 1 / c)
+def _split(v: Tensor, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """v = h x + r with h = v_t/x_t, (..., 1), so that the tangent vector is h times the point plus an r without time.
+
+    For a radial v far out r is its (k/x_t)^2th part. Its component along x is therefore set once more, from x.r = h/c.
+    """
+    x_t_squared = squared_norm(x) + 1 / c
+    h = dot(x, v) / x_t_squared
+    r = v - h * x
+    return r + (h / c - dot(x, r)) / x_t_squared * x, h
 
 
 def inner(u: Tensor, v: Tensor, x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     """Riemannian inner product at x, u.v - u_t v_t. (..., n) x 3 to (...).
 
-    Written (u - h_u x).(v - h_v x) + h_u h_v / c with h = v_t/x_t: the same, without cancellation for radial vectors.
+    Written r_u.r_v + h_u h_v/c with u = h_u x + r_u, v = h_v x + r_v: the same, without cancellation for radial vectors.
     """
     c = scalar_like(c, x)
-    h_u, h_v = _time_ratio(u, x, c), _time_ratio(v, x, c)
-    return reduced(dot(u - h_u * x, v - h_v * x) + h_u * h_v / c, keepdim)
+    (r_u, h_u), (r_v, h_v) = _split(u, x, c), _split(v, x, c)
+    return reduced(dot(r_u, r_v) + h_u * h_v / c, keepdim)
 
 
 def norm(u: Tensor, x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
@@ -152,14 +159,12 @@ def egrad2rgrad(x: Tensor, g: Tensor, *, c: Tensor | float) -> Tensor:
 def transp(x: Tensor, y: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
     """Parallel transport of v from x to y along the geodesic: v + <y,v>_L / (1/c - <x,y>_L) (x + y), space part.
 
-    <y,v>_L is taken as <y - x, v>_L, which is the same because v is orthogonal to x.
+    With v = h x + r and q = |x - y|_L^2: <y,v>_L = (y - x).r - h q/2 and 1/c - <x,y>_L = 2/c + q/2, collected by x and y.
     """
     c = scalar_like(c, x)
-    difference, total = y - x, x + y
-    x_t, y_t = time(x, c=c, keepdim=True), time(y, c=c, keepdim=True)
-    difference_t = dot(difference, total) / (x_t + y_t)
-    numerator = dot(difference, v) - difference_t * dot(x, v) / x_t
-    return v + numerator / (2 / c + squared_chord(x, y, c=c) / 2) * total
+    r, h = _split(v, x, c)
+    q, along = squared_chord(x, y, c=c), dot(y - x, r)
+    return r + ((along + 2 / c * h) * x + (along - h * q / 2) * y) / (2 / c + q / 2)
 
 
 def transp0(y: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
@@ -170,10 +175,11 @@ def transp0(y: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
 
 
 def transp0back(x: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
-    """Parallel transport of v from x to the origin: v - x v_t / (k + x_t)."""
+    """Parallel transport of v from x to the origin: v - x v_t / (k + x_t), which is r + h k/(k + x_t) x."""
     c = scalar_like(c, x)
-    x_t = time(x, c=c, keepdim=True)
-    return v - x * dot(x, v) / (x_t * (c.rsqrt() + x_t))
+    r, h = _split(v, x, c)
+    k = c.rsqrt()
+    return r + h * k / (k + time(x, c=c, keepdim=True)) * x
 
 
 # Exponential and logarithm
@@ -192,10 +198,18 @@ def logmap0(x: Tensor, *, c: Tensor | float) -> Tensor:
 
 
 def expmap(x: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
-    """Exponential map at x: cosh(a) x + sinh(a)/a v with a = |v|_x / k. (..., n), (..., n) to (..., n)."""
+    """Exponential map at x: cosh(a) x + sinh(a)/a v with a = |v|_x / k. (..., n), (..., n) to (..., n).
+
+    With v = h x + r: a^2 = c |r|^2 + h^2, and the factor of x is g = cosh(a) + h sinh(a)/a, for h < 0 (towards the
+    origin) taken as (1 + c |r|^2 sinh(a)^2/a^2) / (cosh(a) - h sinh(a)/a), the same without the difference.
+    """
     c = scalar_like(c, x)
-    a_squared = c * inner(v, v, x, c=c, keepdim=True)
-    return x + a_squared * coshm1c(a_squared) * x + sinhc(a_squared) * v
+    r, h = _split(v, x, c)
+    square = c * squared_norm(r)
+    a_squared = square + h.square()
+    sinh, cosh = sinhc(a_squared), 1 + a_squared * coshm1c(a_squared)
+    inward = (1 + square * sinh.square()) / (cosh + h.abs() * sinh)
+    return torch.where(h < 0, inward, cosh + h * sinh) * x + sinh * r
 
 
 def logmap(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
