@@ -1,0 +1,97 @@
+"""Riemannian stochastic gradient descent."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+from torch.optim.sgd import sgd
+
+from hyplearn.optim import update
+from hyplearn.optim.curvature import CurvatureAware, Group
+from hyplearn.optim.options import AT_LEAST_0, check_options
+from hyplearn.optim.stack import Stack
+
+
+class RiemannianSGD(CurvatureAware):
+    """torch.optim.SGD whose points walk along geodesics and whose momentum is transported with them.
+
+    Options as in torch.optim.SGD; on Euclidean parameters the result is the same. weight_decay adds the L2 gradient of
+    the stored coordinates: at distance delta k of the origin it draws a point by lr weight_decay sinh(2 delta)/2 in
+    space coordinates, by twice that in ambient ones, and not at all on sphere and Stiefel manifold. fused=None takes
+    torch's fused kernels where they exist. curvature_scheme: see `CurvatureAware`.
+    """
+
+    tangent_names = ("momentum_buffer",)
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        curvature_scheme: bool = True,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+            "foreach": foreach,
+            "fused": fused,
+        }
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError(f"nesterov=True needs momentum > 0 and dampening 0, not {momentum} and {dampening}")
+        super().__init__(params, defaults, curvature_scheme=curvature_scheme)
+
+    def _check_group(self, group: Group) -> None:
+        check_options(group, lr=AT_LEAST_0, momentum=AT_LEAST_0, weight_decay=AT_LEAST_0)
+
+    def _step_weights(self, group: Group, params: list[Tensor], gradients: list[Tensor]) -> None:
+        pairs = list(zip(params, gradients, strict=True))
+        known = [pair for pair in pairs if "momentum_buffer" in self.state[pair[0]]]
+        fresh = [pair for pair in pairs if "momentum_buffer" not in self.state[pair[0]]]
+        for batch in filter(None, (known, fresh)):  # torch's fused kernel takes parameters of one history
+            self._step_batch(group, [p for p, _ in batch], [g for _, g in batch])
+
+    def _step_batch(self, group: Group, params: list[Tensor], gradients: list[Tensor]) -> None:
+        buffers = [self._kept(p, "momentum_buffer") for p in params] if group["momentum"] else []
+        sgd(
+            params,
+            gradients,
+            buffers,
+            has_sparse_grad=False,
+            foreach=group["foreach"],
+            fused=group["fused"],
+            weight_decay=group["weight_decay"],
+            momentum=group["momentum"],
+            lr=group["lr"],
+            dampening=group["dampening"],
+            nesterov=group["nesterov"],
+            maximize=group["maximize"],
+        )
+        for parameter, buffer in zip(params, buffers, strict=False):
+            self.state[parameter]["momentum_buffer"] = buffer
+
+    def _step_points(self, stack: Stack, gradient: Tensor) -> None:
+        group, space = stack.group, stack.space
+        penalty = group["weight_decay"] * space.half_square_gradient(stack.x)
+        stack.x, buffer = update.sgd(
+            space,
+            stack.x,
+            space.riemannian_gradient(stack.x, gradient + penalty),
+            stack.tangents.get("momentum_buffer"),
+            lr=group["lr"],
+            momentum=group["momentum"],
+            dampening=group["dampening"],
+            nesterov=group["nesterov"],
+        )
+        if buffer is not None:
+            stack.tangents["momentum_buffer"] = buffer
