@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from hyplearn.geometry import lorentz
-from hyplearn.geometry.numerics import scalar_like, squared_norm
+from hyplearn.geometry.numerics import asinhc, coshm1c, scalar_like, sinhc
 from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
 from hyplearn.nn.choices import positive
-from hyplearn.nn.poincare_tangent import to_hyperboloid, to_tangent
+from hyplearn.nn.poincare_tangent import clip_factor, place, to_hyperboloid, to_tangent
 from hyplearn.nn.processes import total
 
 
@@ -21,7 +21,8 @@ class PoincareBatchNorm2d(nn.Module):
     squared distance to it. beta (n,) is learned as a tangent vector at the origin, so that a change of c needs no move
     of it; gamma () is learned. In eval mode mean and variance are running averages with weight `momentum` for a new
     batch; the public code of van Spengler et al. keeps none and normalizes with the statistics of the test batch.
-    synchronized: statistics over all processes. momentum in (0, 1], eps > 0. Computes in float32 or better.
+    Points that come to lie beyond d_max of beta are clipped to it. synchronized: statistics over all processes.
+    momentum in (0, 1], eps > 0. Computes in float32 or better.
     Raises ValueError for another number of channels.
     """
 
@@ -53,41 +54,59 @@ class PoincareBatchNorm2d(nn.Module):
     def forward(self, v: Tensor) -> Tensor:
         if v.dim() != 4 or v.shape[1] != self.beta.shape[0]:
             raise ValueError(f"v of shape {tuple(v.shape)} must be (B, {self.beta.shape[0]}, H, W)")
-        c = scalar_like(self.manifold.c, v)
-        x = self._point(v.permute(0, 2, 3, 1), c)
-        mean = self._mean(x.flatten(0, 2), c) if self.training else self._point(self.running_mean, c)
-        centred = lorentz.logmap0(lorentz.boost(x, -mean, c=c), c=c)  # log at the mean, carried to the origin
-        variance = self.running_var
-        if self.training:
-            variance = self._variance(centred)
-            self._track(mean, variance, c)
-        scaled = self.gamma * (variance + self.eps).rsqrt() * centred
-        return to_tangent(self._shift(scaled, mean, c), c=c).permute(0, 3, 1, 2)
+        c, rows = scalar_like(self.manifold.c, v), v.permute(0, 2, 3, 1)
+        stretch, q = place(rows, c=c, x_t_max=self.manifold.x_t_max)  # the points x = stretch rows, q = |x|^2
+        mean = self._mean(rows, stretch, q, c) if self.training else self._point(self.running_mean, c)
+        return to_tangent(self._normalize(rows, stretch, q, mean, c), c=c).permute(0, 3, 1, 2)
 
     def _point(self, v: Tensor, c: Tensor) -> Tensor:
-        return to_hyperboloid(v, c=c, x_t_max=self.manifold.x_t_max)
+        return to_hyperboloid(v.to(c.dtype), c=c, x_t_max=self.manifold.x_t_max)
 
-    def _mean(self, x: Tensor, c: Tensor) -> Tensor:
-        """Midpoint of (N, n), of all processes if synchronized."""
-        if not self.synchronized:
-            return lorentz.centroid(x, c=c)
-        space, time = total(x.sum(0)), total(lorentz.time(x, c=c).sum())
-        return space * (c * (time.square() - space.square().sum())).rsqrt()
+    def _mean(self, rows: Tensor, stretch: Tensor, q: Tensor, c: Tensor) -> Tensor:
+        """Midpoint of all positions, of all processes if synchronized: k S / sqrt(S_t^2 - |S|^2) with S = sum x."""
+        space, time = stretch.flatten() @ rows.flatten(0, 2), (q + 1 / c).sqrt().sum()
+        if self.synchronized:
+            space, time = total(space), total(time)
+        length = torch.linalg.vector_norm(space)
+        scale: Tensor = (c * (time - length) * (time + length)).rsqrt()
+        return scale * space
 
-    def _variance(self, centred: Tensor) -> Tensor:
-        square = squared_norm(centred)
-        if not self.synchronized:
-            return square.mean()
-        return total(square.sum()) / total(square.new_tensor(float(square.numel())))
+    def _normalize(self, rows: Tensor, stretch: Tensor, q: Tensor, mean: Tensor, c: Tensor) -> Tensor:
+        """exp_beta(rate P_{mean -> beta} log_mean(x)) as a sum of scalars times x, mean and beta.
 
-    def _shift(self, v: Tensor, mean: Tensor, c: Tensor) -> Tensor:
-        """exp at beta of P_{mean -> beta} P_{0 -> mean} v."""
+        With d the distance to the mean, w = sinh^2(d sqrt(c)/2) and f = d sqrt(c)/sinh(d sqrt(c)):
+        log_mean(x) = f (x - (1 + 2w) mean); its transport subtracts f tilt (mean + beta).
+        """
         beta = self._point(self.beta, c)
-        return lorentz.expmap(beta, lorentz.transp(mean, beta, lorentz.transp0(mean, v, c=c), c=c), c=c)
+        x_t, mean_t, beta_t = (q + 1 / c).sqrt(), lorentz.time(mean, c=c), lorentz.time(beta, c=c)
+        to_mean, to_beta = (stretch * (rows @ torch.stack([mean, beta]).mT)).split(1, dim=-1)
+        # differences of times from squares: they keep their digits where all points are close to the origin
+        rise = (q - mean @ mean) / (x_t + mean_t)
+        w = c / 4 * torch.relu(q - 2 * to_mean + mean @ mean - rise.square())
+        square = 4 / c * w * asinhc(w).square()  # d^2
+        rate = self._rate(square, mean, c)
+        clip = clip_factor(rate.square() * square / 4, c=c, x_t_max=self.manifold.x_t_max)
+        rate = clip * rate
+        angle = c * rate.square() * square  # squared
+        a = rate * sinhc(angle) * asinhc(w) * (1 + w).rsqrt()
+        across = c * (beta_t * mean_t - beta @ mean)
+        tilt = (c * (beta_t * rise - to_beta + beta @ mean) - 2 * w * across) / (1 + across)
+        coefficients = torch.cat([-a * (1 + 2 * w + tilt), 1 + angle * coshm1c(angle) - a * tilt], dim=-1)
+        return a * stretch * rows + coefficients @ torch.stack([mean, beta])
+
+    def _rate(self, square: Tensor, mean: Tensor, c: Tensor) -> Tensor:
+        """gamma / sqrt(variance + eps), of the batch in training, which the running statistics then follow."""
+        variance = self.running_var
+        if self.training:
+            variance = square.mean()
+            if self.synchronized:
+                variance = total(square.sum()) / total(square.new_tensor(float(square.numel())))
+            self._track(mean, variance, c)
+        return self.gamma * (variance + self.eps).rsqrt()
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, c: Tensor) -> None:
-        both = torch.stack([self._point(self.running_mean.to(mean.dtype), c), mean])
+        both = torch.stack([self._point(self.running_mean, c), mean])
         weights = both.new_tensor([1 - self.momentum, self.momentum])
         self.running_mean.copy_(to_tangent(lorentz.centroid(both, c=c, weights=weights), c=c))
         self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)

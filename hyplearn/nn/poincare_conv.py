@@ -12,6 +12,7 @@ from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
 from hyplearn.nn.choices import one_of, positive
 from hyplearn.nn.poincare_linear import INITIALIZATIONS, fully_connected, initialize, norm_of
+from hyplearn.nn.poincare_tangent import squared_norm
 
 
 def beta_ratio(channels: int, positions: int) -> float:
@@ -72,12 +73,12 @@ class PoincareConv2d(nn.Module):
     def forward(self, v: Tensor) -> Tensor:
         if v.dim() != 4 or v.shape[1] != self.weight.shape[1]:
             raise ValueError(f"v of shape {tuple(v.shape)} must be (B, {self.weight.shape[1]}, H, W)")
-        square = torch.linalg.vector_norm(v, dim=1, keepdim=True).square()
+        manifold, z_norm = self.manifold, norm_of(self.weight).view(-1, 1, 1, 1)
+        square = squared_norm(v, dim=1)
         q = self.ratio**2 * self._convolve(square, square.new_ones(1, 1, *self.weight.shape[2:]))
-        dot = self.ratio * self._convolve(v, self.weight)
+        dot = self._convolve(v, self.ratio / z_norm * self.weight)
         bias = None if self.bias is None else self.bias.view(-1, 1, 1)
-        manifold, z_norm = self.manifold, norm_of(self.weight).view(-1, 1, 1)
-        return fully_connected(dot, q, z_norm, bias, c=manifold.c, x_t_max=manifold.x_t_max, dim=1)
+        return fully_connected(dot, q, z_norm.squeeze(-1), bias, c=manifold.c, x_t_max=manifold.x_t_max, dim=1)
 
     def extra_repr(self) -> str:
         outputs, inputs, kernel, _ = self.weight.shape

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from hyplearn.geometry.numerics import asinhc, scalar_like, sinhc, squared_norm
+from hyplearn.geometry.numerics import asinhc, scalar_like, sinhc
 from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
 from hyplearn.nn.choices import one_of, positive
-from hyplearn.nn.poincare_tangent import clip_factor
+from hyplearn.nn.poincare_tangent import clip_factor, squared_norm
 
 INITIALIZATIONS = ("identity", "normal")
 
@@ -29,36 +32,43 @@ def fully_connected(
 ) -> Tensor:
     """log_0 of the Poincare FC layer of x = exp_0(u), from inner products of u alone.
 
-    dot: <u, z_k>, outputs along `dim`. q: |u|^2, of size 1 along `dim`. z_norm: |z_k| > 0 and bias: r_k, shaped to
-    broadcast. With s = sqrt(c)|u| the conformal factor gives lambda x = sinh(2s)/s u and lambda - 1 = cosh(2s) in HNN++
-    Eq. (6), so its
+    dot: <u, z_k>/|z_k|, outputs along `dim`. q: |u|^2, of size 1 along `dim`. z_norm: |z_k| > 0 and bias: r_k, shaped
+    to broadcast. With s = sqrt(c)|u| the conformal factor gives lambda x = sinh(2s)/s u and lambda - 1 = cosh(2s) in
+    HNN++ Eq. (6), so its
         v_k = 2|z_k|/sqrt(c) asinh( sinh(2s)/|u| <u, z_k>/|z_k| cosh(2 sqrt(c) r_k) - cosh(2s) sinh(2 sqrt(c) r_k) ).
     With w_k = sinh(sqrt(c) v_k) the output y = w / (1 + sqrt(1 + |w|^2)) / sqrt(c) has
         log_0(y) = asinh(|w|)/|w| w / (2 sqrt(c)).
     """
     c = scalar_like(c, dot)
-    factor = clip_factor(q, c=c, x_t_max=x_t_max)
-    q, root = factor.square() * q, c.sqrt()
+    clip = clip_factor(q, c=c, x_t_max=x_t_max)
+    q, root = clip.square() * q, c.sqrt()
     stretch = 2 * root * sinhc(4 * c * q)  # sinh(2s) / |u|
-    argument = factor * stretch * dot / z_norm
+    offset = None
     if bias is not None:
-        cosine = (1 + q * stretch.square()).sqrt()  # cosh(2s)
-        argument = argument * torch.cosh(2 * root * bias) - cosine * torch.sinh(2 * root * bias)
-    return _log_of_sinh(2 * z_norm * torch.asinh(argument), dim) / (2 * root)
+        dot = dot * torch.cosh(2 * root * bias)
+        offset = (1 + q * stretch.square()).sqrt() * torch.sinh(2 * root * bias)  # cosh(2s) sinh(2 sqrt(c) r)
+    # the backward pass recomputes what lies between dot and the output, all of it of the output's size
+    w, excess = checkpoint(
+        _scaled_sinh, dot, clip * stretch, offset, 2 * z_norm, dim, use_reentrant=False, preserve_rng_state=False
+    )
+    square = squared_norm(w, dim)
+    out: Tensor = (asinhc(square) + excess * (square + (excess == 0)).rsqrt()) / (2 * root) * w
+    return out
 
 
-def _log_of_sinh(angle: Tensor, dim: int) -> Tensor:
-    """asinh(|w|)/|w| w with w = sinh(angle), for angles of any size.
+def _scaled_sinh(dot: Tensor, scale: Tensor, offset: Tensor | None, power: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """w exp(-m) and m, of size 1 along `dim`, for w = sinh(power asinh(scale dot - offset)).
 
-    Where the largest angle of a position exceeds `_LARGE` by m, w exp(-m) is sinh of the angles shrunk by m, and
-    asinh(|w|) = m + asinh(|w| exp(-m)), both to the last digit. The result does not depend on m, which has no gradient.
+    m > 0 where the largest angle of a position exceeds `_LARGE` by m; there w exp(-m) is sinh of the angles shrunk by m
+    and asinh(|w|) = m + asinh(|w| exp(-m)), both to the last digit. The layer's result does not depend on m, which
+    therefore needs no gradient.
     """
+    argument = scale * dot if offset is None else scale * dot - offset
+    angle = power * torch.asinh(argument)
     with torch.no_grad():
-        excess = (angle.abs().amax(dim, keepdim=True) - _LARGE).clamp_min(0)
+        excess = (torch.linalg.vector_norm(angle, math.inf, dim=dim, keepdim=True) - _LARGE).clamp_min(0)
         shrinkage = angle.clamp(-excess, excess)
-    w = torch.sinh(angle - shrinkage)
-    square = w.square().sum(dim, keepdim=True)
-    return (asinhc(square) + excess * (square + (excess == 0)).rsqrt()) * w
+    return torch.sinh(angle - shrinkage), excess
 
 
 def norm_of(z: Tensor) -> Tensor:
@@ -111,8 +121,9 @@ class PoincareLinear(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         if u.shape[-1] != self.weight.shape[1]:
             raise ValueError(f"u of shape {tuple(u.shape)} must be (..., {self.weight.shape[1]})")
-        manifold, q, dot = self.manifold, squared_norm(u), u @ self.weight.T
-        return fully_connected(dot, q, norm_of(self.weight), self.bias, c=manifold.c, x_t_max=manifold.x_t_max)
+        manifold, z_norm = self.manifold, norm_of(self.weight)
+        q, dot = squared_norm(u), u @ (self.weight / z_norm.unsqueeze(1)).mT
+        return fully_connected(dot, q, z_norm, self.bias, c=manifold.c, x_t_max=manifold.x_t_max)
 
     def extra_repr(self) -> str:
         outputs, inputs = self.weight.shape

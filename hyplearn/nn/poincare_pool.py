@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from hyplearn.geometry import lorentz
+from hyplearn.geometry.numerics import scalar_like
 from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
 from hyplearn.nn.poincare_tangent import to_hyperboloid, to_tangent
@@ -23,6 +24,6 @@ class PoincareGlobalPool(nn.Module):
 
     @full_precision
     def forward(self, v: Tensor) -> Tensor:
-        c = self.manifold.c
+        c = scalar_like(self.manifold.c, v)
         x = to_hyperboloid(v.permute(0, 2, 3, 1), c=c, x_t_max=self.manifold.x_t_max)
         return to_tangent(lorentz.centroid(x, c=c, dim=(1, 2)), c=c)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from hyplearn.geometry import lorentz
+from hyplearn.geometry.numerics import scalar_like
 from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
-from hyplearn.nn.poincare_tangent import to_hyperboloid, to_tangent
+from hyplearn.nn.poincare_tangent import place, to_tangent
 
 
 class PoincareResidual(nn.Module):
@@ -22,6 +22,10 @@ class PoincareResidual(nn.Module):
 
     @full_precision
     def forward(self, f: Tensor, shortcut: Tensor) -> Tensor:
-        c, x_t_max = self.manifold.c, self.manifold.x_t_max
-        b, x = (to_hyperboloid(v.permute(0, 2, 3, 1), c=c, x_t_max=x_t_max) for v in (f, shortcut))
-        return to_tangent(lorentz.boost(x, b, c=c), c=c).permute(0, 3, 1, 2)
+        c, x_t_max = scalar_like(self.manifold.c, f), self.manifold.x_t_max
+        b_stretch, b_square = place(f, c=c, x_t_max=x_t_max, dim=1)
+        stretch, square = place(shortcut, c=c, x_t_max=x_t_max, dim=1)
+        b_t, x_t = (b_square + 1 / c).sqrt(), (square + 1 / c).sqrt()
+        y_t = c.sqrt() * (b_t * x_t + b_stretch * stretch * (f * shortcut).sum(1, keepdim=True))
+        along = b_stretch * (x_t + y_t) / (b_t + c.rsqrt())  # boost: x + b (x_t + y_t) / (b_t + k)
+        return to_tangent(stretch * shortcut + along * f, c=c, dim=1)

@@ -4,16 +4,23 @@ Between layers a feature is a vector v of T_o, and a layer is exp at the origin,
 origin. The layers compute that operation at the isometric point of the hyperboloid with the same c: the ball's exp_0(v)
 is the hyperboloid's exp_0(2v) (the conformal factor at the origin is 2). So nothing is divided by 1 - c|x|^2, which has
 no digit left at the edge of the ball, and no point can leave the ball. ReLU acts on v itself: `torch.nn.ReLU` is the
-activation.
+activation. Each layer is scalars of a position times vectors, so that few tensors of feature-map size exist.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from hyplearn.geometry import lorentz
-from hyplearn.geometry.numerics import safe_sqrt, squared_norm
+from hyplearn.geometry.numerics import asinhc, safe_sqrt, sinhc
 from hyplearn.nn import monitor
+
+
+def squared_norm(v: Tensor, dim: int = -1) -> Tensor:
+    """|v|^2, kept; saves for backward nothing but v itself and its norm."""
+    norm: Tensor = torch.linalg.vector_norm(v, dim=dim, keepdim=True)
+    return norm.square()
 
 
 def clip_factor(q: Tensor, *, c: Tensor, x_t_max: float | None) -> Tensor:
@@ -28,11 +35,19 @@ def clip_factor(q: Tensor, *, c: Tensor, x_t_max: float | None) -> Tensor:
     return limit / norm.clamp_min(limit)
 
 
+def place(v: Tensor, *, c: Tensor, x_t_max: float | None, dim: int = -1) -> tuple[Tensor, Tensor]:
+    """(E, |x|^2) of the isometric points x = E v in space coordinates, both of size 1 along `dim`."""
+    q = squared_norm(v, dim)
+    clip = clip_factor(q, c=c, x_t_max=x_t_max)
+    stretch = 2 * clip * sinhc(4 * c * clip.square() * q)
+    return stretch, stretch.square() * q
+
+
 def to_hyperboloid(v: Tensor, *, c: Tensor, x_t_max: float | None = None) -> Tensor:
     """Tangent vectors at the ball's origin, (..., n), to points of the isometric hyperboloid, (..., n)."""
-    return lorentz.expmap0(2 * clip_factor(squared_norm(v), c=c, x_t_max=x_t_max) * v, c=c)
+    return place(v, c=c, x_t_max=x_t_max)[0] * v
 
 
-def to_tangent(x: Tensor, *, c: Tensor) -> Tensor:
+def to_tangent(x: Tensor, *, c: Tensor, dim: int = -1) -> Tensor:
     """Inverse of `to_hyperboloid`: points of the hyperboloid to tangent vectors at the ball's origin."""
-    return lorentz.logmap0(x, c=c) / 2
+    return asinhc(c * squared_norm(x, dim)) / 2 * x
