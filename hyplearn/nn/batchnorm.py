@@ -11,8 +11,9 @@ from hyplearn.nn import monitor
 from hyplearn.nn.choices import one_of, positive
 from hyplearn.nn.fused import Block, normalize
 from hyplearn.nn.layout import channels_last
+from hyplearn.nn.normalization import Normalization, midpoint
 from hyplearn.nn.processes import total
-from hyplearn.nn.scalars import Limits, Normalization
+from hyplearn.nn.scalars import Limits, radial
 
 DISPERSIONS = ("mean_distance", "rms", "per_channel")
 CENTROIDS = ("two_stage", "joint")
@@ -94,11 +95,16 @@ class LorentzBatchNorm2d(nn.Module):
 
     @torch.no_grad()
     def track(self, mean: Tensor, dispersion: Tensor) -> None:
-        """Let the running statistics follow those of a batch: mean (n,), a point; dispersion () or (n,)."""
-        old = self.manifold.expmap0(self.running_mean)
-        both = torch.stack([old, mean.to(old.dtype)])
-        weights = both.new_tensor([1 - self.momentum, self.momentum])
-        self.running_mean.copy_(self.manifold.logmap0(self.manifold.centroid(both, weights=weights)))
+        """Let the running statistics follow those of a batch: mean (n,), a point; dispersion () or (n,).
+
+        The running mean moves to the centroid of itself and the new mean with weights 1 - momentum and momentum.
+        """
+        limits, root = self.limits(), self.manifold.c.sqrt()
+        old, new = root * self.running_mean, root * mean.to(self.running_mean.dtype)
+        old = old * radial(old.square().sum(), "expmap0", limits).factor
+        times = [torch.sqrt(1 + point.square().sum()) for point in (old, new)]
+        both = midpoint(old.lerp(new, self.momentum), times[0].lerp(times[1], self.momentum), limits)
+        self.running_mean.copy_(both * (radial(both.square().sum(), "logmap0", limits).factor / root))
         self.running_dispersion.lerp_(dispersion.to(self.running_dispersion.dtype), self.momentum)
         self.num_batches_tracked.add_(1)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hyplearn.geometry.numerics import sinhc
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.choices import one_of, positive
+from hyplearn.nn.scalars import floored
 
 BOOSTS = ("full", "axis", "scale", "none")
 MAX_RAPIDITY = 3.0  # keeps cosh of the boost near 10; the largest radial scale of existing code is 3 as well
@@ -38,13 +38,13 @@ class LorentzBoost(nn.Module):
         if self.kind == "none":
             return None
         if self.kind == "scale":
-            return self.log_scale.exp()
+            return torch.exp(self.log_scale)
         rapidity = self.rapidity
         if self.kind == "axis":
             rapidity = torch.cat([rapidity.new_zeros(self.features - 1), rapidity])
-        square = rapidity.square().sum()
-        shrink = MAX_RAPIDITY * torch.rsqrt(square.clamp_min(MAX_RAPIDITY**2))
-        return sinhc(square * shrink.square()) * shrink * rapidity * self.manifold.c.rsqrt()
+        length = torch.sqrt(floored(rapidity.square().sum()))
+        reach = torch.sinh(length.clamp_max(MAX_RAPIDITY)) / length
+        return reach * self.manifold.c.rsqrt() * rapidity
 
     def forward(self, x: Tensor) -> Tensor:
         point = self.point()

@@ -3,8 +3,8 @@
 Every Lorentz operation between a convolution's output y and the nonlinearity is `y -> A y + S V`, with scalars A, S of
 each position and a few channel vectors V (`scalars.py`). Two autograd functions do the work of feature-map size and
 save what a Euclidean conv-BN-ReLU saves (the convolution's input, y, and the output); their backward passes recompute
-the scalars and differentiate them with autograd. Under `torch.compile` the same bodies run as plain PyTorch, because
-the compiler's partitioner makes the same choice by itself.
+the scalars. Under `torch.compile` the same bodies run as plain PyTorch, because the compiler's partitioner makes the
+same choice by itself.
 
 Values and gradients equal those of the layers run one by one (`LorentzConv2d`, `LorentzBatchNorm2d`, ...).
 """
@@ -21,7 +21,9 @@ from torch.autograd.function import once_differentiable
 
 from hyplearn.nn import monitor
 from hyplearn.nn.layout import channels_last, feature_map, rows
-from hyplearn.nn.scalars import Limits, Normalization, Placement, Rows, centre, mean_of, place, radial_factor
+from hyplearn.nn.normalization import Normalization, centre, centre_vjp, mean_of, mean_of_vjp
+from hyplearn.nn.placement import Placement, place, place_vjp
+from hyplearn.nn.scalars import Limits, Radial, dot, radial
 
 _CHUNK = 1 << 20  # elements of a temporary that stays in the processor's cache
 
@@ -51,10 +53,6 @@ def _full(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _dot(x: Tensor, y: Tensor) -> Tensor:
-    return torch.dot(x.flatten(), y.flatten())
-
-
 @dataclass(frozen=True)
 class Entry:
     """How Euclidean features enter the manifold before a convolution, Bdeir Section 3.2."""
@@ -63,34 +61,21 @@ class Entry:
     rescale: bool = True
 
 
-def entry_factor(q: Tensor, limits: Limits, entry: Entry) -> Tensor:
-    """Factor that takes a Euclidean feature z, q = c |z|^2, to its point."""
-    factor = torch.ones_like(q)
+def entry_factor(q: Tensor, limits: Limits, entry: Entry, *, want_slope: bool = False) -> Radial:
+    """Factor that takes a Euclidean feature z, q = c |z|^2, to its point, and its derivatives if wanted."""
+    inner = Radial(torch.ones_like(q), torch.zeros_like(q) if want_slope else None)
     if entry.rescale:
-        limited = radial_factor(q, "rescale0", limits)
-        monitor.give("rescaled/entry", lambda: limited < 1)
-        factor = limited
-    if entry.kind == "exp0":
-        factor = factor * radial_factor(factor * factor * q, "expmap0", limits)
-    return factor
-
-
-def exit_factor(q: Tensor, limits: Limits, kind: str) -> Tensor:
-    """Factor that takes a point, q = c |x|^2, to Euclidean features: `log0` at the origin or `space` (1)."""
-    return radial_factor(q, "logmap0", limits) if kind == "log0" else torch.ones_like(q)
-
-
-def _grad(outputs: list[Tensor], inputs: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
-    """autograd.grad that yields zeros for inputs without influence."""
-    pairs = [(output, grad) for output, grad in zip(outputs, grads, strict=True) if output.requires_grad]
-    if not pairs:
-        return [torch.zeros_like(x) for x in inputs]
-    found = torch.autograd.grad([o for o, _ in pairs], inputs, [g for _, g in pairs], allow_unused=True)
-    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
-
-
-def _leaf(x: Tensor) -> Tensor:
-    return x.detach().requires_grad_()
+        inner = radial(q, "rescale0", limits, want_slope=want_slope)
+        monitor.give("rescaled/entry", lambda: inner.factor < 1)
+    if entry.kind == "project":
+        return inner
+    f, square = inner.factor, inner.factor.square() * q
+    outer = radial(square, "expmap0", limits, want_slope=want_slope)
+    if inner.slope is None or outer.slope is None:
+        return Radial(f * outer.factor)
+    in_f = outer.factor + 2 * square * outer.slope  # derivative in f of f * outer(f^2 q)
+    in_limits = None if inner.in_limits is None else in_f * inner.in_limits
+    return Radial(f * outer.factor, in_f * inner.slope + f**3 * outer.slope, in_limits)
 
 
 # ---------------------------------------------------------------------------------------------------- convolution
@@ -114,12 +99,31 @@ class Convolution:
         return (total if self.patch == "sum" else total / (self.kernel[0] * self.kernel[1])).square()
 
     def _window_sum(self, q: Tensor) -> Tensor:
-        if self.kernel == (1, 1) and self.padding == (0, 0):
-            return q[..., :: self.stride[0], :: self.stride[1]]
-        if self.dilation == (1, 1) and all(2 * p <= k for p, k in zip(self.padding, self.kernel, strict=True)):
-            return F.avg_pool2d(q, self.kernel, self.stride, self.padding, divisor_override=1)
         ones = q.new_ones(1, 1, *self.kernel)
+        if self._pools:
+            return F.avg_pool2d(q, self.kernel, self.stride, self.padding, divisor_override=1)
         return F.conv2d(q, ones, None, self.stride, self.padding, self.dilation)
+
+    def _window_sum_vjp(self, g: Tensor, q: Tensor) -> Tensor:
+        if self._pools:
+            backward = torch.ops.aten.avg_pool2d_backward
+            spread: Tensor = backward(g, q, self.kernel, self.stride, self.padding, False, True, 1)
+            return spread
+        ones = q.new_ones(1, 1, *self.kernel)
+        return torch.nn.grad.conv2d_input(q.shape, ones, g, self.stride, self.padding, self.dilation)
+
+    @property
+    def _pools(self) -> bool:
+        """Whether average pooling, the faster form of a convolution with ones, allows the padding and dilation."""
+        return self.dilation == (1, 1) and all(2 * p <= k for p, k in zip(self.padding, self.kernel, strict=True))
+
+    def patch_square_vjp(self, g: Tensor, q: Tensor) -> Tensor:
+        """Gradient of q from that of `patch_square(q)`."""
+        if self.patch in ("exact", "none"):
+            return self._window_sum_vjp(g, q)
+        norm = torch.sqrt(q + torch.finfo(q.dtype).tiny)
+        share = 1.0 if self.patch == "sum" else (self.kernel[0] * self.kernel[1]) ** -2
+        return self._window_sum_vjp(2 * share * self._window_sum(norm) * g, q) / (2 * norm)
 
 
 def _convolve(
@@ -136,7 +140,7 @@ def _convolve(
     q = squared_norm(features)
     x = features
     if entry is not None:
-        factor = entry_factor(c * q, limits, entry)
+        factor = entry_factor(c * q, limits, entry).factor
         x, q = (features * factor).to(features.dtype), factor * factor * q
     y = channels_last(F.conv2d(x, weight, bias, convolution.stride, convolution.padding, convolution.dilation))
     q_patch = convolution.patch_square(q)
@@ -152,7 +156,7 @@ class _Convolve(torch.autograd.Function):
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor]:
         features, weight, weight_time, bias, c, limits, convolution, entry = args
         y, q_patch = _convolve(*args)
-        ctx.save_for_backward(features, weight, weight_time, bias, c, q_patch)
+        ctx.save_for_backward(features, weight, weight_time, bias, c, None if weight_time is None else q_patch)
         ctx.limits, ctx.convolution, ctx.entry = limits, convolution, entry
         return y, q_patch
 
@@ -161,6 +165,7 @@ class _Convolve(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         g_y, g_patch = grads
         features, weight, weight_time, bias, c, q_patch = ctx.saved_tensors
+        convolution: Convolution = ctx.convolution
         g_c = torch.zeros_like(c)
         g_y = channels_last(g_y)
         g_time = None
@@ -171,29 +176,25 @@ class _Convolve(torch.autograd.Function):
             through_time = (flat @ weight_time.to(flat.dtype)).view_as(q_patch).to(c.dtype) / (2 * time)
             g_patch = g_patch + through_time
             g_c = g_c - through_time.sum() / (c * c)
-        with torch.enable_grad():
-            q_in, c_in = _leaf(squared_norm(features)), _leaf(c)
-            q, factor = q_in, None
-            if ctx.entry is not None:
-                factor = entry_factor(c_in * q_in, ctx.limits, ctx.entry)
-                q = factor * factor * q_in
-            patch = ctx.convolution.patch_square(q)
-        x = features if factor is None else (features * factor.detach()).to(features.dtype)
+        q, lift, factor = squared_norm(features), None, None
+        if ctx.entry is not None:
+            lift = entry_factor(c * q, ctx.limits, ctx.entry, want_slope=True)
+            factor = lift.factor
+        g_q = convolution.patch_square_vjp(g_patch, q if factor is None else factor * factor * q)
+        x = features if factor is None else (features * factor).to(features.dtype)
         need_input = ctx.needs_input_grad[0] or factor is not None
         g_x, g_weight, g_bias = torch.ops.aten.convolution_backward(
             g_y, x, weight, None if bias is None else list(bias.shape),
-            ctx.convolution.stride, ctx.convolution.padding, ctx.convolution.dilation,
+            convolution.stride, convolution.padding, convolution.dilation,
             False, [0, 0], 1, [need_input, True, bias is not None],
         )  # fmt: skip
         if not need_input:
             return None, g_weight, g_time, g_bias, g_c, None, None, None
-        if factor is None:
-            (g_q,) = _grad([patch], [q_in], [g_patch])
-        else:
-            g_factor = _row_dots(rows(g_x), rows(features)).view_as(factor)
-            g_q, more = _grad([patch, factor], [q_in, c_in], [g_patch, g_factor.to(factor.dtype)])
-            g_c = g_c + more
-            g_x = g_x.mul_(factor.detach())
+        if lift is not None and factor is not None:
+            g_factor = _row_dots(rows(g_x), rows(features)).view_as(factor).to(factor.dtype) + 2 * factor * q * g_q
+            g_unit = lift.vjp(g_factor)  # of c q
+            g_q, g_c = factor * factor * g_q + c * g_unit, g_c + dot(g_unit, q) + lift.limits_vjp(g_factor) / (2 * c)
+            g_x = g_x.mul_(factor)
         g_x = g_x.addcmul_(features, (2 * g_q).to(features.dtype))
         return g_x, g_weight, g_time, g_bias, g_c, None, None, None
 
@@ -286,21 +287,20 @@ def _normalize(
     dot_b = None if units.b_dot is None else points @ units.b_dot
     dot_beta = points @ units.beta_dot
     patch = None if q_patch is None else c * q_patch.flatten(1)
-    a, s, t = place(patch, q, dot_b, units.b, limits, block.placement)
+    placed = place(patch, q, dot_b, units.b, limits, block.placement)
     mean, space, time = units.mean, None, None
     if mean is None:
-        space = torch.bmm((torch.ones_like(q) if a is None else a).unsqueeze(1), points).squeeze(1) * c.sqrt()
-        if s is not None and units.b is not None:
-            space = space + s.sum(1, keepdim=True) * units.b
-        time = t.sum(1)
+        space, time = _sums(points, placed.a, placed.s, placed.t, units.b, c)
         mean = mean_of(space, time, limits, block.normalization)
     dot_mean = points @ (c.sqrt() * mean)
-    a, coefficients, measured = centre(
-        Rows(a, s, t, dot_beta, dot_mean), units.vector, units.beta, mean, units.gamma, units.eps, limits,
-        block.normalization, units.dispersion,
+    made = centre(
+        placed.a, placed.s, placed.t, dot_beta, dot_mean, units.vector, units.beta, mean, units.gamma, units.eps,
+        limits, block.normalization, units.dispersion,
     )  # fmt: skip
-    out = _combine(points, a, coefficients, _vectors(b if dot_b is not None else None, mean * c.rsqrt(), beta))
+    vectors = _vectors(b if dot_b is not None else None, mean * c.rsqrt(), beta)
+    out = _combine(points, made.a, torch.stack(made.coefficients, dim=-1), vectors)
     out, q_exit = _finish(out, residual, c, limits, block)
+    measured = made.dispersion
     state = _State(q, dot_b, dot_beta, dot_mean, space, time, mean, measured, q_exit)
     return feature_map(out.to(y.dtype), y), state
 
@@ -309,9 +309,20 @@ def _vectors(b: Tensor | None, mean: Tensor, beta: Tensor) -> Tensor:
     return torch.stack([v for v in (b, mean, beta) if v is not None])
 
 
-def _combine(y: Tensor, a: Tensor, coefficients: list[Tensor], vectors: Tensor) -> Tensor:
-    """`A y + sum S_i v_i` in one new tensor."""
-    out = torch.stack(coefficients, dim=-1).flatten(0, 1) @ vectors
+def _sums(
+    points: Tensor, a: Tensor | None, s: Tensor | None, t: Tensor, b: Tensor | None, c: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sums over each image of the points `a y + s b` in units of k: space (B, C) and time (B,)."""
+    weights = torch.ones_like(t) if a is None else a
+    space = torch.bmm(weights.unsqueeze(1), points).squeeze(1) * c.sqrt()
+    if s is not None and b is not None:
+        space = space + s.sum(1, keepdim=True) * b
+    return space, t.sum(1)
+
+
+def _combine(y: Tensor, a: Tensor, coefficients: Tensor, vectors: Tensor) -> Tensor:
+    """`A y + sum S_i v_i` in one new tensor; coefficients (B, L, i), vectors (i, C)."""
+    out = coefficients.flatten(0, 1) @ vectors
     return out.view_as(y).addcmul_(y, a.unsqueeze(-1))
 
 
@@ -322,13 +333,13 @@ def _finish(
     if residual is not None:
         out = out.add_(rows(residual))
         if block.rescale_residual:
-            out = _scaled(out, _residual_factor(c * _row_squares(out), limits))
+            out = _scaled(out, _residual_factor(c * _row_squares(out), limits).factor)
     if block.activation:
         out = out.relu_()
     if block.exit is None:
         return out, None
     q = c * _row_squares(out)
-    return _scaled(out, exit_factor(q, limits, block.exit)), q
+    return (_scaled(out, radial(q, "logmap0", limits).factor) if block.exit == "log0" else out), q
 
 
 def _scaled(x: Tensor, factor: Tensor) -> Tensor:
@@ -337,10 +348,10 @@ def _scaled(x: Tensor, factor: Tensor) -> Tensor:
     return x * factor if torch.is_grad_enabled() else x.mul_(factor)
 
 
-def _residual_factor(q: Tensor, limits: Limits) -> Tensor:
-    factor = radial_factor(q, "rescale", limits)
-    monitor.give("rescaled/residual", lambda: factor < 1)
-    return factor
+def _residual_factor(q: Tensor, limits: Limits, *, want_slope: bool = False) -> Radial:
+    rescaling = radial(q, "rescale", limits, want_slope=want_slope)
+    monitor.give("rescaled/residual", lambda: rescaling.factor < 1)
+    return rescaling
 
 
 class _Normalize(torch.autograd.Function):
@@ -373,110 +384,89 @@ class _Normalize(torch.autograd.Function):
         limits, block = ctx.limits, ctx.block
         root = c.sqrt()
         points = _full(rows(y))
+        flat_y = points.flatten(0, 1)
 
         # recompute the scalars
-        inputs = [None if x is None else _leaf(x) for x in (b, beta, gamma, c, mean_in, dispersion_in)]
-        with torch.enable_grad():
-            made = _Units.of(*inputs, block)  # type: ignore[arg-type]
-            names = ("b", "beta", "gamma", "eps", "b_dot", "beta_dot", "mean", "dispersion")
-            units = _Units(**{n: None if getattr(made, n) is None else _leaf(getattr(made, n)) for n in names})
-            q, dot_beta, dot_mean, mean = _leaf(q), _leaf(dot_beta), _leaf(dot_mean), _leaf(mean)
-            dot_b = None if dot_b is None else _leaf(dot_b)
-            patch = None if q_patch is None else _leaf(c * q_patch.flatten(1))
-            a0, s0, t0 = place(patch, q, dot_b, units.b, limits, block.placement)
-            a1, s1 = (None if x is None else _leaf(x) for x in (a0, s0))
-            t1 = _leaf(t0)
-            a2, coefficients, _ = centre(
-                Rows(a1, s1, t1, dot_beta, dot_mean), units.vector, units.beta, mean, units.gamma, units.eps, limits,
-                block.normalization, units.dispersion,
-            )  # fmt: skip
-        a2_value, values = a2.detach(), torch.stack(coefficients, dim=-1).detach().flatten(0, 1)
-        vectors = _vectors(b if dot_b is not None else None, mean.detach() / root, beta)
+        units = _Units.of(b, beta, gamma, c, mean_in, dispersion_in, block)
+        patch = None if q_patch is None else c * q_patch.flatten(1)
+        placed = place(patch, q, dot_b, units.b, limits, block.placement, want_slope=True)
+        inputs = placed.a, placed.s, placed.t, dot_beta, dot_mean, units.vector, units.beta, mean, units.gamma, units.eps
+        made = centre(*inputs, limits, block.normalization, units.dispersion)
+        coefficients = torch.stack(made.coefficients, dim=-1)
+        vectors = _vectors(b if dot_b is not None else None, mean / root, beta)
 
         # gradient of A' y + sum S_i v_i
         g = _full(rows(channels_last(g_out)))
-        g, g_c = _through_finish(g, out, residual, q_exit, c, limits, block, points, a2_value, values, vectors)
+        g, g_c = _through_finish(g, out, residual, q_exit, c, limits, block, points, made.a, coefficients, vectors)
         has_residual = ctx.residual_dtype is not None
         g_residual = feature_map(g.to(ctx.residual_dtype), y) if has_residual else None
+        flat_g = g.flatten(0, 1)
+        g_vectors = coefficients.flatten(0, 1).t() @ flat_g
+        g_coefficients = (flat_g @ vectors.t()).view(*made.a.shape, -1).unbind(-1)
 
-        # coefficients and vectors
-        flat_g, flat_y = g.flatten(0, 1), points.flatten(0, 1)
-        g_vectors = values.t() @ flat_g
-        g_coefficients = (flat_g @ vectors.t()).view(*a2.shape, -1).unbind(-1)
-        optional = [units.b, a1, s1, units.dispersion]
-        found = _grad(
-            [a2, *coefficients],
-            [t1, dot_beta, dot_mean, units.beta, mean, units.gamma, units.eps, *[x for x in optional if x is not None]],
-            [_row_dots(g, points), *g_coefficients],
+        # centring, scaling, shifting
+        grads = centre_vjp(
+            made, _row_dots(g, points), g_coefficients, *inputs, limits, block.normalization, dispersion_in is not None
         )
-        g_t, g_dot_beta, g_dot_mean, g_beta, g_mean, g_gamma, g_eps = found[:7]
-        rest = iter(found[7:])
-        g_b, g_a, g_s, g_dispersion = (None if x is None else next(rest) for x in optional)
-        g_beta_dot, g_mean_dot = torch.stack([g_dot_beta, g_dot_mean], dim=-1).flatten(0, 1).t() @ flat_y
-        g_mean = g_mean + g_vectors[-2] / root + g_mean_dot * root
-        g_c = g_c + (_dot(g_mean_dot, mean.detach()) - _dot(g_vectors[-2], mean.detach()) / c) / (2 * root)
-        columns, directions = [g_dot_beta, g_dot_mean], [units.beta_dot.detach(), root * mean.detach()]
+        g_beta_dot, g_mean_dot = torch.stack([grads.dot_beta, grads.dot_mean], dim=-1).flatten(0, 1).t() @ flat_y
+        g_mean = grads.mean + g_vectors[-2] / root + g_mean_dot * root
+        g_c = g_c + (dot(g_mean_dot, mean) - dot(g_vectors[-2], mean) / c) / (2 * root)
+        columns, directions = [grads.dot_beta, grads.dot_mean], [units.beta_dot, root * mean]
+        g_a, g_s, g_t, g_b = grads.a, grads.s, grads.t, grads.b
 
         # the batch's centroid
         g_space = None
         if mean_in is None:
-            with torch.enable_grad():
-                space, time = _leaf(space), _leaf(time)
-                centroid = mean_of(space, time, limits, block.normalization)
-            g_space, g_time = _grad([centroid], [space, time], [g_mean])
+            g_space, g_time = mean_of_vjp(g_mean, space, time, limits, block.normalization)
             g_t = g_t + g_time.unsqueeze(1)
-            plain = space.detach()  # root * sum A y
-            if s1 is not None and units.b is not None:
-                sums = s1.detach().sum(1, keepdim=True)
-                assert g_s is not None and g_b is not None
-                g_s = g_s + (g_space @ units.b.detach()).unsqueeze(1)
+            plain = space  # root * sum A y
+            if placed.s is not None and units.b is not None:
+                sums = placed.s.sum(1, keepdim=True)
+                g_s = g_s + (g_space @ units.b).unsqueeze(1)
                 g_b = g_b + (sums * g_space).sum(0)
-                plain = plain - sums * units.b.detach()
-            g_c = g_c + _dot(g_space, plain) / (2 * c)
+                plain = space - sums * units.b
+            g_c = g_c + dot(g_space, plain) / (2 * c)
             g_space = root * g_space
             if g_a is not None:
                 g_a = g_a + torch.bmm(points, g_space.unsqueeze(-1)).squeeze(-1)
 
         # placement of y on the manifold
-        outputs = [(x, gx) for x, gx in ((a0, g_a), (s0, g_s), (t0, g_t)) if x is not None and gx is not None]
-        optional = [patch, dot_b, units.b]
-        found = _grad(
-            [x for x, _ in outputs], [q, *[x for x in optional if x is not None]], [gx for _, gx in outputs]
-        )
-        rest = iter(found[1:])
-        g_q, (g_patch, g_dot_b, more_b) = found[0], (None if x is None else next(rest) for x in optional)
-        g_b = more_b if g_b is None or more_b is None else g_b + more_b
-        g_c = g_c + _dot(g_q, q.detach()) / c
-        g_b_dot = None
-        if g_patch is not None and patch is not None:
-            g_c = g_c + _dot(g_patch, patch.detach()) / c
+        above = place_vjp(placed, g_a, g_s, g_t, patch, q, dot_b, units.b, block.placement)
+        g_q, g_patch, g_dot_b = above.q, above.q_patch, above.dot_b
+        g_b = above.b if g_b is None else g_b + above.b
+        g_root = grads.log_root if above.log_root is None else grads.log_root + above.log_root
+        g_c = g_c + (dot(g_q, q) + 0.5 * g_root) / c
+        if g_patch is not None:
+            g_c = g_c + dot(g_patch, patch) / c
             g_patch = (c * g_patch).view_as(q_patch)
-        if g_dot_b is not None and units.b_dot is not None:
-            g_b_dot = g_dot_b.flatten() @ flat_y
+        if g_dot_b is not None:
             columns.append(g_dot_b)
-            directions.append(units.b_dot.detach())
+            directions.append(units.b_dot)
 
         # y: A' g + 2 g_q y + sum of (column x direction) [+ A x gradient of the centroid's sum, image by image]
-        scale = a2_value.unsqueeze(-1)
+        scale = made.a.unsqueeze(-1)
         g_y = g * scale if has_residual else g.mul_(scale)
         g_y = g_y.addcmul_(points, (2 * c) * g_q.unsqueeze(-1))
         matrix = torch.stack(directions).expand(y.shape[0], -1, -1)
         if g_space is not None:
-            columns.append(torch.ones_like(g_q) if a1 is None else a1.detach())
+            columns.append(torch.ones_like(g_q) if placed.a is None else placed.a)
             matrix = torch.cat([matrix, g_space.unsqueeze(1)], dim=1)
         g_y = g_y.baddbmm_(torch.stack(columns, dim=-1), matrix)
 
         # back from units of k
-        grads = (g_b, g_beta, g_gamma, g_eps, g_b_dot, g_beta_dot, None if mean_in is None else g_mean, g_dispersion)
-        outs = [(getattr(made, n), gx) for n, gx in zip(names, grads, strict=True) if gx is not None]
-        present = [x for x in inputs if x is not None]
-        found = _grad([x for x, _ in outs], present, [gx for _, gx in outs])
-        rest = iter(found)
-        g_b, g_beta, g_gamma, more_c, g_mean_in, g_dispersion_in = (None if x is None else next(rest) for x in inputs)
-        if dot_b is not None and g_b is not None:
-            g_b = g_b + g_vectors[0]
-        return (feature_map(g_y.to(y.dtype), y), g_patch, g_residual, g_b, g_beta + g_vectors[-1], g_gamma,
-                g_c + more_c, g_mean_in, g_dispersion_in, None, None)  # fmt: skip
+        g_c = g_c + dot(g_beta_dot, beta) + (dot(grads.beta, beta) + dot(grads.gamma, gamma)) / (2 * root)
+        g_c = g_c + grads.eps * (block.normalization.eps / (2 * root))
+        g_beta = root * grads.beta + c * g_beta_dot + g_vectors[-1]
+        if g_dot_b is not None:
+            g_b_dot = g_dot_b.flatten() @ flat_y
+            g_c = g_c + dot(g_b_dot, b) + dot(g_b, b) / (2 * root)
+            g_b = root * g_b + c * g_b_dot + g_vectors[0]
+        g_mean_in = g_dispersion_in = None
+        if mean_in is not None:
+            g_mean_in, g_dispersion_in = root * g_mean, root * grads.dispersion
+            g_c = g_c + (dot(g_mean, mean_in) + dot(grads.dispersion, dispersion_in)) / (2 * root)
+        return (feature_map(g_y.to(y.dtype), y), g_patch, g_residual, g_b, g_beta, root * grads.gamma, g_c,
+                g_mean_in, g_dispersion_in, None, None)  # fmt: skip
 
 
 def _through_finish(
@@ -495,29 +485,29 @@ def _through_finish(
     """Backward of `_finish`: gradient of its input (a new tensor) and of c. residual: None if not rescaled."""
     g_c = torch.zeros_like(c)
     points = None if out is None else _full(rows(out))
-    if block.exit is not None:
+    fresh = False
+    if block.exit == "log0":
         assert points is not None and q_exit is not None
-        with torch.enable_grad():
-            q = _leaf(q_exit)
-            factor = exit_factor(q, limits, block.exit)
-        points = points / factor.detach().unsqueeze(-1)
-        (g_q,) = _grad([factor], [q], [_row_dots(g, points)])
-        g = (g * factor.detach().unsqueeze(-1)).addcmul_(points, (2 * c) * g_q.unsqueeze(-1))
-        g_c = _dot(g_q, q_exit) / c
+        exit_map = radial(q_exit, "logmap0", limits, want_slope=True)
+        factor = exit_map.factor
+        points = points / factor.unsqueeze(-1)
+        g_q = exit_map.vjp(_row_dots(g, points))
+        g = (g * factor.unsqueeze(-1)).addcmul_(points, (2 * c) * g_q.unsqueeze(-1))
+        g_c, fresh = dot(g_q, q_exit) / c, True
     if block.activation:
         assert points is not None
         g = torch.ops.aten.threshold_backward(g, points, 0)
-    elif block.exit is None:
+    elif not fresh:
         g = g.clone()
     if residual is None:
         return g, g_c
-    z = (coefficients @ vectors).view_as(y).addcmul_(y, a.unsqueeze(-1)).add_(rows(residual))
-    with torch.enable_grad():
-        q = _leaf(c * _row_squares(z))
-        factor = _residual_factor(q, limits)
-    (g_q,) = _grad([factor], [q], [_row_dots(g, z)])
-    g = g.mul_(factor.detach().unsqueeze(-1)).addcmul_(z, (2 * c) * g_q.unsqueeze(-1))
-    return g, g_c + _dot(g_q, q.detach()) / c
+    z = _combine(y, a, coefficients, vectors).add_(rows(residual))
+    q = c * _row_squares(z)
+    rescaling = _residual_factor(q, limits, want_slope=True)
+    g_factor = _row_dots(g, z)
+    g_q = rescaling.vjp(g_factor)
+    g = g.mul_(rescaling.factor.unsqueeze(-1)).addcmul_(z, (2 * c) * g_q.unsqueeze(-1))
+    return g, g_c + (dot(g_q, q) + 0.5 * rescaling.limits_vjp(g_factor)) / c
 
 
 # ------------------------------------------------------------------------------------------------------- the seam
@@ -544,7 +534,7 @@ def convolve(
     with torch.autocast(device, enabled=False):
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return _convolve(*args)
-        result: tuple[Tensor, Tensor] = _Convolve.apply(*args)
+        result: tuple[Tensor, Tensor] = _Convolve.apply(*args[:5], limits.detach(), *args[6:])
         return result
 
 
@@ -573,5 +563,5 @@ def normalize(
             out, state = _normalize(*args)
             k = c.detach().rsqrt()
             return out, k * state.mean.detach(), k * state.dispersion.detach()
-        result: tuple[Tensor, Tensor, Tensor] = _Normalize.apply(*args)
+        result: tuple[Tensor, Tensor, Tensor] = _Normalize.apply(*args[:-2], limits.detach(), block)
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from hyplearn.manifolds import Lorentz
 
@@ -15,4 +16,9 @@ class LorentzGlobalPool(nn.Module):
         self.manifold = manifold
 
     def forward(self, x: Tensor) -> Tensor:
+        # computed again in the backward pass: the accurate centroid keeps several tensors of the size of x
+        pooled: Tensor = checkpoint(self._centroid, x, use_reentrant=False, preserve_rng_state=False)
+        return pooled
+
+    def _centroid(self, x: Tensor) -> Tensor:
         return self.manifold.centroid(x.movedim(1, -1).flatten(1, -2), dim=1)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal as orthogonal_parametrization
+from torch.utils.checkpoint import checkpoint
 
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.boost import LorentzBoost
 from hyplearn.nn.choices import one_of
-from hyplearn.nn.scalars import Placement, match_factor
+from hyplearn.nn.placement import Placement, match_factor
 
 NORM_MATCHES = ("exact", "sum", "mean", "none")
 ORTHOGONALS = ("cayley", "householder", "matrix_exp")
@@ -57,8 +58,11 @@ class RotationBoost(nn.Module):
         """The effective weight, of shape `shape`, in float32 or better."""
         if not self.is_orthogonal:
             return self.weight_free
-        with torch.autocast(self.rotation.weight.device.type, enabled=False):
-            return self.rotation.weight.view(self.shape)
+        with torch.autocast(next(self.rotation.parameters()).device.type, enabled=False):
+            # the parametrization's intermediates are (out, out) matrices, larger than the activations of a small batch:
+            # computed again in the backward pass instead of kept
+            weight: Tensor = checkpoint(lambda: self.rotation.weight, use_reentrant=False, preserve_rng_state=False)
+            return weight.view(self.shape)
 
     def placement(self) -> Placement:
         """The same steps for the fused path."""
