@@ -1,0 +1,86 @@
+"""From a checked configuration to the objects it describes. Errors of their constructors become ConfigErrors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from torch import nn
+from torch.optim import Optimizer
+
+from hyplearn.cli.errors import ConfigError
+from hyplearn.cli.signature import join
+from hyplearn.data.datamodule import ImageDataModule
+from hyplearn.engine.run import TrainSpec
+from hyplearn.engine.settings import CallbackSettings, LoggerSettings, TrainerSettings
+
+
+def make(node: Mapping[str, Any], path: str, **supplied: Any) -> Any:
+    """The object of the `_target_` at `path`, with `supplied` arguments beside the configured ones."""
+    try:
+        return instantiate(node, _partial_=True, _convert_="all")(**supplied)
+    except InstantiationException as error:
+        raise ConfigError(_innermost(error, path)) from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def datamodule(config: Mapping[str, Any]) -> ImageDataModule:
+    """The data of a configuration; nothing is read yet."""
+    made = make(config["dataset"], "dataset", seed=config["seed"])
+    assert isinstance(made, ImageDataModule)
+    return made
+
+
+def facts(data: ImageDataModule) -> dict[str, int]:
+    """What a model has to know of the data."""
+    try:
+        return {"in_channels": data.in_channels, "num_classes": data.num_classes, "image_size": data.image_size}
+    except ValueError as error:
+        raise ConfigError(f"dataset: {error}") from error
+
+
+def model(config: Mapping[str, Any], known: Mapping[str, int]) -> nn.Module:
+    """A new model, with manifolds of its own, for data of which `facts` are known."""
+    made = make(config["model"], "model", manifold=make(config["manifold"], "manifold"), **known)
+    assert isinstance(made, nn.Module)
+    return made
+
+
+def optimizer(config: Mapping[str, Any], groups: list[dict[str, Any]]) -> Optimizer:
+    """The optimizer of parameter groups, which hold learning rates and decays."""
+    made = make(config["optim"]["optimizer"], "optim.optimizer", params=groups)
+    assert isinstance(made, Optimizer)
+    return made
+
+
+def specification(config: dict[str, Any]) -> TrainSpec:
+    """All that training or evaluation needs, beside the directory."""
+    data = datamodule(config)
+    return TrainSpec(
+        run_dir=Path(),
+        config=config,
+        seed=config["seed"],
+        datamodule=data,
+        build_model=lambda: model(config, facts(data)),
+        loss=make(config["loss"], "loss"),
+        build_optimizer=lambda groups: optimizer(config, groups),
+        optim={key: value for key, value in config["optim"].items() if key != "optimizer"},
+        trainer=TrainerSettings(**config["trainer"]),
+        logger=LoggerSettings(**config["logger"]),
+        callbacks=CallbackSettings(**config["callbacks"]),
+    )
+
+
+def _innermost(error: InstantiationException, path: str) -> str:
+    """Hydra wraps what a constructor below `path` raised: the place of that constructor and its own message."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if not isinstance(cause, (ValueError, ImportError)):
+        raise error
+    places = [line.partition("full_key: ")[2] for line in str(error).splitlines() if "full_key: " in line]
+    return f"{join(path, places[0]) if places else path}: {cause}"

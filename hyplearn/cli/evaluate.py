@@ -1,0 +1,42 @@
+"""`hyplearn evaluate`: rebuild a run from its config.yaml, load a checkpoint, test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hyplearn.cli.compose import change
+from hyplearn.cli.errors import OK
+from hyplearn.cli.rundir import first_process, locate, new_evaluation, stored_config
+
+# What may differ from training: everything but what the weights were made for.
+FIXED = ("model", "manifold", "seed", "output_dir", "resume", "paper")
+
+
+def evaluate(run: Path, overrides: Sequence[str]) -> int:
+    """Test the checkpoint `run`, or the chosen one of the run directory `run`; print and save what comes out."""
+    run_dir = locate(run)
+    composed = change(stored_config(run_dir), overrides, allowed=lambda key: key.split(".")[0] not in FIXED)
+    from hyplearn.cli.train import checked_specification
+    from hyplearn.engine import run as engine
+    from hyplearn.engine.checkpoint import checkpoint_to_evaluate
+    from hyplearn.engine.files import write_json
+
+    spec = replace(checked_specification(composed), run_dir=run_dir)
+    results = engine.evaluate(spec, checkpoint_to_evaluate(run))
+    if first_process():
+        path = new_evaluation(run_dir)
+        write_json(path, {**results, "overrides": list(overrides)})
+        print(f"{table(results)}\nwritten to {path}")
+    return OK
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Checkpoint, metrics and curvatures in lines of name and value."""
+    lines = {"checkpoint": results["checkpoint"]}
+    lines |= {name: f"{value:.4f}" for name, value in results["metrics"].items()}
+    lines |= {f"curvature c of {name}": f"{c:.4g}" for name, c in results["curvature"].items()}
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())

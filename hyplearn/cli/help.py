@@ -1,0 +1,99 @@
+"""The text of `--help`: groups with every choice, the keys most runs touch, examples. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping
+from functools import reduce
+from typing import Any
+
+from hyplearn.cli.compose import defaults
+from hyplearn.cli.configs import config_dir, groups
+
+OVERVIEW = """\
+hyplearn: hyperbolic networks for images, with curvature that is learned.
+
+  hyplearn train [group=choice] [group.key=value]     train, then test once      (python train.py ... is the same)
+  hyplearn evaluate <run directory or checkpoint>     test a trained model
+  hyplearn --version
+
+Each command explains itself: hyplearn train --help, hyplearn evaluate --help.
+Exit status: 0 done, 1 failed, 2 mistake in the configuration, 3 non-finite loss, 130 interrupted, 143 terminated."""
+
+EVALUATE = """\
+hyplearn evaluate <run directory or checkpoint> [group.key=value ...]
+
+Rebuilds model and data from config.yaml of the run, loads the checkpoint (of a run directory: the best by validation,
+or the last one), tests it and prints and saves the results. Keys that do not belong to the model can be changed:
+
+  hyplearn evaluate outputs/hecnn_r18_digits/2025-01-31_12-00-00_seed1_ab12
+  hyplearn evaluate outputs/.../checkpoints/last.ckpt dataset.batch_size=512 trainer.accelerator=cpu"""
+
+FLAGS = """\
+  -m, --multirun      run every combination of values, a,b,c  range(1,6)  choice(a,b)  glob(hecnn*), one job after the
+                      other, each in its own process and directory; a failed job stops no other; summary.json
+                      and summary.csv list them all (Hydra's sweepers and launchers are not used)
+  --cfg job           check and print the composed configuration, run nothing (also --print-config)
+  --config-dir DIR    further choices for the groups: DIR/model/mine.yaml makes model=mine
+  -h, --help          this text"""
+
+EXAMPLES = """\
+  python train.py
+  python train.py model=hecnn_r50 optim=radamw dataset=cifar100 manifold.c=0.5 seed=3
+  python train.py -m manifold.c=0.1,1,4 seed=1,2,3
+  python train.py experiment=smoke
+  python train.py resume=outputs/hecnn_r18_digits/2025-01-31_12-00-00_seed1_ab12"""
+
+KEYS = {
+    "seed": "of initial weights, order, augmentation and split",
+    "output_dir": "the run directory; by default outputs/<model>_<dataset>/<time>_seed<seed>_<id>",
+    "resume": "a run directory to continue, or auto: the newest unfinished run of the same configuration",
+    "manifold.c": "initial curvature is -c",
+    "manifold.learned": "learn the curvature",
+    "optim.lr": "learning rate of the Euclidean parameters",
+    "optim.curvature_lr": "learning rate of the curvature",
+    "dataset.batch_size": "images in a batch, shared by all devices",
+    "dataset.val_fraction": "share of the training images held out for validation; 0 reports the last epoch",
+    "trainer.max_epochs": "length of the run",
+    "trainer.accelerator": "auto, cpu or gpu",
+    "trainer.precision": "32, bf16, fp16 or 64",
+    "trainer.compile": "compile the model with torch.compile",
+    "logger.wandb": "log to Weights & Biases as well",
+}
+
+
+def help_text(command: str | None) -> str:
+    """What `hyplearn [command] --help` prints."""
+    if command == "train":
+        return _train()
+    return EVALUATE if command == "evaluate" else OVERVIEW
+
+
+def _train() -> str:
+    composed = defaults()
+    parts = {
+        "Groups (group=choice; * is the default)": _groups(composed.choices),
+        "Keys most runs touch (key=value; all of them: --cfg job)": _keys(composed.config),
+        "Options": FLAGS,
+        "Examples": EXAMPLES,
+    }
+    sections = [f"{title}\n{body}" for title, body in parts.items()]
+    return "\n\n".join(["python train.py [group=choice] [group.key=value] = hyplearn train ...", *sections])
+
+
+def _groups(chosen: Mapping[str, str | None]) -> str:
+    lines = []
+    for group, choices in groups([config_dir()]).items():
+        marked = ", ".join(f"{choice}*" if choice == chosen.get(group) else choice for choice in choices)
+        lines.append(textwrap.fill(marked, 118, initial_indent=f"  {group:<11}", subsequent_indent=" " * 13))
+    return "\n".join(lines)
+
+
+def _keys(config: Mapping[str, Any]) -> str:
+    lines = []
+    for key, meaning in KEYS.items():
+        value = reduce(lambda node, part: node[part], key.split("."), config)
+        shown = value if isinstance(value, str) else json.dumps(value)
+        lines.append(f"  {f'{key}={shown}':<28} {meaning}")
+    return "\n".join(lines)

@@ -1,0 +1,107 @@
+"""`hyplearn train ...`, `hyplearn evaluate ...`: runs the command, turns failures into exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from hyplearn import __version__
+from hyplearn.cli.errors import CONFIG, FAILED, INTERRUPTED, NON_FINITE, OK, ConfigError
+from hyplearn.data.errors import DatasetError
+from hyplearn.engine.errors import Interrupted, NonFiniteLoss
+
+COMMANDS = ("train", "evaluate")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports what it cannot read as every other mistake is reported."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status: 0 done, 1 failed, 2 configuration, 3 non-finite, 130/143 stopped."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return CONFIG
+    except DatasetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except Interrupted as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except NonFiniteLoss as error:
+        print(f"error: {error}\nreport: {error.report}", file=sys.stderr)
+        return NON_FINITE
+
+
+def _dispatch(arguments: list[str]) -> int:
+    command, *rest = arguments or ["--help"]
+    if command == "--version":
+        print(f"hyplearn {__version__}")
+        return OK
+    if command in ("-h", "--help"):
+        return _help(None)
+    if command not in COMMANDS:
+        raise ConfigError(f"unknown command {command!r}: hyplearn knows {' and '.join(COMMANDS)}.")
+    options = _parser(command).parse_intermixed_args(rest)
+    if options.help:
+        return _help(command)
+    return _train(options) if command == "train" else _evaluate(options)
+
+
+def _parser(command: str) -> _Parser:
+    parser = _Parser(prog=f"hyplearn {command}", add_help=False, allow_abbrev=False)
+    parser.add_argument("-h", "--help", action="store_true")
+    if command == "train":
+        parser.add_argument("--config-dir", type=_folder, action="append", default=[])
+        parser.add_argument("-m", "--multirun", action="store_true")
+        parser.add_argument("--cfg", choices=["job"])
+        parser.add_argument("--print-config", action="store_const", const="job", dest="cfg")
+    else:
+        parser.add_argument("run", nargs="?", type=Path)
+    parser.add_argument("overrides", nargs="*")
+    return parser
+
+
+def _folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no folder")
+    return Path(text)
+
+
+def _help(command: str | None) -> int:
+    from hyplearn.cli.help import help_text
+
+    print(help_text(command))
+    return OK
+
+
+def _train(options: argparse.Namespace) -> int:
+    from hyplearn.cli.sweep import sweep
+    from hyplearn.cli.train import show, train
+
+    if options.multirun and options.cfg:
+        raise ConfigError("--cfg shows one configuration: leave out -m.")
+    if options.multirun:
+        return sweep(options.overrides, extra=options.config_dir)
+    run = show if options.cfg else train
+    return run(options.overrides, extra=options.config_dir)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from hyplearn.cli.evaluate import evaluate
+
+    if options.run is None:
+        raise ConfigError("hyplearn evaluate needs a run directory or a checkpoint.")
+    return evaluate(options.run, options.overrides)

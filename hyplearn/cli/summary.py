@@ -1,0 +1,80 @@
+"""How the jobs of a multirun ended: summary.json, summary.csv, and the table at the end."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hyplearn.cli.errors import OK
+from hyplearn.engine.files import write_json, write_text
+
+SHOWN = ("test/top1", "val/top1")
+
+
+@dataclass
+class Outcome:
+    """One job and how it ended. status: its exit status, None before it ran. reason: of a failure."""
+
+    number: int
+    varied: Mapping[str, str]
+    run_dir: Path
+    status: int | None = None
+    reason: str | None = None
+    seconds: float = 0.0
+    results: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """ok, failed, or not run."""
+        return "not run" if self.status is None else "ok" if self.status == OK else "failed"
+
+
+def write_summary(folder: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write both files of the summary, each replaced as a whole."""
+    rows = [_row(outcome) for outcome in outcomes]
+    write_json(folder / "summary.json", {"sweep": folder.name, "jobs": rows})
+    flat = [{**row.pop("varied"), **row.pop("results").get("metrics", {}), **row} for row in rows]
+    columns = list(dict.fromkeys(key for row in flat for key in row))
+    text = StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    write_text(folder / "summary.csv", text.getvalue())
+
+
+def print_summary(folder: Path, outcomes: Sequence[Outcome]) -> None:
+    """The table of all jobs; failed ones with their reason."""
+    metrics = [outcome.results.get("metrics", {}) for outcome in outcomes]
+    shown = [name for name in SHOWN if any(name in found for found in metrics)]
+    table = Table(title=f"multirun {folder}", title_justify="left")
+    for column in ("job", "overrides", "state", *shown, "time", "directory or reason"):
+        table.add_column(column, overflow="fold")
+    for outcome, found in zip(outcomes, metrics, strict=True):
+        overrides = " ".join(f"{key}={value}" for key, value in outcome.varied.items())
+        numbers = [f"{found[name]:.2f}" if name in found else "" for name in shown]
+        end = outcome.run_dir.name if outcome.status == OK else outcome.reason or ""
+        table.add_row(str(outcome.number), overrides, outcome.state, *numbers, f"{outcome.seconds:.0f} s", end)
+    Console(markup=False).print(table)
+    failed = [str(outcome.number) for outcome in outcomes if outcome.status != OK]
+    ending = f"; not ok: {', '.join(failed)}" if failed else ""
+    print(f"{len(outcomes) - len(failed)} of {len(outcomes)} jobs ok{ending}; see {folder / 'summary.csv'}")
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "job": outcome.number,
+        "state": outcome.state,
+        "exit_status": outcome.status,
+        "reason": outcome.reason,
+        "seconds": round(outcome.seconds, 1),
+        "run_dir": str(outcome.run_dir),
+        "varied": dict(outcome.varied),
+        "results": dict(outcome.results),
+    }

@@ -1,0 +1,109 @@
+"""`hyplearn train`: compose, check, make, fit. No maths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from omegaconf import OmegaConf
+
+from hyplearn.cli.compose import Composed, change, compose, parse
+from hyplearn.cli.errors import OK, ConfigError
+from hyplearn.cli.rundir import (
+    OUTPUTS,
+    locate,
+    reopen,
+    run_directory,
+    run_name,
+    store_config,
+    stored_config,
+    to_continue,
+    unfinished,
+)
+
+if TYPE_CHECKING:
+    from hyplearn.engine.run import TrainSpec
+
+# What may change when a run continues: where and how it is computed and watched, not what it computes.
+CHANGEABLE = (
+    "trainer",
+    "logger",
+    "callbacks",
+    "dataset.root",
+    "dataset.num_workers",
+    "dataset.cache",
+    "dataset.memory_limit_gib",
+)
+
+
+class Plan(NamedTuple):
+    """What to run; where and from which checkpoint, if it continues a run."""
+
+    composed: Composed
+    run_dir: Path | None = None
+    checkpoint: Path | None = None
+
+
+def train(overrides: Sequence[str], *, extra: Sequence[Path] = ()) -> int:
+    """Train the configuration that `overrides` describe, or continue the run that resume=... names."""
+    plan = _plan(overrides, extra)
+    spec = checked_specification(plan.composed)
+    from hyplearn.engine.run import fit
+
+    config = plan.composed.config
+    run_dir = plan.run_dir
+    if run_dir is None:
+        run_dir = run_directory(config["output_dir"], run_name(plan.composed.choices), config["seed"])
+    config = {**config, "output_dir": str(run_dir), "resume": None}
+    store_config(run_dir, config)
+    fit(replace(spec, config=config, run_dir=run_dir, resume=plan.checkpoint))
+    return OK
+
+
+def show(overrides: Sequence[str], *, extra: Sequence[Path] = ()) -> int:
+    """Check and print the configuration that `overrides` describe; run nothing and write nothing."""
+    composed = _plan(overrides, extra).composed
+    checked_specification(composed)
+    print(OmegaConf.to_yaml(OmegaConf.create(composed.config)), end="")
+    return OK
+
+
+def checked_specification(composed: Composed) -> TrainSpec:
+    """The parts of a run, found to work together. Raises ConfigError.
+
+    Imports torch and Lightning only now: the mistakes that `compose` finds are told at once.
+    """
+    from hyplearn.cli.build import specification
+    from hyplearn.cli.check import check
+
+    spec = specification(composed.config)
+    check(composed, spec)
+    return spec
+
+
+def _plan(overrides: Sequence[str], extra: Sequence[Path]) -> Plan:
+    """A new run, unless `resume` says otherwise."""
+    typed = {parsed.key_or_group: parsed.value() for parsed in map(parse, overrides)}
+    resume = typed.get("resume")
+    if not (resume is None or isinstance(resume, str)):
+        raise ConfigError(f"resume={resume}: expected auto, a run directory or a checkpoint.")
+    if resume not in (None, "auto"):
+        run_dir, checkpoint = locate(Path(resume)), to_continue(Path(resume))
+        rest = [text for text in overrides if parse(text).key_or_group != "resume"]
+        return Plan(change(stored_config(run_dir), rest, allowed=_changeable), run_dir, checkpoint)
+    composed = compose(overrides, extra=extra)
+    resume = composed.config["resume"]  # an experiment may say auto, too
+    if resume is None:
+        return Plan(composed)
+    if resume != "auto":
+        raise ConfigError(f"resume={resume} in a configuration file: name the run to continue on the command line.")
+    output_dir = composed.config["output_dir"]
+    if output_dir is not None:
+        return Plan(composed, *reopen(Path(output_dir), composed.config))
+    return Plan(composed, *unfinished(OUTPUTS / run_name(composed.choices), composed.config))
+
+
+def _changeable(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE)

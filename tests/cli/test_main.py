@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import hyplearn
+from hyplearn.cli import train as train_command
+from hyplearn.data.errors import DatasetError
+from hyplearn.engine.errors import Interrupted, NonFiniteLoss
+
+SOURCE = Path(hyplearn.__file__).parents[1]
+
+
+def test_help_answers_at_once_without_torch_and_lists_every_choice(tmp_path: Path) -> None:
+    program = (
+        "import json, sys\n"
+        f"sys.path.insert(0, {str(SOURCE)!r})\n"
+        "from hyplearn.cli.main import main\n"
+        "status = main(['train', '--help'])\n"
+        "print(json.dumps([status, [name for name in ('torch', 'pytorch_lightning', 'wandb') if name in sys.modules]]))"
+    )
+    start = time.monotonic()
+    answer = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert time.monotonic() - start < 3
+    assert json.loads(answer.stdout.splitlines()[-1]) == [0, []]
+    for choice in ("hecnn_r18*", "hcnn_original_r18", "radamw", "cifar100", "tensorboard", "debug", "bdeir_table5"):
+        assert choice in answer.stdout
+
+
+def test_help_names_keys_that_exist_with_their_defaults(command) -> None:
+    text = command("train", "--help").out
+    assert "optim.lr=0.1 " in text
+    assert "trainer.max_epochs=" in text
+    assert "manifold.learned=true" in text
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["evaluate", "--help"], ["train", "model=x", "-h"]])
+def test_help_is_status_0(command, arguments: list[str]) -> None:
+    result = command(*arguments)
+    assert result.status == 0
+    assert "hyplearn" in result.out
+
+
+def test_version(command) -> None:
+    result = command("--version")
+    assert (result.status, result.out) == (0, f"hyplearn {hyplearn.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "unknown command 'trian'"),
+        (["train", "--multi"], "unrecognized arguments: --multi"),
+        (["train", "--cfg", "hydra"], "invalid choice: 'hydra'"),
+        (["train", "--cfg", "job", "-m", "seed=1,2"], "leave out -m"),
+        (["train", "--config-dir", "nowhere"], "nowhere is no folder"),
+        (["evaluate"], "needs a run directory or a checkpoint"),
+        (["evaluate", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_wrong_arguments_are_status_2(command, arguments: list[str], message: str) -> None:
+    result = command(*arguments)
+    assert result.status == 2
+    assert result.err.startswith("error: ")
+    assert message in result.err
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "message"),
+    [
+        (NonFiniteLoss("loss is nan after batch 3", Path("run/nonfinite.json")), 3, "report: run/nonfinite.json"),
+        (Interrupted(15, Path("run/checkpoints/last.ckpt")), 143, "resume=run/checkpoints/last.ckpt"),
+        (Interrupted(2), 130, "no checkpoint was written"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (DatasetError("place cifar.tar.gz in data"), 1, "place cifar.tar.gz in data"),
+    ],
+)
+def test_what_ends_a_run_is_a_message_and_an_exit_status(
+    command, monkeypatch: pytest.MonkeyPatch, raised: BaseException, status: int, message: str
+) -> None:
+    def fail(*arguments: object, **options: object) -> int:
+        raise raised
+
+    monkeypatch.setattr(train_command, "train", fail)
+    result = command("train")
+    assert result.status == status
+    assert message in result.err
+    assert "Traceback" not in result.err
+
+
+def test_an_unforeseen_error_keeps_its_traceback(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> int:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(train_command, "train", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        command("train")

@@ -1,0 +1,76 @@
+"""Every choice of every group composes; experiments cite the cell of the paper that they reproduce."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from hyplearn.cli.compose import compose
+from hyplearn.cli.configs import config_dir, groups
+from hyplearn.cli.train import checked_specification
+
+GROUPS = groups([config_dir()])
+EXPERIMENTS = GROUPS.pop("experiment")
+PAPER = [name for name in EXPERIMENTS if name.startswith("bdeir_")]
+NEEDED = {"image_folder": ["dataset.root=somewhere"], "image_folder_224": ["dataset.root=somewhere"]}
+
+
+@pytest.mark.parametrize("choice", [f"{group}={name}" for group, names in GROUPS.items() for name in names])
+def test_every_choice_composes(choice: str) -> None:
+    group, _, name = choice.partition("=")
+    composed = compose([choice, *NEEDED.get(name, [])])
+    assert composed.choices[group] == name
+
+
+@pytest.mark.parametrize("name", sorted(set(EXPERIMENTS) - set(PAPER)))
+def test_every_experiment_composes(name: str) -> None:
+    composed = compose([f"experiment={name}"])
+    assert composed.choices["experiment"] == name
+
+
+@pytest.mark.parametrize("model", GROUPS["model"])
+def test_every_model_works_with_an_optimizer_of_the_papers_and_the_default_data(model: str) -> None:
+    checked_specification(compose([f"model={model}", "model.width=4", "optim=rsgd"]))
+
+
+def test_the_groups_are_those_of_the_root() -> None:
+    root = yaml.safe_load((config_dir() / "train.yaml").read_text())
+    named = [next(iter(entry)) for entry in root["defaults"] if isinstance(entry, dict)]
+    assert set(named) == {*GROUPS, "experiment"}
+    assert root["defaults"][0] == "_self_"
+    assert named[-1] == "experiment"
+    assert named.index("manifold") < named.index("model")
+
+
+def test_demo_is_what_runs_by_default() -> None:
+    demo, default = compose(["experiment=demo"]).config, compose([]).config
+    assert demo.pop("choices") == {**default.pop("choices"), "experiment": "demo"}
+    assert demo == default
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_experiments_of_a_paper_say_which_cell_they_are(name: str) -> None:
+    text = (config_dir() / "experiment" / f"{name}.yaml").read_text()
+    config = compose([f"experiment={name}"])
+    paper, comment = config.config["paper"], text.splitlines()[1]
+    found = re.match(r"(bdeir_table(\d))_(cifar100|cifar10|tiny_imagenet)_(.*)", name)
+    assert found is not None
+    table, number, dataset, model = found.groups()
+    assert paper["key"] == table
+    assert paper["metric"] == "test/top1"
+    assert comment.startswith(f"# Bdeir Table {number}, ")
+    assert config.choices["dataset"] == dataset
+    assert model.startswith(config.choices["model"] or "?")
+    if paper["value"] is None:
+        assert "diverged" in comment
+    else:
+        assert f"{paper['value']:g}" in comment.replace("0 %", " %")
+    assert config.config["trainer"]["max_epochs"] == 200
+    assert config.config["dataset"]["val_fraction"] == 0
+
+
+def test_every_cell_of_the_classification_tables_has_an_experiment() -> None:
+    count = {number: sum(f"table{number}_" in name for name in PAPER) for number in (2, 3, 5)}
+    assert count == {2: 8 * 3, 3: 4 * 3, 5: 4}
