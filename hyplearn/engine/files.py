@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,6 +34,39 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Strict JSON: numbers that are not finite become the strings nan, inf and -inf."""
     write_text(path, json.dumps(_strict(content), indent=2, allow_nan=False, default=str) + "\n")
+
+
+def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    """Plain containers as YAML: one line per value, lists in brackets, strings in quotes."""
+    write_text(path, "".join(_yaml_lines(content, "")))
+
+
+def _yaml_lines(content: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{_yaml_key(key)}:\n"
+            yield from _yaml_lines(value, indent + "  ")
+        else:
+            yield f"{indent}{_yaml_key(key)}: {_yaml_value(value)}\n"
+
+
+def _yaml_key(key: str) -> str:
+    """Bare where YAML 1.1 takes it for a string."""
+    bare = key.isidentifier() and key.lower() not in {"on", "off", "yes", "no", "y", "n", "true", "false", "null"}
+    return key if bare else json.dumps(key)
+
+
+def _yaml_value(value: Any) -> str:
+    if isinstance(value, float):  # YAML 1.1 takes 1e-05 for a string
+        text = repr(value)
+        if not math.isfinite(value):
+            return {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}[text]
+        return text if "." in text or "e" not in text else text.replace("e", ".0e")
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_yaml_key(key)}: {_yaml_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_yaml_value, value)) + "]"
+    return json.dumps(value)
 
 
 def _strict(value: Any) -> Any:

@@ -90,7 +90,7 @@ class NonFiniteGuard(pl.Callback):
         report["last_good_checkpoint"] = str(last) if last.is_file() else None
         if trainer.is_global_zero:
             write_json(self.report, report)
-        raise NonFiniteLoss(_message(report, self.report), self.report)
+        raise NonFiniteLoss(_message(report), self.report)
 
     def _numbers(self, module: TrainingModule) -> dict[str, Any]:
         assert module.latest_loss is not None
@@ -167,7 +167,7 @@ def _first_affected(reports: list[dict[str, Any]]) -> dict[str, Any]:
     return reports[rank] | {"process": rank}
 
 
-def _message(report: dict[str, Any], path: Path) -> str:
+def _message(report: dict[str, Any]) -> str:
     what = f"non-finite {report['non_finite']} in epoch {report['epoch']}, step {report['step']}"
     where = [f"first in layer {report['first_layer']} ({report['first_layer_type']})"] if report["first_layer"] else []
     where += ["the images themselves are not finite"] if not report["finite_images"] else []
@@ -177,4 +177,4 @@ def _message(report: dict[str, Any], path: Path) -> str:
     advice += ["tighter manifold.bounds"] if report["curvatures"] else []
     kept = report["last_good_checkpoint"]
     goes_on = f"; the last good checkpoint is {kept}" if kept else ""
-    return f"{'; '.join([what, *where])}. Report: {path}{goes_on}. Try {', or '.join(advice)}."
+    return f"{'; '.join([what, *where])}{goes_on}. Try {', or '.join(advice)}."

@@ -67,7 +67,7 @@ class TensorBoardRun(RunLogger):
             if name.startswith("test/"):
                 self._writer.add_scalar(name, value, results["epochs"])
         self._writer.close()
-        return f"tensorboard --logdir {self.folder}"
+        return f"to look at: tensorboard --logdir {self.folder}"
 
 
 class WandbRun(RunLogger):
@@ -102,9 +102,12 @@ class WandbRun(RunLogger):
 
     def finish(self, results: Mapping[str, Any]) -> str:
         self._run.summary.update(flatten(results))
-        folder, url = Path(self._run.dir).parent, self._run.url
+        if self.mode == "online":
+            where = f"to look at: {self._run.url}"
+        else:
+            where = f"to upload: wandb sync {Path(self._run.dir).parent}"
         self._run.finish(exit_code=0 if results["status"] == "finished" else 1)
-        return str(url) if self.mode == "online" else f"wandb sync {folder}"
+        return where
 
 
 def wandb_mode(mode: str) -> str:

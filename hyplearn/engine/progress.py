@@ -13,6 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from hyplearn.engine.errors import Interrupted, NonFiniteLoss
 from hyplearn.engine.module import TrainingModule
 from hyplearn.engine.readings import curvatures
 
@@ -26,7 +27,8 @@ class _Console(logging.Handler):
     """Prints to the standard output of the moment, which the live bar replaces so that lines appear above it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), flush=True)
+        if not getattr(record, "for_the_file", False):
+            print(self.format(record), flush=True)
 
 
 class _Style(logging.Formatter):
@@ -58,6 +60,12 @@ def run_log(path: Path | None, *, quiet: bool) -> Iterator[None]:
         log.propagate, log.handlers = before
         for handler in handlers:
             handler.close()
+
+
+def log_failure(error: BaseException) -> None:
+    """Keep in train.log why a run ended early; on the terminal, whoever catches the error says so."""
+    known = isinstance(error, (Interrupted, NonFiniteLoss))
+    log.error("%s", error, exc_info=None if known else error, extra={"for_the_file": True})
 
 
 def build_progress(kind: str) -> list[pl.Callback]:

@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+import hyplearn
 from hyplearn.engine.files import write_json
 from hyplearn.engine.module import TrainingModule
 from hyplearn.engine.readings import group_name
@@ -27,7 +28,7 @@ log = logging.getLogger("hyplearn")
 
 MANIFEST = "manifest.json"
 PACKAGES = (
-    *("hyplearn", "torch", "torchvision", "pytorch-lightning", "geoopt", "timm", "numpy", "scikit-learn", "pillow"),
+    *("torch", "torchvision", "pytorch-lightning", "geoopt", "timm", "numpy", "scikit-learn", "pillow"),
     *("hydra-core", "omegaconf", "matplotlib", "rich", "wandb", "tensorboard"),
 )
 
@@ -51,9 +52,10 @@ def now() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of every package that can change a result or its record, as far as it is installed."""
+    """Of hyplearn, Python and every package that can change a result or its record, as far as it is installed."""
     found = {name: _version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), **{name: version for name, version in found.items() if version}}
+    own = {"hyplearn": hyplearn.__version__, "python": platform.python_version()}
+    return own | {name: version for name, version in found.items() if version}
 
 
 def _version(package: str) -> str | None:

@@ -22,11 +22,12 @@ class Recorder(pl.Callback):
     """Completes the row of an epoch and hands it on; after every callback that adds to the row.
 
     The history is part of the checkpoint and metrics.csv is rewritten from it, so a resumed run repeats no row and
-    loses none. `initial` holds the curvatures before training.
+    loses none. `initial` holds the curvatures before training; `listeners` receive each row.
     """
 
-    def __init__(self, folder: Path, listeners: Sequence[Callable[[Row], None]]) -> None:
-        self.path, self.listeners = folder / "metrics.csv", listeners
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "metrics.csv"
+        self.listeners: Sequence[Callable[[Row], None]] = []
         self.rows: list[Row] = []
         self.initial: dict[str, float] = {}
 

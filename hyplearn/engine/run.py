@@ -20,12 +20,12 @@ from hyplearn.engine.checkpoint import Checkpoints, bring_best, find_checkpoint,
 from hyplearn.engine.classification import ClassificationModule
 from hyplearn.engine.errors import Interrupted
 from hyplearn.engine.figures import draw_figures
-from hyplearn.engine.files import write_json
+from hyplearn.engine.files import write_json, write_yaml
 from hyplearn.engine.guard import NonFiniteGuard
 from hyplearn.engine.interrupt import StopSignals
 from hyplearn.engine.loggers import RunLogger, build_loggers
 from hyplearn.engine.module import Groups, Optimization
-from hyplearn.engine.progress import build_progress, run_log
+from hyplearn.engine.progress import build_progress, log_failure, run_log
 from hyplearn.engine.provenance import Provenance, new_run_id, now, read_manifest
 from hyplearn.engine.readings import CurvatureReadings, GeometryProbe, OptimizerReadings, Speed, curvatures, curved
 from hyplearn.engine.record import Recorder, recorded_rows
@@ -126,9 +126,10 @@ class _Run:
         known = read_manifest(spec.run_dir) if self.checkpoint else None
         self.run_id = known["run_id"] if known else new_run_id()
         self.selection: dict[str, Any] | None = None
+        self.loggers: list[RunLogger] = []
+        self.rows = self._rows_so_far()
         self.module = spec.build_module()
-        self.loggers = self._start_loggers()
-        self.recorder = Recorder(spec.run_dir, [logger.log for logger in self.loggers])
+        self.recorder = Recorder(spec.run_dir)
         self.checkpoints = Checkpoints(
             spec.run_dir / "checkpoints",
             monitor=spec.callbacks.monitor,
@@ -136,26 +137,15 @@ class _Run:
             patience=spec.callbacks.patience,
             signals=signals,
         )
-        if self.checkpoint is not None and _first_process():
-            bring_best(self.checkpoint, self.checkpoints.folder)
         self.trainer = build_trainer(spec.trainer, folder=spec.run_dir, callbacks=self._callbacks())
 
-    def _start_loggers(self) -> list[RunLogger]:
-        rows = recorded_rows(self.checkpoint) if self.checkpoint else []
-        if len(rows) > self.spec.trainer.max_epochs:
+    def _rows_so_far(self) -> int:
+        rows, limit = len(recorded_rows(self.checkpoint)) if self.checkpoint else 0, self.spec.trainer.max_epochs
+        if rows > limit:
             raise ValueError(
-                f"trainer.max_epochs={self.spec.trainer.max_epochs} must be at least {len(rows)}, the epochs that "
-                f"{self.checkpoint} has behind it"
+                f"trainer.max_epochs={limit} must be at least {rows}, the epochs that {self.checkpoint} has behind it"
             )
-        if not _first_process():
-            return []
-        return build_loggers(
-            self.spec.logger,
-            folder=self.spec.run_dir,
-            run_id=self.run_id,
-            config=self.spec.config,
-            first_epoch=len(rows) + 1,
-        )
+        return rows
 
     def _callbacks(self) -> list[pl.Callback]:
         """In the order in which they need each other: readings, their record, its display, the checkpoint."""
@@ -170,12 +160,28 @@ class _Run:
 
     def fit(self) -> dict[str, Any]:
         try:
+            if _first_process():
+                self._open_record()
             self._train()
             self._test()
         except BaseException as error:
+            log_failure(error)
             self._finish("interrupted" if isinstance(error, Interrupted) else "failed", error)
             raise
         return self._finish("finished")
+
+    def _open_record(self) -> None:
+        write_yaml(self.spec.run_dir / "config.yaml", self.spec.config)
+        if self.checkpoint is not None:
+            bring_best(self.checkpoint, self.checkpoints.folder)
+        self.loggers = build_loggers(
+            self.spec.logger,
+            folder=self.spec.run_dir,
+            run_id=self.run_id,
+            config=self.spec.config,
+            first_epoch=self.rows + 1,
+        )
+        self.recorder.listeners = [logger.log for logger in self.loggers]
 
     def _train(self) -> None:
         try:
@@ -185,14 +191,7 @@ class _Run:
 
     def _test(self) -> None:
         """Choose the weights and read the test data, for the first and only time."""
-        if self.checkpoints.best_value is not None:
-            rule, epoch, path = (
-                f"best {self.spec.callbacks.monitor}",
-                self.checkpoints.best_epoch,
-                self.checkpoints.best,
-            )
-        else:
-            rule, epoch, path = self.checkpoints.choice(int(self.recorder.rows[-1]["epoch"]))
+        rule, epoch, path = self.checkpoints.choice(int(self.recorder.rows[-1]["epoch"]))
         self.selection = {"rule": rule, "epoch": epoch, "checkpoint": f"checkpoints/{path.name}"}
         if self.spec.trainer.limit_test_batches != 0:
             load_weights(self.module, path)

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.precision import DoublePrecision, MixedPrecision, Precision
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import nn
 
 from hyplearn.engine.checkpoint import WholeCheckpointIO
 from hyplearn.engine.settings import TrainerSettings
-
-PRECISION: dict[str, Any] = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 # What Lightning and torch say about choices that are meant. Everything else they say stays visible.
 HARMLESS = [
@@ -58,7 +57,6 @@ def build_trainer(settings: TrainerSettings, *, folder: Path, callbacks: Sequenc
         accelerator=_accelerator(settings),
         devices=_devices(settings),
         strategy=_strategy(settings),
-        precision=PRECISION[settings.precision],
         max_epochs=settings.max_epochs,
         max_steps=-1 if settings.max_steps is None else settings.max_steps,
         limit_train_batches=settings.limit_train_batches,
@@ -69,7 +67,7 @@ def build_trainer(settings: TrainerSettings, *, folder: Path, callbacks: Sequenc
         deterministic=settings.deterministic or None,
         benchmark=not settings.deterministic,
         callbacks=[SharedBuffers(), *callbacks],
-        plugins=[WholeCheckpointIO()],
+        plugins=[WholeCheckpointIO(), _precision(settings)],
         default_root_dir=folder,
         logger=False,
         enable_checkpointing=False,
@@ -88,6 +86,15 @@ def _accelerator(settings: TrainerSettings) -> str:
     if settings.accelerator == "gpu" and not torch.cuda.is_available():
         raise ValueError("trainer.accelerator=gpu: torch sees no CUDA device; use trainer.accelerator=cpu or auto")
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _precision(settings: TrainerSettings) -> Precision:
+    """As an object: given its name, Lightning takes bf16 instead of fp16 on a CPU."""
+    if settings.precision == "fp16":
+        return MixedPrecision("16-mixed", _accelerator(settings))
+    if settings.precision == "bf16":
+        return MixedPrecision("bf16-mixed", _accelerator(settings))
+    return DoublePrecision() if settings.precision == "64" else Precision()
 
 
 def _devices(settings: TrainerSettings) -> int:

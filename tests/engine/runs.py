@@ -143,6 +143,8 @@ def main(folder: str, changes: str) -> int:
     given = json.loads(changes)
     if "resume" in given:
         given["resume"] = Path(given["resume"])
+    if given.pop("euclidean", False):
+        given["build_model"] = EuclideanNetwork
     if "meet_at" in given:
         given["loss"] = Meeting(given.pop("meet_at"), Path(folder) / "go")
     try:

@@ -83,14 +83,7 @@ def interrupted_and_resumed(folder: Path, **changes: Any) -> tuple[dict[str, Any
     return stopped
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    fit(runs.spec(folder))
-    return folder
-
-
-def test_a_process_that_gets_sigterm_in_mid_epoch_resumes_bit_for_bit(tmp_path: Path, undisturbed: Path) -> None:
+def test_a_process_that_gets_sigterm_in_mid_epoch_resumes_bit_for_bit(tmp_path: Path, finished_run: Path) -> None:
     command = [sys.executable, runs.__file__, str(tmp_path), json.dumps({"meet_at": 12})]
     environment = {
         **os.environ,
@@ -109,38 +102,38 @@ def test_a_process_that_gets_sigterm_in_mid_epoch_resumes_bit_for_bit(tmp_path: 
     assert runs.checkpoint(tmp_path)["global_step"] == 12  # the batch was finished: 8 of epoch 1, 4 of epoch 2
     assert runs.results(tmp_path)["status"] == "interrupted"
     fit(runs.spec(tmp_path, resume=tmp_path))
-    assert_same_end(tmp_path, undisturbed)
+    assert_same_end(tmp_path, finished_run)
 
 
 @pytest.mark.parametrize("step", [0, 1, 6, 8, 22])
 def test_every_position_in_an_epoch_resumes_bit_for_bit(
-    step: int, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+    step: int, tmp_path: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_in(monkeypatch, "on_after_backward", at_step(step), signal.SIGTERM)
     checkpoint, results = interrupted_and_resumed(tmp_path)
     assert checkpoint["global_step"] == step + 1
     assert "resume=" in results["error"]
-    assert_same_end(tmp_path, undisturbed)
+    assert_same_end(tmp_path, finished_run)
 
 
 @pytest.mark.parametrize("hook", ["on_after_backward", "on_validation_batch_end"])
 def test_a_signal_at_the_end_of_an_epoch_lets_it_complete(
-    hook: str, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+    hook: str, tmp_path: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_in(monkeypatch, hook, at_step(15 if hook == "on_after_backward" else 16), signal.SIGINT)
     checkpoint, results = interrupted_and_resumed(tmp_path)
     assert checkpoint["global_step"] == 16
     assert results["epochs"] == 2
-    assert_same_end(tmp_path, undisturbed)
+    assert_same_end(tmp_path, finished_run)
 
 
 def test_a_signal_in_the_last_epoch_leaves_only_the_test_to_the_resumed_run(
-    tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_in(monkeypatch, "on_validation_batch_end", at_step(24), signal.SIGTERM)
     _, results = interrupted_and_resumed(tmp_path)
     assert "test/top1" not in results["metrics"]
-    assert_same_end(tmp_path, undisturbed)
+    assert_same_end(tmp_path, finished_run)
 
 
 def test_a_signal_during_the_test_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,8 +189,8 @@ def test_a_resumed_run_keeps_its_id_and_says_when_it_was_resumed(tmp_path: Path)
     assert "resumed in epoch" in (tmp_path / "train.log").read_text()
 
 
-def test_the_randomness_of_a_step_depends_on_its_position_alone(undisturbed: Path) -> None:
-    module = runs.spec(undisturbed).build_module()
+def test_the_randomness_of_a_step_depends_on_its_position_alone(finished_run: Path) -> None:
+    module = runs.spec(finished_run).build_module()
     module.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     assert isinstance(module, TrainingModule)
     draws = []
