@@ -68,8 +68,10 @@ class PoincareBatchNorm2d(nn.Module):
         if self.synchronized:
             space, time = total(space), total(time)
         length = torch.linalg.vector_norm(space)
-        scale: Tensor = (c * (time - length) * (time + length)).rsqrt()
-        return scale * space
+        # rounding may leave no difference for points that coincide far out: the midpoint's time is at most x_t_max
+        x_t_max = lorentz.X_T_MAX[c.dtype] if self.manifold.x_t_max is None else self.manifold.x_t_max
+        square: Tensor = (c * (time - length) * (time + length)).clamp_min((time.detach() / x_t_max).square())
+        return square.rsqrt() * space
 
     def _normalize(self, rows: Tensor, stretch: Tensor, q: Tensor, mean: Tensor, c: Tensor) -> Tensor:
         """exp_beta(rate P_{mean -> beta} log_mean(x)) as a sum of scalars times x, mean and beta.
