@@ -1,0 +1,273 @@
+"""The data of a run for Lightning: from a source to batches (images, labels, ids) on the device."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from hyplearn.data.files import ImageFiles, Reading, Transform, read_files
+from hyplearn.data.images import ImageArrays, Images
+from hyplearn.data.loader import Batch, ImageLoader
+from hyplearn.data.sampler import OrderedBatches, ShuffledBatches
+from hyplearn.data.source import Facts, Source
+from hyplearn.data.splits import stratified_split, stratified_subset
+from hyplearn.data.transforms import Augmentation, Normalization
+
+Split = Literal["train", "val", "test"]
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Images of `source`, split, augmented and normalised.
+
+    Batches are (images (B, C, H, W) float32 in channels_last, labels (B,), ids (B,)). An id is the position of an image
+    in the part of the source that it comes from: training, test, or validation where the source has that. Order and
+    augmentation are functions of (`seed`, epoch, batch), the splits of `split_seed`, so that runs with other seeds see
+    the same splits.
+
+    batch_size: of the global batch, shared by all processes. eval_batch_size: likewise, None for batch_size.
+    mean, std: of the pixels in [0, 1], one value or one per channel. root: folder of the files, None for sets without.
+    val_fraction: part of the training images held out for validation; 0 for none, the protocol of the papers. A source
+    with validation images of its own gives those instead.
+    limit_train: number of training images to use, in proportion from each class; None for all.
+    image_size, channels: what the images are converted to, None to leave them as they are.
+    drop_last: leave out a smaller last training batch. It is kept by default, unless it is a single image, which a
+    batch norm cannot normalise.
+    cache to eval_transform: how a source made of image files is read, see `hyplearn.data.files.Reading`.
+
+    Test images are read by `setup("test")` and by nothing else.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        root: str | Path | None = None,
+        seed: int = 0,
+        split_seed: int = 0,
+        eval_batch_size: int | None = None,
+        val_fraction: float = 0.1,
+        limit_train: int | None = None,
+        image_size: int | None = None,
+        channels: int | None = None,
+        augmentation: Augmentation | None = None,
+        drop_last: bool = False,
+        cache: Literal["auto", "memory", "none"] = "auto",
+        memory_limit_gib: float = 4.0,
+        num_workers: int | None = None,
+        on_bad_image: Literal["error", "skip"] = "error",
+        check_images: bool = True,
+        train_transform: Transform | None = None,
+        eval_transform: Transform | None = None,
+    ) -> None:
+        super().__init__()
+        self.source, self.root = source, None if root is None else Path(root).expanduser()
+        self.batch_size, self.eval_batch_size = batch_size, batch_size if eval_batch_size is None else eval_batch_size
+        self.seed, self.split_seed = seed, split_seed
+        self.val_fraction, self.limit_train, self.drop_last = val_fraction, limit_train, drop_last
+        self.image_size_wanted, self.channels_wanted = image_size, channels
+        self.augmentation, self.normalization = augmentation, Normalization(mean, std)
+        self.reading = Reading(
+            cache=cache,
+            memory_limit_gib=memory_limit_gib,
+            num_workers=num_workers,
+            on_bad_image=on_bad_image,
+            check_images=check_images,
+            train_transform=train_transform,
+            eval_transform=eval_transform,
+        )
+        self._check_options()
+        self._images: dict[Split, Images] = {}
+        self._ids: dict[Split, Tensor] = {}
+        self._sha256: dict[str, str] = {}
+        self._skipped: dict[str, list[str]] = {}
+        self._facts: Facts | None = None
+
+    def _check_options(self) -> None:
+        least = {"batch_size": 2, "eval_batch_size": 1, "limit_train": 1, "image_size_wanted": 8}
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise ValueError(f"{name.removesuffix('_wanted')} must be at least {lowest}, got {value}")
+        if self.channels_wanted not in (None, 1, 3):
+            raise ValueError(f"channels must be 1, 3 or null (as the images are), got {self.channels_wanted}")
+        if not 0 <= self.val_fraction < 1:
+            raise ValueError(f"val_fraction must be in [0, 1), got {self.val_fraction}")
+        if not self.source.in_files and self.reading != Reading():
+            raise ValueError(
+                f"{self.source.name} is not made of image files: leave out {', '.join(vars(self.reading))}"
+            )
+
+    # What the data are like
+
+    def facts(self) -> Facts:
+        """Channels, classes, image size and class names of the batches, before any image is read.
+
+        Raises ValueError where the options do not fit the source, DatasetError where folders are missing.
+        """
+        if self._facts is None:
+            facts = self.source.facts(self.root)
+            channels = self.channels_wanted or facts.in_channels
+            size = self.image_size_wanted or facts.image_size
+            if size is None:
+                raise ValueError(f"{self.source.name} has images of any size: set dataset.image_size")
+            if len(self.normalization) not in (1, channels):
+                raise ValueError(
+                    f"mean and std have {len(self.normalization)} values for images of {channels} channels: "
+                    "give one, or one per channel"
+                )
+            self._facts = facts._replace(in_channels=channels, image_size=size)
+        return self._facts
+
+    @property
+    def in_channels(self) -> int:
+        return self.facts().in_channels
+
+    @property
+    def num_classes(self) -> int:
+        return self.facts().num_classes
+
+    @property
+    def image_size(self) -> int:
+        size = self.facts().image_size
+        assert size is not None
+        return size
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        return self.facts().class_names
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What identifies the data that have been read so far, in types that JSON knows.
+
+        sha256 is of pixels and labels as the source gives them; for files, of their relative paths, sizes and labels.
+        """
+        return {
+            "name": self.source.name,
+            "in_channels": self.in_channels,
+            "num_classes": self.num_classes,
+            "image_size": self.image_size,
+            "counts": {split: len(ids) for split, ids in self._ids.items()},
+            "sha256": dict(self._sha256),
+            "splits": {split: _digest(ids) for split, ids in self._ids.items()},
+            "val_fraction": self.val_fraction,
+            "split_seed": self.split_seed,
+            "limit_train": self.limit_train,
+            "skipped": {part: list(paths) for part, paths in self._skipped.items() if paths},
+        }
+
+    # Reading
+
+    def prepare_data(self) -> None:
+        self.source.prepare(self.root)
+
+    def setup(self, stage: str) -> None:
+        """Read the training and validation images ("fit", "validate"), or the test images ("test"), once."""
+        self._facts = None  # class names may stand in files that `prepare_data` has brought
+        if stage in ("fit", "validate") and "train" not in self._ids:
+            self._setup_train()
+        if stage == "test" and "test" not in self._ids:
+            self._images["test"] = self._read("test", self.source.test(self.root)).for_evaluation()
+            self._ids["test"] = torch.arange(len(self._images["test"].labels))
+
+    def _setup_train(self) -> None:
+        images = self._read("train", self.source.train(self.root))
+        own = self.source.validation(self.root) if self.val_fraction > 0 else None
+        if own is None:
+            train, val = stratified_split(images.labels, self.val_fraction, seed=self.split_seed, purpose="validation")
+            self._images["val"] = images.for_evaluation()
+        else:
+            self._images["val"] = self._read("val", own).for_evaluation()
+            train, val = torch.arange(len(images.labels)), torch.arange(len(self._images["val"].labels))
+        if self.limit_train is not None:
+            train = train[stratified_subset(images.labels[train], self.limit_train, seed=self.split_seed)]
+        self._images["train"] = images
+        self._ids["train"], self._ids["val"] = train, val
+
+    def _read(self, part: str, found: ImageArrays | ImageFiles) -> Images:
+        self._sha256[part] = found.sha256()
+        if isinstance(found, ImageArrays):
+            return found.converted(channels=self.in_channels, size=self.image_size)
+        images, skipped = read_files(
+            found, self.reading, channels=self.in_channels, size=self.image_size, seed=self.seed
+        )
+        self._skipped[part] = list(skipped)
+        return images
+
+    # Batches
+
+    def train_dataloader(self) -> ImageLoader:
+        sampler = ShuffledBatches(
+            self._ids["train"],
+            batch_size=self.batch_size,
+            seed=self.seed,
+            world_size=self._world_size,
+            drop_last=self.drop_last,
+        )
+        return self._loader("train", sampler, self.augmentation)
+
+    def val_dataloader(self) -> ImageLoader | list[ImageLoader]:
+        """An empty list, with which Lightning skips validation, if no image is held out."""
+        return self._eval_loader("val") if len(self._ids["val"]) else []
+
+    def test_dataloader(self) -> ImageLoader:
+        return self._eval_loader("test")
+
+    def _eval_loader(self, split: Split) -> ImageLoader:
+        sampler = OrderedBatches(self._ids[split], batch_size=self.eval_batch_size, world_size=self._world_size)
+        return self._loader(split, sampler, None)
+
+    def _loader(
+        self, split: Split, sampler: ShuffledBatches | OrderedBatches, augmentation: Augmentation | None
+    ) -> ImageLoader:
+        trainer = self.trainer
+        return ImageLoader(
+            self._images[split],
+            sampler,
+            seed=self.seed,
+            augmentation=augmentation,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=self._world_size,
+            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
+        )
+
+    @property
+    def _world_size(self) -> int:
+        return 1 if self.trainer is None else self.trainer.world_size
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Augment and normalise on the device."""
+        images, labels, ids = self.finish(batch)
+        if self.trainer is not None:  # 64-bit training: Lightning converts before the pixels are floating point
+            images = self.trainer.precision_plugin.convert_input(images)
+        return images, labels, ids
+
+    def finish(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """(images, labels, ids) of a loader's batch."""
+        images = batch.images
+        if self.augmentation is not None and batch.draws is not None:
+            images = self.augmentation(images, batch.draws)
+        return self.normalization(images), batch.labels, batch.ids
+
+    def batches(
+        self, split: Split = "train", *, epoch: int = 0, device: str | torch.device = "cpu"
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The finished batches of an epoch without a trainer, after `setup`."""
+        loader = self.train_dataloader() if split == "train" else self._eval_loader(split)
+        loader.sampler.set_epoch(epoch)
+        for batch in loader:
+            moved = (None if part is None else part.to(device, non_blocking=True) for part in batch)
+            yield self.finish(Batch(*moved))  # type: ignore[arg-type]
+
+
+def _digest(ids: Tensor) -> str:
+    return hashlib.sha256(ids.contiguous().numpy().data).hexdigest()

@@ -1,0 +1,102 @@
+"""Image files to pixels: every kind of file that users have becomes 8-bit grey or RGB, or is named with the reason."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+from hyplearn.data.errors import BadImageError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp", ".gif"})
+_MODES = {1: "L", 3: "RGB"}
+# What Pillow's readers raise on broken files, beside the errors meant for it.
+_PILLOW_ERRORS = (
+    *(OSError, SyntaxError, EOFError, Image.DecompressionBombError, struct.error),
+    *(ValueError, TypeError, LookupError, ArithmeticError, AttributeError),
+)
+
+
+def decode(path: Path, *, channels: int) -> Image.Image:
+    """The image upright (EXIF orientation applied) in mode L (channels 1) or RGB (channels 3).
+
+    Palettes, CMYK and other colour spaces are converted, 16-bit grey is scaled to 8 bits, transparent pixels are laid
+    over white, animations give their first frame. Raises BadImageError for what cannot be read to the end, or has no
+    defined range (floating point pixels).
+    """
+    try:
+        with Image.open(path) as file:
+            file.load()
+            image = ImageOps.exif_transpose(file)
+        return _to_eight_bits(image).convert(_MODES[channels])
+    except UnidentifiedImageError as error:
+        reason = "the file is empty" if path.stat().st_size == 0 else "not an image, or of an unknown format"
+        raise BadImageError(path, reason) from error
+    except _PILLOW_ERRORS as error:
+        raise BadImageError(path, str(error) or type(error).__name__) from error
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating point pixels have no defined range; convert the file to 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16-bit grey; mode I holds it in 32 bits
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("grey values beyond 16 bits; convert the file to 8 or 16 bits")
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image
+
+
+def resize_and_center_crop(image: Image.Image, *, size: int) -> Image.Image:
+    """The shorter side to `size`, then the `size` x `size` centre. Nothing is stretched."""
+    return tv.center_crop(tv.resize(image, [size], antialias=True), [size])  # type: ignore[no-any-return]
+
+
+def to_pixels(image: Image.Image | Tensor, path: Path, *, channels: int, size: int) -> Tensor:
+    """(H, W, C) uint8 of a transformed image. Raises ValueError if the transform did not make it `size` x `size`."""
+    pixels = tv.pil_to_tensor(image) if isinstance(image, Image.Image) else image
+    if pixels.shape != (channels, size, size) or pixels.dtype != torch.uint8:
+        raise ValueError(
+            f"the transform made {path} a {pixels.dtype} image {tuple(pixels.shape)}, needed is torch.uint8 "
+            f"{(channels, size, size)}: let it end at dataset.image_size={size} and leave normalisation to mean and std"
+        )
+    return pixels.permute(1, 2, 0)
+
+
+def usable_cpus() -> int:
+    """CPUs this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def for_each_file(
+    paths: Sequence[Path], work: Callable[[int, Path], object], *, threads: int
+) -> dict[int, BadImageError]:
+    """Call `work(index, path)` for all files; Pillow decodes outside the interpreter lock. Returns the bad ones."""
+
+    def attempt(index: int) -> BadImageError | None:
+        try:
+            work(index, paths[index])
+        except BadImageError as error:
+            return error
+        return None
+
+    bad = {}
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(paths), 4096):  # the pool makes an object for each call it is given
+            part = range(start, min(start + 4096, len(paths)))
+            results = zip(part, pool.map(attempt, part), strict=True)
+            bad.update({index: error for index, error in results if error is not None})
+    return bad

@@ -1,0 +1,33 @@
+"""What can be wrong with data on a disk, told in one message that names files and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class DatasetError(ValueError):
+    """Files of a data set are missing, broken, or do not fit what was asked for."""
+
+
+class BadImageError(DatasetError):
+    """One image cannot be used."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> tuple[type[BadImageError], tuple[Path, str]]:
+        return type(self), (self.path, self.reason)  # it crosses from decoding processes
+
+
+class BadImagesError(DatasetError):
+    """All images of a split that cannot be used, each with its path and reason."""
+
+    def __init__(self, bad: Sequence[BadImageError], *, total: int) -> None:
+        lines = "\n".join(f"  {error}" for error in bad)
+        super().__init__(
+            f"{len(bad)} of {total} images cannot be used:\n{lines}\n"
+            "repair or remove these files, or set dataset.on_bad_image=skip to train without them"
+        )
+        self.bad = tuple(bad)
