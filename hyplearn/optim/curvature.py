@@ -58,7 +58,7 @@ class CurvatureAware(Optimizer):
 
     def __init__(self, params: ParamsT, defaults: Group, *, curvature_scheme: bool) -> None:
         self.curvature_scheme = curvature_scheme
-        self._modules: list[Curvature] = []
+        self._curvatures: list[Curvature] = []
         self._roles: Roles | None = None
         self._complete = False
         super().__init__(params, defaults)
@@ -88,11 +88,12 @@ class CurvatureAware(Optimizer):
         It is needed for learned curvatures that no parameter lies on; `groups.parameter_groups` fills it in.
         """
         group = dict(param_group)
-        self._modules.extend(group.pop("curvatures", ()))
+        self._curvatures.extend(group.pop("curvatures", ()))
         super().add_param_group(group)
         self._check_group(group)
-        if group["fused"] is None and not group["foreach"]:
-            group["fused"] = all(p.is_floating_point() and p.device.type in FUSED_ON for p in group["params"])
+        fusible = all(p.is_floating_point() and p.device.type in FUSED_ON for p in group["params"])
+        if group["fused"] is None and group["foreach"] is None and fusible:
+            group["fused"] = True
         self._roles = None
         if self._complete:
             self._assigned()
@@ -118,7 +119,7 @@ class CurvatureAware(Optimizer):
 
     def _owners(self, everything: list[Tensor], curvatures: set[Tensor]) -> list[tuple[Space, list[Tensor]]]:
         owned = {m: [p for p in m.parameters() if p in curvatures] for m in manifolds_of(everything)}
-        known = {module.raw for module in self._modules}.union(*owned.values())
+        known = {module.raw for module in self._curvatures}.union(*owned.values())
         if not curvatures <= known:
             raise ValueError(
                 f"params holds {len(curvatures - known)} learned curvature(s) on whose manifold no parameter lies, so "
@@ -177,21 +178,14 @@ class CurvatureAware(Optimizer):
             if any(gradient.is_sparse for gradient in gradients):
                 raise RuntimeError(f"{type(self).__name__} takes no sparse gradients; use layers with sparse=False")
             if group["fused"]:
-                gradients = [like_parameter(g, p) for g, p in zip(gradients, params, strict=True)]
+                gradients = list(map(like_parameter, gradients, params))
             self._step_weights(group, params, gradients)
-
-    def _kept(self, parameter: Tensor, name: str) -> Tensor | None:
-        """What the state holds for a Euclidean parameter, in the parameter's memory layout from now on."""
-        state: dict[str, Tensor] = self.state[parameter]
-        if name in state:
-            state[name] = like_parameter(state[name], parameter)
-        return state.get(name)
 
     def _step_curvatures(self, group: Group, params: list[Tensor]) -> None:
         self._step_euclidean({**group, "weight_decay": group.get("curvature_weight_decay", 0.0)}, params)
 
     def _restore_bounds(self, roles: Roles) -> None:
-        for module in self._modules:
+        for module in self._curvatures:
             module.project_()
         for space, _ in roles.owners:
             space.project_curvature_()
@@ -203,7 +197,7 @@ class CurvatureAware(Optimizer):
         super().load_state_dict(matched_by_name(state_dict, self.param_groups))
 
     def __getstate__(self) -> Group:
-        own = {"curvature_scheme": self.curvature_scheme, "_modules": self._modules, "_complete": True}
+        own = {"curvature_scheme": self.curvature_scheme, "_curvatures": self._curvatures, "_complete": True}
         return super().__getstate__() | own
 
     def __setstate__(self, state: Group) -> None:

@@ -39,7 +39,8 @@ def parameter_groups(
     Raises a ValueError naming a parameter that two groups apart claim, that the model does not have, or a learned
     curvature that is not registered in the model and so would be neither moved to a device nor saved.
     """
-    named = dict(model.named_parameters())
+    # torch.compile wraps a model and puts its mark into the names; a checkpoint must fit with and without it.
+    named = {name.replace("_orig_mod.", ""): parameter for name, parameter in model.named_parameters()}
     curvatures = _curvatures(model, named)
     groups = _groups_apart(apart or {}, named, curvatures)
     taken = {parameter for group in groups for parameter in group["params"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import repeat
 from typing import ClassVar
 
 import torch
@@ -13,7 +14,8 @@ from torch.optim.optimizer import ParamsT
 from hyplearn.optim import update
 from hyplearn.optim.curvature import CurvatureAware, Group
 from hyplearn.optim.options import AT_LEAST_0, BELOW_1, check_options
-from hyplearn.optim.stack import Stack
+from hyplearn.optim.stack import Stack, State
+from hyplearn.optim.state import aligned
 
 
 class AdamFamily(CurvatureAware):
@@ -29,15 +31,14 @@ class AdamFamily(CurvatureAware):
         check_options(group, lr=AT_LEAST_0, betas=BELOW_1, eps=AT_LEAST_0, weight_decay=AT_LEAST_0)
 
     def _step_weights(self, group: Group, params: list[Tensor], gradients: list[Tensor]) -> None:
-        for parameter in params:
-            self._start(group, parameter)
+        states = [self._started(group, p) for p in params]
         type(self).torch_step(
             params,
             gradients,
-            [self._kept(p, "exp_avg") for p in params],
-            [self._kept(p, "exp_avg_sq") for p in params],
-            [self._kept(p, "max_exp_avg_sq") for p in params] if group["amsgrad"] else [],
-            [self.state[p]["step"] for p in params],
+            list(map(aligned, states, repeat("exp_avg"), params)),
+            list(map(aligned, states, repeat("exp_avg_sq"), params)),
+            list(map(aligned, states, repeat("max_exp_avg_sq"), params)) if group["amsgrad"] else [],
+            [state["step"] for state in states],
             foreach=group["foreach"],
             fused=group["fused"],
             amsgrad=group["amsgrad"],
@@ -49,8 +50,8 @@ class AdamFamily(CurvatureAware):
             maximize=group["maximize"],
         )
 
-    def _start(self, group: Group, parameter: Tensor) -> None:
-        state = self.state[parameter]
+    def _started(self, group: Group, parameter: Tensor) -> State:
+        state: State = self.state[parameter]
         step_device = parameter.device if group["fused"] else torch.device("cpu")  # where torch's kernels look for it
         if "step" not in state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=step_device)
@@ -59,6 +60,7 @@ class AdamFamily(CurvatureAware):
         for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[: 3 if group["amsgrad"] else 2]:
             if name not in state:
                 state[name] = torch.zeros_like(parameter)
+        return state
 
     def _adapt(self, stack: Stack, gradient: Tensor) -> None:
         """Adam's step of stacked points, after every kind of decay."""
@@ -109,7 +111,7 @@ class RiemannianAdam(AdamFamily):
     ) -> None:
         defaults = {
             "lr": lr,
-            "betas": betas,
+            "betas": (float(betas[0]), float(betas[1])),  # whatever a config made of them
             "eps": eps,
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,

@@ -49,7 +49,7 @@ class RiemannianAdamW(AdamFamily):
     ) -> None:
         defaults = {
             "lr": lr,
-            "betas": betas,
+            "betas": (float(betas[0]), float(betas[1])),  # whatever a config made of them
             "eps": eps,
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,

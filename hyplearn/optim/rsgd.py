@@ -10,6 +10,7 @@ from hyplearn.optim import update
 from hyplearn.optim.curvature import CurvatureAware, Group
 from hyplearn.optim.options import AT_LEAST_0, check_options
 from hyplearn.optim.stack import Stack
+from hyplearn.optim.state import aligned
 
 
 class RiemannianSGD(CurvatureAware):
@@ -55,14 +56,20 @@ class RiemannianSGD(CurvatureAware):
         check_options(group, lr=AT_LEAST_0, momentum=AT_LEAST_0, weight_decay=AT_LEAST_0)
 
     def _step_weights(self, group: Group, params: list[Tensor], gradients: list[Tensor]) -> None:
-        pairs = list(zip(params, gradients, strict=True))
-        known = [pair for pair in pairs if "momentum_buffer" in self.state[pair[0]]]
-        fresh = [pair for pair in pairs if "momentum_buffer" not in self.state[pair[0]]]
+        if not group["momentum"]:
+            self._torch_step(group, params, gradients, [])
+            return
+        rows = list(zip(params, gradients, [self.state[p] for p in params], strict=True))
+        known = [row for row in rows if "momentum_buffer" in row[2]]
+        fresh = [row for row in rows if "momentum_buffer" not in row[2]]
         for batch in filter(None, (known, fresh)):  # torch's fused kernel takes parameters of one history
-            self._step_batch(group, [p for p, _ in batch], [g for _, g in batch])
+            buffers = [aligned(state, "momentum_buffer", p) if batch is known else None for p, _, state in batch]
+            self._torch_step(group, [p for p, _, _ in batch], [g for _, g, _ in batch], buffers)
+            for (_, _, state), buffer in zip(batch, buffers, strict=True):
+                state["momentum_buffer"] = buffer
 
-    def _step_batch(self, group: Group, params: list[Tensor], gradients: list[Tensor]) -> None:
-        buffers = [self._kept(p, "momentum_buffer") for p in params] if group["momentum"] else []
+    @staticmethod
+    def _torch_step(group: Group, params: list[Tensor], gradients: list[Tensor], buffers: list[Tensor | None]) -> None:
         sgd(
             params,
             gradients,
@@ -77,8 +84,6 @@ class RiemannianSGD(CurvatureAware):
             nesterov=group["nesterov"],
             maximize=group["maximize"],
         )
-        for parameter, buffer in zip(params, buffers, strict=False):
-            self.state[parameter]["momentum_buffer"] = buffer
 
     def _step_points(self, stack: Stack, gradient: Tensor) -> None:
         group, space = stack.group, stack.space

@@ -143,6 +143,6 @@ def build_schedule(
 def _known(what: str, value: object, allowed: list[str]) -> str:
     if isinstance(value, str) and value in allowed:
         return value
-    nearest = difflib.get_close_matches(str(value), allowed, n=1)
+    nearest = difflib.get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     raise ValueError(f"{what}: {value!r} is unknown; {hint}choose from {', '.join(allowed) or 'none'}")

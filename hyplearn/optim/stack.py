@@ -122,7 +122,9 @@ def stacked(
     found: dict[tuple[Any, ...], tuple[dict[str, Any], list[Tensor]]] = {}
     for group, parameter in entries:
         manifold = manifold_of(parameter)
-        space = spaces.setdefault(id(manifold), space_of(manifold))
+        if id(manifold) not in spaces:
+            spaces[id(manifold)] = space_of(manifold)
+        space = spaces[id(manifold)]
         found.setdefault(_key(group, parameter, space, state[parameter]), (group, []))[1].append(parameter)
     return [
         Stack(

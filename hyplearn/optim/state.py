@@ -53,3 +53,11 @@ def like_parameter(value: Tensor, parameter: Tensor) -> Tensor:
     if all(a == b or size == 1 for a, b, size in zip(*strides, parameter.shape, strict=True)):
         return value
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def aligned(state: dict[str, Any], name: str, parameter: Tensor) -> Tensor:
+    """What the state holds under `name`, in the memory layout of the parameter from now on."""
+    value: Tensor = state[name]
+    if value.stride() != parameter.stride():
+        value = state[name] = like_parameter(value, parameter)
+    return value

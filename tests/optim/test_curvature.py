@@ -502,6 +502,26 @@ def test_schedulers_of_torch_drive_every_group(make: Make) -> None:
     assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.01, 0.005]
 
 
+def test_hooks_run_around_the_step(make: Make) -> None:
+    net, optimizer = build(make)
+    calls: list[str] = []
+    optimizer.register_step_pre_hook(lambda *_: calls.append("before"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("after"))
+    train(net, optimizer, 1)
+    assert calls == ["before", "after"]
+
+
+def test_an_implementation_that_is_asked_for_is_kept() -> None:
+    def options(**given: bool) -> tuple[Any, Any]:
+        group = RiemannianSGD([nn.Parameter(torch.zeros(1))], **given).param_groups[0]
+        return group["foreach"], group["fused"]
+
+    assert options() == (None, True)
+    assert options(foreach=False) == (False, None)
+    assert options(foreach=True) == (True, None)
+    assert options(fused=False) == (None, False)
+
+
 def test_nan_gradients_are_not_hidden(make: Make) -> None:
     net, optimizer = build(make)
     give_gradients(*net.parameters())
