@@ -67,14 +67,16 @@ def squared_chord(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
 
     With h = (x_t - y_t)/(x_t + y_t) the vector w = (x - y) - h (x + y) has no time, so that
     |x - y|_L^2 = (|w|^2 + 4 h^2/c) / (1 - h^2), and 1 - h^2 = 4 x_t y_t/(x_t + y_t)^2. The printed difference loses
-    everything for far points on one ray; here rounding enters squared. w itself is (1 - |h|)(x - y) - 2 h z with z the
-    point nearer to the origin, and 1 - |h| = 2 min(x_t, y_t)/(x_t + y_t); at h = 0 both halves share the gradient.
+    everything for far points on one ray; here rounding enters squared. w itself is (1 - h)(x - y) - 2 h y, where
+    1 - h = 2 y_t/(x_t + y_t), if y is nearer to the origin, and the same with x and y exchanged if not. Both forms hold
+    for every h, so one test of h decides, and values and gradients do not depend on how a tie is rounded.
     """
     c = scalar_like(c, x)
     x_t, y_t = time(x, c=c, keepdim=True), time(y, c=c, keepdim=True)
     difference, total_t = x - y, x_t + y_t
     h = dot(difference, x + y) / total_t.square()
-    w = 2 * torch.minimum(x_t, y_t) / total_t * difference - (h + h.abs()) * y - (h - h.abs()) * x
+    y_nearer = h > 0
+    w = 2 * torch.where(y_nearer, y_t, x_t) / total_t * difference - 2 * h * torch.where(y_nearer, y, x)
     return (squared_norm(w) + 4 / c * h.square()) * total_t.square() / (4 * x_t * y_t)
 
 
@@ -138,7 +140,7 @@ def _split(v: Tensor, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 def inner(u: Tensor, v: Tensor, x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     """Riemannian inner product at x, u.v - u_t v_t. (..., n) x 3 to (...).
 
-    Written r_u.r_v + h_u h_v/c with u = h_u x + r_u, v = h_v x + r_v: the same, without cancellation for radial vectors.
+    Written r_u.r_v + h_u h_v/c with u = h_u x + r_u, v = h_v x + r_v: the same without cancellation for radial vectors.
     """
     c = scalar_like(c, x)
     (r_u, h_u), (r_v, h_v) = _split(u, x, c), _split(v, x, c)
@@ -159,7 +161,8 @@ def egrad2rgrad(x: Tensor, g: Tensor, *, c: Tensor | float) -> Tensor:
 def transp(x: Tensor, y: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
     """Parallel transport of v from x to y along the geodesic: v + <y,v>_L / (1/c - <x,y>_L) (x + y), space part.
 
-    With v = h x + r and q = |x - y|_L^2: <y,v>_L = (y - x).r - h q/2 and 1/c - <x,y>_L = 2/c + q/2, collected by x and y.
+    With v = h x + r and q = |x - y|_L^2: <y,v>_L = (y - x).r - h q/2 and 1/c - <x,y>_L = 2/c + q/2; terms collected by
+    x and y.
     """
     c = scalar_like(c, x)
     r, h = _split(v, x, c)

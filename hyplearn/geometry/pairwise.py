@@ -2,7 +2,8 @@
 
 w = sinh^2(d/2k) is an inner product of a row that depends on x and a column that depends on y, exact but for close
 pairs, where it is the small difference of large terms. Those few, known by their w, are replaced by the direct formula.
-No (N, M, n) tensor exists, and what exists beside the result is bounded by BLOCK entries, forward and backward.
+No (N, M, n) tensor exists: what exists beside the result is a few tensors of at most 2 BLOCK entries, forward and
+backward.
 
 The operators are opaque to torch.compile (one node, no graph break) because the number of close pairs is data. They
 are differentiable once; use `dist` on broadcast points where second derivatives are needed. Accuracy assumes float32
@@ -130,7 +131,7 @@ def distance_operator(
         if min(x.ndim, y.ndim) < 2:
             raise ValueError(f"x {tuple(x.shape)} and y {tuple(y.shape)} must have shapes (..., N, n) and (..., M, n)")
         batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
-        x, y = (t.expand(*batch, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (x, y))
+        x, y = (t.expand(*batch, *t.shape[-2:]).reshape(batch.numel(), *t.shape[-2:]) for t in (x, y))
         result: Tensor = forward(x, y, c)
         return result.reshape(*batch, x.shape[-2], y.shape[-2])
 
