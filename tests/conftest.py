@@ -1,4 +1,4 @@
-"""Settings of all tests: hypothesis tries the same examples every time, tests marked `gpu` are skipped without one."""
+"""Settings of all tests: random numbers and hypothesis examples are the same every time, `gpu` tests need a GPU."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") is not None:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    torch.manual_seed(0)
