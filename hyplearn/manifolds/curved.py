@@ -184,10 +184,11 @@ class CurvedManifold(Manifold):
         """The origin, zeros in the coordinates of either model. size: (..., n)."""
         return torch.zeros(*size, dtype=dtype, device=device)
 
+    @torch.no_grad()
     def random(
         self, *size: int, std: float = 1.0, dtype: torch.dtype | None = None, device: torch.device | None = None
     ) -> Tensor:
-        """Points whose logarithm at the origin is normal, standard deviation std per coordinate. size: (..., n)."""
+        """Points whose logarithm at the origin is normal, std per coordinate, without gradient. size: (..., n)."""
         points: Tensor = self.projx(self.expmap0(std * torch.randn(*size, dtype=dtype, device=device)))
         return points
 

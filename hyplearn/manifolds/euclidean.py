@@ -79,6 +79,7 @@ class Euclidean(geoopt.Euclidean):
         """Zeros. size: (..., n)."""
         return torch.zeros(*size, dtype=dtype, device=device)
 
+    @torch.no_grad()
     def random(
         self, *size: int, std: float = 1.0, dtype: torch.dtype | None = None, device: torch.device | None = None
     ) -> Tensor:

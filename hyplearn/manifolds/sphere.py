@@ -94,6 +94,7 @@ class Sphere(Manifold):
         point[..., 0] = 1
         return point
 
+    @torch.no_grad()
     def random(self, *size: int, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:
         """Uniform points. size: (..., n)."""
         return self.projx(torch.randn(*size, dtype=dtype, device=device))
