@@ -3,4 +3,4 @@
 from hyplearn.models.options import ConvolutionOptions, NormOptions, RescaleSites
 from hyplearn.models.resnet import ResNet
 
-__all__ = ["ConvolutionOptions", "NormOptions", "RescaleSites", "ResNet"]
+__all__ = ["ConvolutionOptions", "NormOptions", "ResNet", "RescaleSites"]

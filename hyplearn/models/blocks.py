@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from hyplearn.models.geometries import Geometry, Hyperboloid
+from hyplearn.models.geometries import Geometry
 
 
 class BasicBlock(nn.Module):
@@ -19,6 +19,11 @@ class BasicBlock(nn.Module):
         self.unit1 = geometry.unit(into, width, 3, stride=stride)
         self.unit2 = geometry.unit(width, width, 3, residual=True)
         self.shortcut = _shortcut(into, width, stride, geometry)
+
+    @property
+    def last(self) -> nn.Module:
+        """The unit that gives the output."""
+        return self.unit2
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.unit2(self.unit1(x), self.shortcut(x))
@@ -42,6 +47,11 @@ class Bottleneck(nn.Module):
         self.unit3 = geometry.unit(width, width * self.expansion, 1, residual=True)
         self.shortcut = _shortcut(into, width * self.expansion, stride, geometry)
 
+    @property
+    def last(self) -> nn.Module:
+        """The unit that gives the output."""
+        return self.unit3
+
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.unit3(self.unit2(self.unit1(x)), self.shortcut(x))
         return out
@@ -51,8 +61,3 @@ def _shortcut(into: int, out: int, stride: int, geometry: Geometry) -> nn.Module
     if stride == 1 and into == out:
         return nn.Identity()
     return geometry.unit(into, out, 1, stride=stride, activation=False)
-
-
-def lorentz_core(into: int, width: int, *, stride: int, geometry: Geometry, core: Hyperboloid) -> Bottleneck:
-    """Bottleneck of one geometry around a Lorentz 3 x 3 unit."""
-    return Bottleneck(into, width, stride=stride, geometry=geometry, core=core.core)

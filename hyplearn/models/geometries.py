@@ -1,7 +1,7 @@
 """What a residual block is made of in each geometry: units of convolution, batch norm, residual sum, activation.
 
-A unit is a module with `forward(x, shortcut=None)` on feature maps (B, n, H, W). A geometry builds units and the ways
-into and out of its space, so that one ResNet serves all of them.
+A unit is a module with `forward(x, shortcut=None)` on feature maps (B, n, H, W) and an `exit`, the way to the space of the
+next unit where that is another one. A geometry builds units and ways, so that one ResNet serves all geometries.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from hyplearn.nn.residual import LorentzResidual
 class Geometry(Protocol):
     """Builds the parts of a stage. `residual`: whether the unit's forward takes a shortcut."""
 
-    manifold: Manifold | None
+    @property
+    def manifold(self) -> Manifold | None: ...
 
     def unit(
         self, into: int, out: int, kernel: int, *, stride: int = 1, activation: bool = True, residual: bool = False
@@ -40,21 +41,23 @@ class Geometry(Protocol):
 
 
 class EuclideanUnit(nn.Module):
-    """Convolution, batch norm, residual sum, ReLU."""
+    """Convolution, batch norm, residual sum, ReLU, and a `Lift` as exit where the next layer is on the hyperboloid."""
 
-    def __init__(
-        self, into: int, out: int, kernel: int, *, stride: int, activation: bool, norm: NormOptions
-    ) -> None:
+    exit: nn.Module | None
+
+    def __init__(self, into: int, out: int, kernel: int, *, stride: int, activation: bool, norm: NormOptions) -> None:
         super().__init__()
         self.conv = nn.Conv2d(into, out, kernel, stride, kernel // 2, bias=False)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
         self.norm = nn.BatchNorm2d(out, eps=norm.eps, momentum=norm.momentum)
-        self.activation = activation
+        self.activation, self.exit = activation, None
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         x = self.norm(self.conv(x))
         if shortcut is not None:
             x = x + shortcut
+        if isinstance(self.exit, Lift):
+            return self.exit.of_relu(x)
         return F.relu(x, inplace=True) if self.activation else x
 
 
@@ -70,7 +73,10 @@ class Euclidean:
     """Ordinary residual networks."""
 
     norm: NormOptions
-    manifold: None = None
+
+    @property
+    def manifold(self) -> None:
+        return None
 
     def unit(
         self, into: int, out: int, kernel: int, *, stride: int = 1, activation: bool = True, residual: bool = False
@@ -131,9 +137,7 @@ class Hyperboloid:
 
     def _conv(self, into: int, out: int, kernel: int, stride: int) -> LorentzConv2d | OriginalLorentzConv2d:
         if self.conv.kind == "original":
-            return OriginalLorentzConv2d(
-                into, out, kernel, manifold=self.manifold, stride=stride, padding=kernel // 2
-            )
+            return OriginalLorentzConv2d(into, out, kernel, manifold=self.manifold, stride=stride, padding=kernel // 2)
         return LorentzConv2d(
             into,
             out,
@@ -165,9 +169,7 @@ class PoincareUnit(nn.Module):
         norm: NormOptions, manifold: PoincareBall,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.conv = PoincareConv2d(
-            into, out, kernel, manifold=manifold, stride=stride, padding=kernel // 2, bias=False
-        )
+        self.conv = PoincareConv2d(into, out, kernel, manifold=manifold, stride=stride, padding=kernel // 2, bias=False)
         self.norm = PoincareBatchNorm2d(out, manifold=manifold, momentum=norm.momentum, eps=norm.eps)
         self.residual = PoincareResidual(manifold) if residual else None
         self.activation = activation

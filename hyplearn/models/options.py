@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hyplearn.nn.boost import BOOSTS
 from hyplearn.nn.batchnorm import CENTROIDS, DISPERSIONS
+from hyplearn.nn.boost import BOOSTS
 from hyplearn.nn.choices import one_of
 from hyplearn.nn.rotation import NORM_MATCHES, ORTHOGONALS, RESCALES
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from hyplearn.manifolds import Lorentz, Manifold, Manifolds, PoincareBall
-from hyplearn.models.blocks import BasicBlock, Bottleneck, lorentz_core
+from hyplearn.models.blocks import BasicBlock, Bottleneck
 from hyplearn.models.geometries import Ball, Euclidean, Geometry, Hyperboloid
 from hyplearn.models.options import ConvolutionOptions, NormOptions, RescaleSites
 from hyplearn.nn.activation import LorentzDropout
@@ -73,11 +72,18 @@ class ResNet(nn.Module):
         self._rescale, self._entry, self._exit, self._fused = rescale or RescaleSites(), entry, exit, fused
 
         geometry = self._geometry(stem, 0)
-        self.stem = self._stem(geometry, in_channels, width, image_size)
+        self.stem = last = self._stem(geometry, in_channels, width, image_size)
         into, levels = width, []
         for index, (kind, blocks) in enumerate(zip(stages, BLOCKS[depth], strict=True), start=1):
-            stage, geometry, into = self._stage(kind, index, blocks, depth, geometry, into, width)
-            levels.append(stage)
+            before, geometry = geometry, self._geometry(kind, index)
+            if before.manifold is not geometry.manifold:
+                last.exit = self._passage(before, geometry)
+            stage = [
+                self._block(kind, index, depth, geometry, into if block == 0 else None, width, block)
+                for block in range(blocks)
+            ]
+            last, into = stage[-1].last, (width << (index - 1)) * stage[-1].expansion
+            levels.append(nn.Sequential(*stage))
         self.stages = nn.Sequential(*levels)
         self.pool = geometry.pool()
         self.to_decoder = self._to_decoder(head, geometry, head_entry or entry, clip)
@@ -144,34 +150,23 @@ class ResNet(nn.Module):
             return geometry.unit(in_channels, width, 3)
         return geometry.unit(in_channels, width, 7, stride=2)
 
-    def _stage(
-        self, kind: str, index: int, blocks: int, depth: int, before: Geometry, into: int, width: int
-    ) -> tuple[nn.Sequential, Geometry, int]:
-        geometry = self._geometry(kind, index)
-        layers = self._passage(before, geometry)
-        for block in range(blocks):
-            stride = 2 if index > 1 and block == 0 else 1
-            layers.append(self._block(kind, index, depth, geometry, into, width << (index - 1), stride))
-            into = (width << (index - 1)) * (BasicBlock if depth == 18 else Bottleneck).expansion
-        return nn.Sequential(*layers), geometry, into
-
     def _block(
-        self, kind: str, index: int, depth: int, geometry: Geometry, into: int, width: int, stride: int
-    ) -> nn.Module:
+        self, kind: str, index: int, depth: int, geometry: Geometry, into: int | None, width: int, number: int
+    ) -> BasicBlock | Bottleneck:
+        """Block of a stage, 1 to 4. into: its input channels, those of the stage for all but the first block."""
+        width, stride = width << (index - 1), 2 if index > 1 and number == 0 else 1
         if depth == 18:
-            return BasicBlock(into, width, stride=stride, geometry=geometry)
-        if kind == "lorentz_core":
-            return lorentz_core(into, width, stride=stride, geometry=geometry, core=self._hyperboloid(index))
-        return Bottleneck(into, width, stride=stride, geometry=geometry)
+            return BasicBlock(into or width, width, stride=stride, geometry=geometry)
+        into = into or width * Bottleneck.expansion
+        core = self._hyperboloid(index).core if kind == "lorentz_core" else None
+        return Bottleneck(into, width, stride=stride, geometry=geometry, core=core)
 
-    def _passage(self, before: Geometry, after: Geometry) -> list[nn.Module]:
-        """Modules between two stages: nothing within one space, otherwise out of the one and into the other."""
+    def _passage(self, before: Geometry, after: Geometry) -> nn.Module:
+        """The way from one space to another."""
         old, new = before.manifold, after.manifold
-        if old is new:
-            return []
         if isinstance(old, Lorentz) and isinstance(new, Lorentz):
-            return [Transfer(old, new, rescale=self._rescale.transfer)]
-        return [before.leave() if old is not None else after.enter()]
+            return Transfer(old, new, rescale=self._rescale.transfer)
+        return before.leave() if old is not None else after.enter()
 
     def _to_decoder(self, head: str, geometry: Geometry, entry: str, clip: float | None) -> nn.Module:
         """From the pooled features to what the head reads."""

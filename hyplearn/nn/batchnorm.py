@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hyplearn.geometry import lorentz
 from hyplearn.manifolds import Lorentz, ManifoldParameter
 from hyplearn.nn import monitor
 from hyplearn.nn.choices import one_of, positive
-from hyplearn.nn.fused import Block, normalize
+from hyplearn.nn.fused_norm import Block, normalize
 from hyplearn.nn.layout import channels_last
 from hyplearn.nn.normalization import Normalization, midpoint
 from hyplearn.nn.processes import total
@@ -83,9 +82,7 @@ class LorentzBatchNorm2d(nn.Module):
 
     def limits(self) -> Limits:
         """The rescaling limits at the present curvature."""
-        c = self.manifold.c
-        x_t_max = self.manifold.x_t_max
-        return Limits.of(c, s=self.manifold.s, x_t_max=lorentz.X_T_MAX[c.dtype] if x_t_max is None else x_t_max)
+        return Limits.of_manifold(self.manifold)
 
     def statistics(self) -> tuple[Tensor | None, Tensor | None]:
         """Mean and dispersion to normalise by: the running ones in eval mode, None (measure) in training."""

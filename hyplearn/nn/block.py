@@ -8,7 +8,9 @@ from hyplearn.manifolds import Lorentz
 from hyplearn.nn.activation import LorentzReLU
 from hyplearn.nn.batchnorm import LorentzBatchNorm2d
 from hyplearn.nn.conv import LorentzConv2d, OriginalLorentzConv2d
-from hyplearn.nn.fused import Block, Entry, convolve, normalize
+from hyplearn.nn.fused_conv import convolve
+from hyplearn.nn.fused_lift import Entry
+from hyplearn.nn.fused_norm import Block, normalize
 from hyplearn.nn.lift import Lift, Unlift
 from hyplearn.nn.residual import LorentzResidual
 
@@ -16,7 +18,7 @@ from hyplearn.nn.residual import LorentzResidual
 class LorentzBlock(nn.Module):
     """[entry ->] convolution -> batch norm [-> residual] [-> ReLU] [-> exit] on (B, C, H, W), in channels_last.
 
-    entry: a `Lift` where the input is Euclidean. exit: an `Unlift` where the output is to be.
+    entry: a `Lift` where the input is Euclidean. exit: where the output goes, an `Unlift` or any other module.
     residual: how `forward(x, shortcut)` adds the shortcut.
     fused: run as two autograd functions that save only what a Euclidean block saves; otherwise layer by layer. Both
     give the same values and gradients.
@@ -30,7 +32,7 @@ class LorentzBlock(nn.Module):
         activation: bool = True,
         residual: LorentzResidual | None = None,
         entry: Lift | None = None,
-        exit: Unlift | None = None,
+        exit: nn.Module | None = None,
         fused: bool = True,
     ) -> None:
         super().__init__()
@@ -57,11 +59,13 @@ class LorentzBlock(nn.Module):
             x = self.residual(x, shortcut)
         if self.relu is not None:
             x = self.relu(x)
-        return x if self.exit is None else self.exit(x)
+        if self.exit is not None:
+            x = self.exit(x)
+        return x
 
     def _fused(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
         conv, norm, c, limits = self.conv, self.norm, self.manifold.c, self.norm.limits()
-        rotation = isinstance(conv, LorentzConv2d)
+        unlift = self.exit if isinstance(self.exit, Unlift) else None
         y, q_patch = convolve(
             x,
             conv.weight,
@@ -72,27 +76,28 @@ class LorentzBlock(nn.Module):
             convolution=conv.convolution,
             entry=None if self.entry is None else Entry(self.entry.kind, self.entry.rescale),
         )
-        mean, dispersion = norm.statistics()
         norm.check(y)
+        placement = conv.placement() if isinstance(conv, LorentzConv2d) else None
+        given_mean, given_dispersion = norm.statistics()
         out, mean, dispersion = normalize(
             y,
-            q_patch=q_patch if rotation and conv.placement().match else None,
+            q_patch=q_patch if placement is not None and placement.match else None,
             residual=shortcut,
-            b=conv.boost.point() if rotation else None,
+            b=conv.boost.point() if isinstance(conv, LorentzConv2d) else None,
             beta=norm.beta,
             gamma=norm.gamma,
             c=c,
-            mean=mean,
-            dispersion=dispersion,
+            mean=given_mean,
+            dispersion=given_dispersion,
             limits=limits,
             block=Block(
-                placement=conv.placement() if rotation else None,
+                placement=placement,
                 normalization=norm.normalization(),
                 activation=self.relu is not None,
                 rescale_residual=self.residual is not None and self.residual.rescale,
-                exit=None if self.exit is None else self.exit.kind,
+                exit=None if unlift is None else unlift.kind,
             ),
         )
         if norm.training:
             norm.track(mean, dispersion)
-        return out
+        return out if self.exit is None or unlift is not None else self.exit(out)

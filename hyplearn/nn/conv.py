@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.choices import positive
-from hyplearn.nn.fused import Convolution, squared_norm
+from hyplearn.nn.fused_conv import Convolution
+from hyplearn.nn.layout import squared_norm
 from hyplearn.nn.rotation import RotationBoost
 
 Pair = int | Sequence[int]

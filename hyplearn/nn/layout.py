@@ -1,9 +1,11 @@
-"""Feature maps (B, n, H, W) in channels_last seen as rows of points (B, H*W, n), and back, without copies."""
+"""Feature maps (B, n, H, W) in channels_last seen as rows of points (B, H*W, n), and sums over a row."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+CHUNK = 1 << 20  # elements of a temporary that stays in the processor's cache
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -19,3 +21,27 @@ def feature_map(points: Tensor, like: Tensor) -> Tensor:
     """(B, H*W, n) -> (B, n, H, W) with the height and width of `like`, a channels_last view."""
     batch, _, height, width = like.shape
     return points.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def squared_norm(x: Tensor) -> Tensor:
+    """|x|^2 of each position of a feature map: (B, n, H, W) -> (B, 1, H, W) in float32 or better."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=dtype).square()
+
+
+def row_squares(y: Tensor) -> Tensor:
+    """|y|^2 of each row: (B, L, n) -> (B, L)."""
+    return torch.linalg.vector_norm(y, dim=-1).square()
+
+
+def row_dots(x: Tensor, y: Tensor) -> Tensor:
+    """Dot product of each row, (B, L, n) -> (B, L), in chunks so that the product need not be kept."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.numel() <= CHUNK:
+        return (x * y).sum(-1)
+    step = max(1, CHUNK // (x.shape[1] * x.shape[2]))
+    return torch.cat([(xs * ys).sum(-1) for xs, ys in zip(x.split(step), y.split(step), strict=True)])
+
+
+def promoted(x: Tensor) -> Tensor:
+    """x in float32 or better."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

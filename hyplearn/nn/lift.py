@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn import monitor
 from hyplearn.nn.choices import one_of
+from hyplearn.nn.fused_lift import Entry, lift_relu
+from hyplearn.nn.scalars import Limits
 
 ENTRIES = ("project", "exp0")
 EXITS = ("log0", "space")
@@ -22,7 +24,9 @@ class Lift(nn.Module):
     clip: features longer than this are shortened to it first (the hybrid heads of HCNN), None to leave them.
     """
 
-    def __init__(self, manifold: Lorentz, *, kind: str = "exp0", rescale: bool = True, clip: float | None = None) -> None:
+    def __init__(
+        self, manifold: Lorentz, *, kind: str = "exp0", rescale: bool = True, clip: float | None = None
+    ) -> None:
         super().__init__()
         one_of("kind", kind, ENTRIES)
         if clip is not None and not clip > 0:
@@ -37,6 +41,13 @@ class Lift(nn.Module):
             if self.rescale:
                 v = _rescaled0(self.manifold, v, "rescaled/entry")
             return (self.manifold.expmap0(v) if self.kind == "exp0" else v).movedim(-1, 1)
+
+    def of_relu(self, h: Tensor) -> Tensor:
+        """The lift of relu(h) for a feature map h (B, n, H, W), in the memory of the ReLU alone."""
+        if self.clip is not None:
+            return self(torch.relu(h))
+        manifold = self.manifold
+        return lift_relu(h, c=manifold.c, limits=Limits.of_manifold(manifold), entry=Entry(self.kind, self.rescale))
 
     def extra_repr(self) -> str:
         return f"kind={self.kind}, rescale={self.rescale}, clip={self.clip}"

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from hyplearn.nn import monitor
 from hyplearn.nn.processes import total
-from hyplearn.nn.scalars import Limits, dot, floored
+from hyplearn.nn.scalars import Limits, dot
+
+_TINY = 1e-30  # floor of a squared radius: no 0/0 at the mean, and below all that float32 resolves
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ class Spread:
 def centre(
     a: Tensor | None,
     s: Tensor | None,
+    q: Tensor,
     t: Tensor,
     dot_beta: Tensor,
     dot_mean: Tensor,
@@ -134,15 +137,16 @@ def centre(
     normalization: Normalization,
     dispersion: Tensor | None,
 ) -> Centred:
-    """Batch norm of points `x = a y + s b` of time t: log at the mean, transport to the origin, rescale, boost to beta.
+    """Batch norm of points `x = a y + s b`, q = |x|^2, of time t: log at the mean, transport to the origin, rescale, boost to beta.
 
     dot_beta = y . beta, dot_mean = y . mean. The dispersion is measured unless given.
     """
     to_mean, to_beta = _dots(a, s, dot_mean, dot_beta, b, mean, beta)
-    mean_t = torch.sqrt(1 + mean.square().sum())
-    # time after centring minus 1, from which the distance to the mean follows without arccosh near 1
-    rise = torch.relu(mean_t * t - to_mean - 1)
-    radius = torch.sqrt(floored(rise * (rise + 2)))
+    q_mean = mean.square().sum()
+    mean_t = torch.sqrt(1 + q_mean)
+    # time after centring minus 1, mean_t t - x.mean - 1, as half the square of x - mean: nothing cancels near the origin
+    rise = 0.5 * torch.relu(q - 2 * to_mean + q_mean - ((q - q_mean) / (t + mean_t)).square())
+    radius = torch.sqrt(rise * (rise + 2) + _TINY)
     distance = torch.log1p(rise + radius)
     if dispersion is None:
         dispersion = _measure(distance, normalization)
@@ -225,6 +229,7 @@ def centre_vjp(
     g_coefficients: tuple[Tensor, ...],
     a: Tensor | None,
     s: Tensor | None,
+    q: Tensor,
     t: Tensor,
     dot_beta: Tensor,
     dot_mean: Tensor,
@@ -237,7 +242,9 @@ def centre_vjp(
     normalization: Normalization,
     given: bool,
 ) -> CentreGradients:
-    """Gradients of the inputs of `centre` from those of (a, coefficients). given: the dispersion was."""
+    """Gradients of the inputs of `centre` from those of (a, coefficients). given: the dispersion was.
+
+    q and t are one variable, whose gradient is that of t."""
     factor, one_mean, one_beta = made.spread.factor, *(1 + torch.sqrt(1 + v.square().sum()) for v in (mean, beta))
     g_mean_row, g_beta_row = g_coefficients[-2:]
     lever = g_beta_row / one_beta
@@ -273,9 +280,7 @@ def centre_vjp(
     return gradients
 
 
-def _spread_vjp(
-    made: Centred, g_factor: Tensor, g_time: Tensor, limits: Limits
-) -> tuple[Tensor, Tensor, Tensor]:
+def _spread_vjp(made: Centred, g_factor: Tensor, g_time: Tensor, limits: Limits) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of (rise, gain, log sqrt(c) through the limits).
 
     factor = sinh(length) / radius, time = cosh(length), d distance = d rise / radius.

@@ -27,13 +27,14 @@ class Placement:
 
 @dataclass
 class Placed:
-    """Scalars of the point `a y + s b` with time t, per position; a or s is None where it is 1 or 0 everywhere.
+    """Scalars of the point `a y + s b`, its squared norm q and time t, per position; a or s is None where it is 1 or 0.
 
     The other fields are intermediates for the backward pass: factors (f) and their slopes (d), squared norms (q).
     """
 
     a: Tensor | None
     s: Tensor | None
+    q: Tensor
     t: Tensor
     match: Tensor | None = None
     q_match: Tensor | None = None
@@ -68,8 +69,8 @@ def place(
     scale. `placement=None`: y is the point itself.
     """
     if placement is None:
-        return Placed(None, None, torch.sqrt(1 + q))
-    made = Placed(None, None, q)
+        return Placed(None, None, q, torch.sqrt(1 + q))
+    made = Placed(None, None, q, q)
     a = torch.ones_like(q)
     if placement.match:
         assert q_patch is not None
@@ -98,7 +99,7 @@ def place(
         factor = made.after.factor
         a, q = a * factor, factor.square() * q
         s = None if s is None else s * factor
-    made.a, made.s, made.t = a, s, torch.sqrt(1 + q)
+    made.a, made.s, made.q, made.t = a, s, q, torch.sqrt(1 + q)
     return made
 
 

@@ -21,6 +21,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hyplearn.geometry.lorentz import X_T_MAX
+from hyplearn.manifolds import Lorentz
+
 ATANH_LIMIT = math.atanh(0.99)  # Bdeir Eq. (3): the share of d_max that the distance s * d_max is mapped to
 
 
@@ -42,6 +45,12 @@ class Limits:
         d_max = torch.acosh(t_max)
         unit = root / root.detach()
         return cls(d_max=d_max * unit, r=ATANH_LIMIT / (s * d_max * unit), t_max=t_max)
+
+    @classmethod
+    def of_manifold(cls, manifold: Lorentz) -> Limits:
+        """The limits of a manifold, whose x_t_max defaults to that of its precision."""
+        c = manifold.c
+        return cls.of(c, s=manifold.s, x_t_max=X_T_MAX[c.dtype] if manifold.x_t_max is None else manifold.x_t_max)
 
     def detach(self) -> Limits:
         """The same without gradient."""

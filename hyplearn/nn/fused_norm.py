@@ -15,191 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hyplearn.nn import monitor
-from hyplearn.nn.layout import channels_last, feature_map, rows
+from hyplearn.nn.layout import channels_last, feature_map, promoted, row_dots, row_squares, rows
 from hyplearn.nn.normalization import Normalization, centre, centre_vjp, mean_of, mean_of_vjp
 from hyplearn.nn.placement import Placement, place, place_vjp
 from hyplearn.nn.scalars import Limits, Radial, dot, radial
-
-_CHUNK = 1 << 20  # elements of a temporary that stays in the processor's cache
-
-
-# ------------------------------------------------------------------------------------------------- small pieces
-
-
-def squared_norm(x: Tensor) -> Tensor:
-    """|x|^2 of each position of a feature map: (B, n, H, W) -> (B, 1, H, W) in float32 or better."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=dtype).square()
-
-
-def _row_squares(y: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(y, dim=-1).square()
-
-
-def _row_dots(x: Tensor, y: Tensor) -> Tensor:
-    """Dot product of each row, (B, L, n) -> (B, L), in chunks so that the product need not be kept."""
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.numel() <= _CHUNK:
-        return (x * y).sum(-1)
-    step = max(1, _CHUNK // (x.shape[1] * x.shape[2]))
-    return torch.cat([(xs * ys).sum(-1) for xs, ys in zip(x.split(step), y.split(step), strict=True)])
-
-
-def _full(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-@dataclass(frozen=True)
-class Entry:
-    """How Euclidean features enter the manifold before a convolution, Bdeir Section 3.2."""
-
-    kind: str = "project"  # project: the (rescaled) vector is the space part; exp0: exponential map at the origin
-    rescale: bool = True
-
-
-def entry_factor(q: Tensor, limits: Limits, entry: Entry, *, want_slope: bool = False) -> Radial:
-    """Factor that takes a Euclidean feature z, q = c |z|^2, to its point, and its derivatives if wanted."""
-    inner = Radial(torch.ones_like(q), torch.zeros_like(q) if want_slope else None)
-    if entry.rescale:
-        inner = radial(q, "rescale0", limits, want_slope=want_slope)
-        monitor.give("rescaled/entry", lambda: inner.factor < 1)
-    if entry.kind == "project":
-        return inner
-    f, square = inner.factor, inner.factor.square() * q
-    outer = radial(square, "expmap0", limits, want_slope=want_slope)
-    if inner.slope is None or outer.slope is None:
-        return Radial(f * outer.factor)
-    in_f = outer.factor + 2 * square * outer.slope  # derivative in f of f * outer(f^2 q)
-    in_limits = None if inner.in_limits is None else in_f * inner.in_limits
-    return Radial(f * outer.factor, in_f * inner.slope + f**3 * outer.slope, in_limits)
-
-
-# ---------------------------------------------------------------------------------------------------- convolution
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """Everything of a convolution that is not a tensor. `patch` is what norm matching needs of the input patch."""
-
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    kernel: tuple[int, int]
-    patch: str = "exact"  # exact | sum | mean | none: Bdeir Section 3.3 (exact) and the variants of existing code
-
-    def patch_square(self, q: Tensor) -> Tensor:
-        """|x_patch|^2 (B, 1, H', W') from |x|^2 of each position: a convolution with a kernel of ones."""
-        if self.patch in ("exact", "none"):
-            return self._window_sum(q)
-        total = self._window_sum(torch.sqrt(q + torch.finfo(q.dtype).tiny))
-        return (total if self.patch == "sum" else total / (self.kernel[0] * self.kernel[1])).square()
-
-    def _window_sum(self, q: Tensor) -> Tensor:
-        ones = q.new_ones(1, 1, *self.kernel)
-        if self._pools:
-            return F.avg_pool2d(q, self.kernel, self.stride, self.padding, divisor_override=1)
-        return F.conv2d(q, ones, None, self.stride, self.padding, self.dilation)
-
-    def _window_sum_vjp(self, g: Tensor, q: Tensor) -> Tensor:
-        if self._pools:
-            backward = torch.ops.aten.avg_pool2d_backward
-            spread: Tensor = backward(g, q, self.kernel, self.stride, self.padding, False, True, 1)
-            return spread
-        ones = q.new_ones(1, 1, *self.kernel)
-        return torch.nn.grad.conv2d_input(q.shape, ones, g, self.stride, self.padding, self.dilation)
-
-    @property
-    def _pools(self) -> bool:
-        """Whether average pooling, the faster form of a convolution with ones, allows the padding and dilation."""
-        return self.dilation == (1, 1) and all(2 * p <= k for p, k in zip(self.padding, self.kernel, strict=True))
-
-    def patch_square_vjp(self, g: Tensor, q: Tensor) -> Tensor:
-        """Gradient of q from that of `patch_square(q)`."""
-        if self.patch in ("exact", "none"):
-            return self._window_sum_vjp(g, q)
-        norm = torch.sqrt(q + torch.finfo(q.dtype).tiny)
-        share = 1.0 if self.patch == "sum" else (self.kernel[0] * self.kernel[1]) ** -2
-        return self._window_sum_vjp(2 * share * self._window_sum(norm) * g, q) / (2 * norm)
-
-
-def _convolve(
-    features: Tensor,
-    weight: Tensor,
-    weight_time: Tensor | None,
-    bias: Tensor | None,
-    c: Tensor,
-    limits: Limits,
-    convolution: Convolution,
-    entry: Entry | None,
-) -> tuple[Tensor, Tensor]:
-    """conv2d and the squared patch norm; with `weight_time` the published HCNN layer, linear in the patch's time."""
-    q = squared_norm(features)
-    x = features
-    if entry is not None:
-        factor = entry_factor(c * q, limits, entry).factor
-        x, q = (features * factor).to(features.dtype), factor * factor * q
-    y = channels_last(F.conv2d(x, weight, bias, convolution.stride, convolution.padding, convolution.dilation))
-    q_patch = convolution.patch_square(q)
-    if weight_time is not None:
-        y = y + (torch.sqrt(q_patch + 1 / c) * weight_time.view(1, -1, 1, 1)).to(y.dtype)
-    return y, q_patch
-
-
-class _Convolve(torch.autograd.Function):
-    """`_convolve` that saves the features alone."""
-
-    @staticmethod
-    def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor]:
-        features, weight, weight_time, bias, c, limits, convolution, entry = args
-        y, q_patch = _convolve(*args)
-        ctx.save_for_backward(features, weight, weight_time, bias, c, None if weight_time is None else q_patch)
-        ctx.limits, ctx.convolution, ctx.entry = limits, convolution, entry
-        return y, q_patch
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        g_y, g_patch = grads
-        features, weight, weight_time, bias, c, q_patch = ctx.saved_tensors
-        convolution: Convolution = ctx.convolution
-        g_c = torch.zeros_like(c)
-        g_y = channels_last(g_y)
-        g_time = None
-        if weight_time is not None:
-            time = torch.sqrt(q_patch + 1 / c)
-            flat = rows(g_y).flatten(0, 1)
-            g_time = (flat.t() @ time.to(flat.dtype).flatten()).to(weight_time.dtype)
-            through_time = (flat @ weight_time.to(flat.dtype)).view_as(q_patch).to(c.dtype) / (2 * time)
-            g_patch = g_patch + through_time
-            g_c = g_c - through_time.sum() / (c * c)
-        q, lift, factor = squared_norm(features), None, None
-        if ctx.entry is not None:
-            lift = entry_factor(c * q, ctx.limits, ctx.entry, want_slope=True)
-            factor = lift.factor
-        g_q = convolution.patch_square_vjp(g_patch, q if factor is None else factor * factor * q)
-        x = features if factor is None else (features * factor).to(features.dtype)
-        need_input = ctx.needs_input_grad[0] or factor is not None
-        g_x, g_weight, g_bias = torch.ops.aten.convolution_backward(
-            g_y, x, weight, None if bias is None else list(bias.shape),
-            convolution.stride, convolution.padding, convolution.dilation,
-            False, [0, 0], 1, [need_input, True, bias is not None],
-        )  # fmt: skip
-        if not need_input:
-            return None, g_weight, g_time, g_bias, g_c, None, None, None
-        if lift is not None and factor is not None:
-            g_factor = _row_dots(rows(g_x), rows(features)).view_as(factor).to(factor.dtype) + 2 * factor * q * g_q
-            g_unit = lift.vjp(g_factor)  # of c q
-            g_q, g_c = factor * factor * g_q + c * g_unit, g_c + dot(g_unit, q) + lift.limits_vjp(g_factor) / (2 * c)
-            g_x = g_x.mul_(factor)
-        g_x = g_x.addcmul_(features, (2 * g_q).to(features.dtype))
-        return g_x, g_weight, g_time, g_bias, g_c, None, None, None
-
-
-# ------------------------------------------------------------------------------------------------- normalization
 
 
 @dataclass(frozen=True)
@@ -281,9 +104,9 @@ def _normalize(
     limits: Limits,
     block: Block,
 ) -> tuple[Tensor, _State]:
-    points = _full(rows(y))
+    points = promoted(rows(y))
     units = _Units.of(b, beta, gamma, c, mean, dispersion, block)
-    q = c * _row_squares(points)
+    q = c * row_squares(points)
     dot_b = None if units.b_dot is None else points @ units.b_dot
     dot_beta = points @ units.beta_dot
     patch = None if q_patch is None else c * q_patch.flatten(1)
@@ -294,8 +117,8 @@ def _normalize(
         mean = mean_of(space, time, limits, block.normalization)
     dot_mean = points @ (c.sqrt() * mean)
     made = centre(
-        placed.a, placed.s, placed.t, dot_beta, dot_mean, units.vector, units.beta, mean, units.gamma, units.eps,
-        limits, block.normalization, units.dispersion,
+        placed.a, placed.s, placed.q, placed.t, dot_beta, dot_mean, units.vector, units.beta, mean, units.gamma,
+        units.eps, limits, block.normalization, units.dispersion,
     )  # fmt: skip
     vectors = _vectors(b if dot_b is not None else None, mean * c.rsqrt(), beta)
     out = _combine(points, made.a, torch.stack(made.coefficients, dim=-1), vectors)
@@ -333,12 +156,12 @@ def _finish(
     if residual is not None:
         out = out.add_(rows(residual))
         if block.rescale_residual:
-            out = _scaled(out, _residual_factor(c * _row_squares(out), limits).factor)
+            out = _scaled(out, _residual_factor(c * row_squares(out), limits).factor)
     if block.activation:
         out = out.relu_()
     if block.exit is None:
         return out, None
-    q = c * _row_squares(out)
+    q = c * row_squares(out)
     return (_scaled(out, radial(q, "logmap0", limits).factor) if block.exit == "log0" else out), q
 
 
@@ -383,20 +206,21 @@ class _Normalize(torch.autograd.Function):
          q, dot_b, dot_beta, dot_mean, space, time, mean, q_exit) = ctx.saved_tensors  # fmt: skip
         limits, block = ctx.limits, ctx.block
         root = c.sqrt()
-        points = _full(rows(y))
+        points = promoted(rows(y))
         flat_y = points.flatten(0, 1)
 
         # recompute the scalars
         units = _Units.of(b, beta, gamma, c, mean_in, dispersion_in, block)
         patch = None if q_patch is None else c * q_patch.flatten(1)
         placed = place(patch, q, dot_b, units.b, limits, block.placement, want_slope=True)
-        inputs = placed.a, placed.s, placed.t, dot_beta, dot_mean, units.vector, units.beta, mean, units.gamma, units.eps
+        inputs = (placed.a, placed.s, placed.q, placed.t, dot_beta, dot_mean, units.vector, units.beta, mean,
+                  units.gamma, units.eps)  # fmt: skip
         made = centre(*inputs, limits, block.normalization, units.dispersion)
         coefficients = torch.stack(made.coefficients, dim=-1)
         vectors = _vectors(b if dot_b is not None else None, mean / root, beta)
 
         # gradient of A' y + sum S_i v_i
-        g = _full(rows(channels_last(g_out)))
+        g = promoted(rows(channels_last(g_out)))
         g, g_c = _through_finish(g, out, residual, q_exit, c, limits, block, points, made.a, coefficients, vectors)
         has_residual = ctx.residual_dtype is not None
         g_residual = feature_map(g.to(ctx.residual_dtype), y) if has_residual else None
@@ -406,7 +230,7 @@ class _Normalize(torch.autograd.Function):
 
         # centring, scaling, shifting
         grads = centre_vjp(
-            made, _row_dots(g, points), g_coefficients, *inputs, limits, block.normalization, dispersion_in is not None
+            made, row_dots(g, points), g_coefficients, *inputs, limits, block.normalization, dispersion_in is not None
         )
         g_beta_dot, g_mean_dot = torch.stack([grads.dot_beta, grads.dot_mean], dim=-1).flatten(0, 1).t() @ flat_y
         g_mean = grads.mean + g_vectors[-2] / root + g_mean_dot * root
@@ -484,14 +308,14 @@ def _through_finish(
 ) -> tuple[Tensor, Tensor]:
     """Backward of `_finish`: gradient of its input (a new tensor) and of c. residual: None if not rescaled."""
     g_c = torch.zeros_like(c)
-    points = None if out is None else _full(rows(out))
+    points = None if out is None else promoted(rows(out))
     fresh = False
     if block.exit == "log0":
         assert points is not None and q_exit is not None
         exit_map = radial(q_exit, "logmap0", limits, want_slope=True)
         factor = exit_map.factor
         points = points / factor.unsqueeze(-1)
-        g_q = exit_map.vjp(_row_dots(g, points))
+        g_q = exit_map.vjp(row_dots(g, points))
         g = (g * factor.unsqueeze(-1)).addcmul_(points, (2 * c) * g_q.unsqueeze(-1))
         g_c, fresh = dot(g_q, q_exit) / c, True
     if block.activation:
@@ -502,40 +326,12 @@ def _through_finish(
     if residual is None:
         return g, g_c
     z = _combine(y, a, coefficients, vectors).add_(rows(residual))
-    q = c * _row_squares(z)
+    q = c * row_squares(z)
     rescaling = _residual_factor(q, limits, want_slope=True)
-    g_factor = _row_dots(g, z)
+    g_factor = row_dots(g, z)
     g_q = rescaling.vjp(g_factor)
     g = g.mul_(rescaling.factor.unsqueeze(-1)).addcmul_(z, (2 * c) * g_q.unsqueeze(-1))
     return g, g_c + (dot(g_q, q) + 0.5 * rescaling.limits_vjp(g_factor)) / c
-
-
-# ------------------------------------------------------------------------------------------------------- the seam
-
-
-def convolve(
-    features: Tensor,
-    weight: Tensor,
-    weight_time: Tensor | None,
-    bias: Tensor | None,
-    *,
-    c: Tensor,
-    limits: Limits,
-    convolution: Convolution,
-    entry: Entry | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Convolution of a feature map (B, C, H, W): (y, |x_patch|^2), with y (B, C', H', W') and the norm (B, 1, H', W')."""
-    device = features.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        features, weight = features.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
-    args = (channels_last(features), weight, weight_time, bias, c, limits, convolution, entry)
-    with torch.autocast(device, enabled=False):
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-            return _convolve(*args)
-        result: tuple[Tensor, Tensor] = _Convolve.apply(*args[:5], limits.detach(), *args[6:])
-        return result
 
 
 def normalize(
