@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hyplearn.cli.errors import ConfigError
+
 ROOT = "train"
 
 
@@ -21,10 +23,14 @@ def groups(folders: Sequence[Path]) -> dict[str, list[str]]:
     """Each config group with its choices, of all `folders` together.
 
     A file in a folder of a group is one choice, named by its path below the group: `experiment/grid/seeds`.
+    Raises ConfigError for a choice that two folders offer.
     """
     found: dict[str, set[str]] = {}
     for folder in folders:
         for path in folder.glob("*/**/*.yaml"):
             group, *choice = path.relative_to(folder).with_suffix("").parts
-            found.setdefault(group, set()).add("/".join(choice))
+            name = "/".join(choice)
+            if name in found.setdefault(group, set()):
+                raise ConfigError(f"{path}: {group} offers {name} already, and would never use this one: rename it.")
+            found[group].add(name)
     return {group: sorted(choices) for group, choices in sorted(found.items())}

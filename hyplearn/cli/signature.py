@@ -52,7 +52,7 @@ def checked(node: Node, annotation: Any, path: str = "", *, supplied: Mapping[st
     """
     known = arguments(node, annotation, path)
     if known is not None:
-        for key in node.keys() - RESERVED:
+        for key in filter(lambda key: key not in RESERVED, node):
             check_known(key, known, path, supplied=supplied)
         _check_complete(node, known, path, supplied.get(path, ()))
     found = {}
@@ -210,7 +210,7 @@ def _kind(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     names = {int: "an integer", float: "a number with decimals", str: "a text", list: "a list", dict: "a group of keys"}
-    return names[type(value)]
+    return names.get(type(value), type(value).__name__)
 
 
 def _shown(value: Any) -> str:

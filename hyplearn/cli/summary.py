@@ -40,7 +40,7 @@ def write_summary(folder: Path, outcomes: Sequence[Outcome]) -> None:
     """Write both files of the summary, each replaced as a whole."""
     rows = [_row(outcome) for outcome in outcomes]
     write_json(folder / "summary.json", {"sweep": folder.name, "jobs": rows})
-    flat = [{**row.pop("varied"), **row.pop("results").get("metrics", {}), **row} for row in rows]
+    flat = [_flat(row) for row in rows]
     columns = list(dict.fromkeys(key for row in flat for key in row))
     text = StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -50,21 +50,22 @@ def write_summary(folder: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def print_summary(folder: Path, outcomes: Sequence[Outcome]) -> None:
-    """The table of all jobs; failed ones with their reason."""
+    """The table of all jobs, and below it why those that failed did."""
     metrics = [outcome.results.get("metrics", {}) for outcome in outcomes]
     shown = [name for name in SHOWN if any(name in found for found in metrics)]
-    table = Table(title=f"multirun {folder}", title_justify="left")
-    for column in ("job", "overrides", "state", *shown, "time", "directory or reason"):
+    table = Table()
+    for column in ("job", "overrides", "state", *shown, "time"):
         table.add_column(column, overflow="fold")
     for outcome, found in zip(outcomes, metrics, strict=True):
         overrides = " ".join(f"{key}={value}" for key, value in outcome.varied.items())
         numbers = [f"{found[name]:.2f}" if name in found else "" for name in shown]
-        end = outcome.run_dir.name if outcome.status == OK else outcome.reason or ""
-        table.add_row(str(outcome.number), overrides, outcome.state, *numbers, f"{outcome.seconds:.0f} s", end)
+        table.add_row(str(outcome.number), overrides, outcome.state, *numbers, f"{outcome.seconds:.0f} s")
+    print(f"multirun {folder}")
     Console(markup=False).print(table)
-    failed = [str(outcome.number) for outcome in outcomes if outcome.status != OK]
-    ending = f"; not ok: {', '.join(failed)}" if failed else ""
-    print(f"{len(outcomes) - len(failed)} of {len(outcomes)} jobs ok{ending}; see {folder / 'summary.csv'}")
+    not_ok = [outcome for outcome in outcomes if outcome.status != OK]
+    for outcome in not_ok:
+        print(f"job {outcome.number} {outcome.state}: {outcome.reason or 'the sweep was stopped before'}")
+    print(f"{len(outcomes) - len(not_ok)} of {len(outcomes)} jobs ok; see {folder / 'summary.csv'}")
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
@@ -78,3 +79,9 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "varied": dict(outcome.varied),
         "results": dict(outcome.results),
     }
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table: job and what varied, how it ended, its metrics."""
+    plain = {key: value for key, value in row.items() if key not in ("job", "varied", "results")}
+    return {"job": row["job"], **row["varied"], **plain, **row["results"].get("metrics", {})}

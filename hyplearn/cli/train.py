@@ -22,6 +22,7 @@ from hyplearn.cli.rundir import (
     to_continue,
     unfinished,
 )
+from hyplearn.data.errors import DatasetError
 
 if TYPE_CHECKING:
     from hyplearn.engine.run import TrainSpec
@@ -58,7 +59,12 @@ def train(overrides: Sequence[str], *, extra: Sequence[Path] = ()) -> int:
         run_dir = run_directory(config["output_dir"], run_name(plan.composed.choices), config["seed"])
     config = {**config, "output_dir": str(run_dir), "resume": None}
     store_config(run_dir, config)
-    fit(replace(spec, config=config, run_dir=run_dir, resume=plan.checkpoint))
+    try:
+        fit(replace(spec, config=config, run_dir=run_dir, resume=plan.checkpoint))
+    except ValueError as error:
+        if spec.datamodule.fingerprint["counts"] or isinstance(error, DatasetError):
+            raise
+        raise ConfigError(str(error)) from error  # before data are read: settings and checkpoint do not go together
     return OK
 
 

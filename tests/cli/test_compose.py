@@ -78,6 +78,13 @@ def test_further_folders_add_choices(tmp_path: Path) -> None:
     assert composed.choices["model"] == "narrow"
 
 
+def test_a_further_folder_cannot_take_a_name_that_is_given(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "hecnn_r18.yaml").touch()
+    with pytest.raises(ConfigError, match="model offers hecnn_r18 already"):
+        compose([], extra=[tmp_path])
+
+
 MISTAKES = {
     "model=hecn_r18": "unknown choice model=hecn_r18. Did you mean hecnn_r18? (model offers: ",
     "optim=adam": "Did you mean radam?",

@@ -41,6 +41,9 @@ def test_a_run_leaves_a_directory_that_is_evaluated_and_continued(command) -> No
     last = str(run_dir / "checkpoints" / "last.ckpt")
     assert command("evaluate", last, "manifold.c=2").status == 2
     assert command("train", f"resume={run_dir}", "manifold.c=2").err.startswith("error: manifold.c=2: ")
+    shorter = command("train", f"resume={last}", "trainer.max_epochs=1")
+    assert shorter.status == 2
+    assert "trainer.max_epochs=1 must be at least 2" in shorter.err
     assert command("train", f"resume={last}", "trainer.max_epochs=3").status == 0
     assert results(run_dir)["epochs"] == 3
     assert results(run_dir)["run_id"] == first["run_id"]
