@@ -91,9 +91,7 @@ class CurvatureAware(Optimizer):
         self._curvatures.extend(group.pop("curvatures", ()))
         super().add_param_group(group)
         self._check_group(group)
-        fusible = all(p.is_floating_point() and p.device.type in FUSED_ON for p in group["params"])
-        if group["fused"] is None and group["foreach"] is None and fusible:
-            group["fused"] = True
+        _choose_implementation(group)
         self._roles = None
         if self._complete:
             self._assigned()
@@ -206,3 +204,11 @@ class CurvatureAware(Optimizer):
         for group in self.param_groups:  # a state dict of torch's optimizer of the same kind lacks our options
             for name, default in self.defaults.items():
                 group.setdefault(name, default)
+            _choose_implementation(group)
+
+
+def _choose_implementation(group: Group) -> None:
+    """Fused kernels where nothing else is asked for and they exist; torch chooses otherwise."""
+    fusible = all(p.is_floating_point() and p.device.type in FUSED_ON for p in group["params"])
+    if group["fused"] is None and group["foreach"] is None and fusible:
+        group["fused"] = True

@@ -79,6 +79,7 @@ def test_state_of_torch_loads_in_another_layout(pair: tuple[Any, Any]) -> None:
     reference.step()
     optimizer.step()
     optimizer.load_state_dict(copy.deepcopy(reference.state_dict()))
+    assert optimizer.param_groups[0]["fused"] is True
     assert optimizer.state[ours[-1]]["exp_avg"].stride() != ours[-1].stride()
     optimizer.step()
     reference.step()
