@@ -18,10 +18,11 @@ from hyplearn.manifolds.protocol import Geometry
 def _check_limits(s: float, x_t_max: float | None, bounds: tuple[float, float]) -> None:
     if not s > 0:
         raise ValueError(f"s={s} must be > 0: it is the tightness of the maximum distance rescaling, 2 in the paper")
-    if x_t_max is not None and not x_t_max > bounds[0] ** -0.5:
+    largest, origin = X_T_MAX[torch.float32] if x_t_max is None else x_t_max, bounds[0] ** -0.5
+    if not largest > origin:
         raise ValueError(
-            f"x_t_max={x_t_max} must exceed 1/sqrt(c) = {bounds[0] ** -0.5:.4g}, the time of the origin at the lower "
-            f"bound of c; raise x_t_max (default: {X_T_MAX[torch.float32]:g} in float32) or bounds={bounds}"
+            f"x_t_max={largest:g} must exceed 1/sqrt(c) = {origin:.4g}, the time of the origin at the lower bound of "
+            f"c; raise x_t_max (default: {X_T_MAX[torch.float32]:g} in float32) or the lower of bounds={bounds}"
         )
 
 

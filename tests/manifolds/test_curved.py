@@ -82,7 +82,8 @@ def test_a_long_step_stays_inside_the_ball() -> None:
     [
         ({"c": 0.01}, r"c=0\.01 must lie in bounds"),
         ({"s": 0.0}, r"s=0\.0 must be > 0"),
-        ({"x_t_max": 4.0}, r"x_t_max=4\.0 must exceed 1/sqrt\(c\) = 4\.472"),
+        ({"x_t_max": 4.0}, r"x_t_max=4 must exceed 1/sqrt\(c\) = 4\.472"),
+        ({"bounds": (1e-8, 9.0)}, r"x_t_max=2000 must exceed 1/sqrt\(c\) = 1e\+04"),
         ({"mode": "exp"}, "mode='exp' must be 'logexp' or 'scale'"),
     ],
 )
