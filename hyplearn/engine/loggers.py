@@ -5,19 +5,21 @@ from __future__ import annotations
 import netrc
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from hyplearn.engine.settings import LoggerSettings
 
+Row = Mapping[str, float]
+
 
 class RunLogger(ABC):
     """Receives the rows of a run, one per epoch, and in the end its results."""
 
     @abstractmethod
-    def log(self, row: Mapping[str, float]) -> None:
+    def log(self, row: Row) -> None:
         """One epoch, complete."""
 
     @abstractmethod
@@ -26,14 +28,14 @@ class RunLogger(ABC):
 
 
 def build_loggers(
-    settings: LoggerSettings, *, folder: Path, run_id: str, config: Mapping[str, Any], first_epoch: int
+    settings: LoggerSettings, *, folder: Path, run_id: str, config: Mapping[str, Any], rows: Sequence[Row]
 ) -> list[RunLogger]:
-    """The chosen loggers, started. first_epoch: the first whose row will come, later than 1 where a run resumes."""
+    """The chosen loggers, started. rows: of the epochs that a resumed run has behind it."""
     loggers: list[RunLogger] = []
     if settings.wandb:  # first, or it would not notice TensorBoard
-        loggers.append(WandbRun(settings, folder=folder, run_id=run_id, config=config))
+        loggers.append(WandbRun(settings, folder=folder, run_id=run_id, config=config, rows=rows))
     if settings.tensorboard:
-        loggers.append(TensorBoardRun(folder / "tensorboard", first_epoch=first_epoch))
+        loggers.append(TensorBoardRun(folder / "tensorboard", first_epoch=len(rows) + 1))
     return loggers
 
 
@@ -57,7 +59,7 @@ class TensorBoardRun(RunLogger):
         self.folder = folder
         self._writer = SummaryWriter(str(folder), purge_step=first_epoch)
 
-    def log(self, row: Mapping[str, float]) -> None:
+    def log(self, row: Row) -> None:
         for name in [name for name in row if name != "epoch"]:
             self._writer.add_scalar(name, row[name], int(row["epoch"]))
         self._writer.flush()
@@ -73,10 +75,19 @@ class TensorBoardRun(RunLogger):
 class WandbRun(RunLogger):
     """A Weights & Biases run that never asks: without a key it stays offline, to be synced later.
 
-    The run id is that of the manifest, so a resumed run goes on in the same W&B run.
+    The run id is that of the manifest, so a resumed run goes on in the same W&B run. Offline, each session leaves a
+    folder of its own; the last one gets the earlier rows, too, so that it alone has to be synced.
     """
 
-    def __init__(self, settings: LoggerSettings, *, folder: Path, run_id: str, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        settings: LoggerSettings,
+        *,
+        folder: Path,
+        run_id: str,
+        config: Mapping[str, Any],
+        rows: Sequence[Row] = (),
+    ) -> None:
         import wandb
 
         self.mode = wandb_mode(settings.mode)
@@ -88,7 +99,7 @@ class WandbRun(RunLogger):
             tags=settings.tags,
             name=folder.name,
             id=run_id,
-            resume="allow" if self.mode == "online" else None,  # offline runs of one id become one when synced
+            resume="allow" if self.mode == "online" else None,
             mode=self.mode,  # type: ignore[arg-type]
             dir=str(folder),
             config=dict(config),
@@ -96,8 +107,11 @@ class WandbRun(RunLogger):
         )
         self._run.define_metric("epoch")
         self._run.define_metric("*", step_metric="epoch")
+        if self.mode != "online":
+            for row in rows:
+                self.log(row)
 
-    def log(self, row: Mapping[str, float]) -> None:
+    def log(self, row: Row) -> None:
         self._run.log(dict(row))
 
     def finish(self, results: Mapping[str, Any]) -> str:

@@ -35,8 +35,6 @@ class Recorder(pl.Callback):
         assert isinstance(pl_module, TrainingModule)
         if trainer.global_step == 0:
             self.initial = curvatures(pl_module.network)
-        if self.rows and trainer.is_global_zero:
-            write_csv(self.path, self.rows)  # a killed run may have written a row more than its last checkpoint has
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)

@@ -28,7 +28,7 @@ from hyplearn.engine.module import Groups, Optimization
 from hyplearn.engine.progress import build_progress, log_failure, run_log
 from hyplearn.engine.provenance import Provenance, new_run_id, now, read_manifest
 from hyplearn.engine.readings import CurvatureReadings, GeometryProbe, OptimizerReadings, Speed, curvatures, curved
-from hyplearn.engine.record import Recorder, recorded_rows
+from hyplearn.engine.record import Recorder, Row, recorded_rows, write_csv
 from hyplearn.engine.report import RESULTS, listing, summarize, table
 from hyplearn.engine.seeding import seed_everything
 from hyplearn.engine.settings import CallbackSettings, LoggerSettings, TrainerSettings
@@ -139,11 +139,12 @@ class _Run:
         )
         self.trainer = build_trainer(spec.trainer, folder=spec.run_dir, callbacks=self._callbacks())
 
-    def _rows_so_far(self) -> int:
-        rows, limit = len(recorded_rows(self.checkpoint)) if self.checkpoint else 0, self.spec.trainer.max_epochs
-        if rows > limit:
+    def _rows_so_far(self) -> list[Row]:
+        rows = recorded_rows(self.checkpoint) if self.checkpoint else []
+        done, limit = len(rows), self.spec.trainer.max_epochs
+        if done > limit:
             raise ValueError(
-                f"trainer.max_epochs={limit} must be at least {rows}, the epochs that {self.checkpoint} has behind it"
+                f"trainer.max_epochs={limit} must be at least {done}, the epochs that {self.checkpoint} has behind it"
             )
         return rows
 
@@ -174,12 +175,13 @@ class _Run:
         write_yaml(self.spec.run_dir / "config.yaml", self.spec.config)
         if self.checkpoint is not None:
             bring_best(self.checkpoint, self.checkpoints.folder)
+            write_csv(self.recorder.path, self.rows)  # a killed run may have written a row more than its checkpoint has
         self.loggers = build_loggers(
             self.spec.logger,
             folder=self.spec.run_dir,
             run_id=self.run_id,
             config=self.spec.config,
-            first_epoch=self.rows + 1,
+            rows=self.rows,
         )
         self.recorder.listeners = [logger.log for logger in self.loggers]
 
