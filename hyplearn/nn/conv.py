@@ -28,7 +28,7 @@ class LorentzConv2d(RotationBoost):
     """The efficient convolution of Bdeir Section 3.3: rotation convolution, rescaling, boost (Eq. 5).
 
     The kernel acts on the space coordinates; zero padding is padding with the origin.
-    norm_match: how the output gets the norm of the input patch where the weight cannot preserve it (C_in kh kw > C_out):
+    norm_match: how the output gets the norm of the input patch where the weight cannot preserve it, C_in kh kw > C_out:
         `exact` |x_patch|, as the paper prints; `sum` or `mean` of the patch's pixel norms and `none`, as in existing
         code. Smaller kernels have orthonormal columns and need none.
     orthogonal: parametrization of those, `cayley` (the paper), `householder` or `matrix_exp`.
@@ -122,10 +122,10 @@ class OriginalLorentzConv2d(nn.Module):
             kernel=kernel,
             patch="exact",
         )
-        bound = (2 / (in_channels * kernel[0] * kernel[1] + 1)) ** 0.5
+        bound = (2 / (in_channels * kernel[0] * kernel[1])) ** 0.5  # of HCNN, for all three
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel).uniform_(-bound, bound))
         self.weight_time = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         conv = self.convolution
