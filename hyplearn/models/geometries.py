@@ -1,7 +1,7 @@
 """What a residual block is made of in each geometry: units of convolution, batch norm, residual sum, activation.
 
-A unit is a module with `forward(x, shortcut=None)` on feature maps (B, n, H, W) and an `exit`, the way to the space of the
-next unit where that is another one. A geometry builds units and ways, so that one ResNet serves all geometries.
+A unit is a module with `forward(x, shortcut=None)` on feature maps (B, n, H, W) and an `exit`, the way to the space of
+the next unit where that is another one. A geometry builds units and ways, so that one ResNet serves all geometries.
 """
 
 from __future__ import annotations
@@ -127,6 +127,7 @@ class Hyperboloid:
                 dispersion=self.norm.dispersion,
                 centroid=self.norm.centroid,
                 rescale=self.rescale.norm,
+                coordinates=self.norm.coordinates,
             ),
             activation=activation,
             residual=LorentzResidual(self.manifold, rescale=self.rescale.residual) if residual else None,

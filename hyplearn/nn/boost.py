@@ -39,7 +39,7 @@ class LorentzBoost(nn.Module):
             return None
         if self.kind == "scale":
             return torch.exp(self.log_scale)
-        rapidity = self.rapidity
+        rapidity: Tensor = self.rapidity
         if self.kind == "axis":
             rapidity = torch.cat([rapidity.new_zeros(self.features - 1), rapidity])
         length = torch.sqrt(floored(rapidity.square().sum()))

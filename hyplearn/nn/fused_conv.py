@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
 
 from hyplearn.nn.fused_lift import Entry, entry_factor
 from hyplearn.nn.layout import channels_last, row_dots, rows, squared_norm
@@ -41,10 +42,11 @@ class Convolution:
     def _window_sum_vjp(self, g: Tensor, q: Tensor) -> Tensor:
         if self._pools:
             backward = torch.ops.aten.avg_pool2d_backward
-            spread: Tensor = backward(g, q, self.kernel, self.stride, self.padding, False, True, 1)
-            return spread
+            pooled: Tensor = backward(g, q, self.kernel, self.stride, self.padding, False, True, 1)
+            return pooled
         ones = q.new_ones(1, 1, *self.kernel)
-        return torch.nn.grad.conv2d_input(q.shape, ones, g, self.stride, self.padding, self.dilation)
+        spread: Tensor = conv2d_input(q.shape, ones, g, self.stride, self.padding, self.dilation)
+        return spread
 
     @property
     def _pools(self) -> bool:
@@ -144,7 +146,7 @@ def convolve(
     convolution: Convolution,
     entry: Entry | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Convolution of a feature map (B, C, H, W): (y, |x_patch|^2), with y (B, C', H', W') and the norm (B, 1, H', W')."""
+    """Convolution of a feature map (B, C, H, W): y (B, C', H', W') and |x_patch|^2 (B, 1, H', W')."""
     device = features.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)

@@ -245,6 +245,7 @@ class _Normalize(torch.autograd.Function):
             g_t = g_t + g_time.unsqueeze(1)
             plain = space  # root * sum A y
             if placed.s is not None and units.b is not None:
+                assert g_s is not None and g_b is not None
                 sums = placed.s.sum(1, keepdim=True)
                 g_s = g_s + (g_space @ units.b).unsqueeze(1)
                 g_b = g_b + (sums * g_space).sum(0)
@@ -257,13 +258,13 @@ class _Normalize(torch.autograd.Function):
         # placement of y on the manifold
         above = place_vjp(placed, g_a, g_s, g_t, patch, q, dot_b, units.b, block.placement)
         g_q, g_patch, g_dot_b = above.q, above.q_patch, above.dot_b
-        g_b = above.b if g_b is None else g_b + above.b
+        g_b = above.b if g_b is None or above.b is None else g_b + above.b
         g_root = grads.log_root if above.log_root is None else grads.log_root + above.log_root
         g_c = g_c + (dot(g_q, q) + 0.5 * g_root) / c
-        if g_patch is not None:
+        if g_patch is not None and patch is not None:
             g_c = g_c + dot(g_patch, patch) / c
             g_patch = (c * g_patch).view_as(q_patch)
-        if g_dot_b is not None:
+        if g_dot_b is not None and units.b_dot is not None:
             columns.append(g_dot_b)
             directions.append(units.b_dot)
 
@@ -281,12 +282,13 @@ class _Normalize(torch.autograd.Function):
         g_c = g_c + dot(g_beta_dot, beta) + (dot(grads.beta, beta) + dot(grads.gamma, gamma)) / (2 * root)
         g_c = g_c + grads.eps * (block.normalization.eps / (2 * root))
         g_beta = root * grads.beta + c * g_beta_dot + g_vectors[-1]
-        if g_dot_b is not None:
+        if g_dot_b is not None and g_b is not None:
             g_b_dot = g_dot_b.flatten() @ flat_y
             g_c = g_c + dot(g_b_dot, b) + dot(g_b, b) / (2 * root)
             g_b = root * g_b + c * g_b_dot + g_vectors[0]
         g_mean_in = g_dispersion_in = None
         if mean_in is not None:
+            assert grads.dispersion is not None
             g_mean_in, g_dispersion_in = root * g_mean, root * grads.dispersion
             g_c = g_c + (dot(g_mean, mean_in) + dot(grads.dispersion, dispersion_in)) / (2 * root)
         return (feature_map(g_y.to(y.dtype), y), g_patch, g_residual, g_b, g_beta, root * grads.gamma, g_c,

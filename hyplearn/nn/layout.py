@@ -26,12 +26,14 @@ def feature_map(points: Tensor, like: Tensor) -> Tensor:
 def squared_norm(x: Tensor) -> Tensor:
     """|x|^2 of each position of a feature map: (B, n, H, W) -> (B, 1, H, W) in float32 or better."""
     dtype = torch.promote_types(x.dtype, torch.float32)
-    return torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=dtype).square()
+    norm: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=dtype)
+    return norm.square()
 
 
 def row_squares(y: Tensor) -> Tensor:
     """|y|^2 of each row: (B, L, n) -> (B, L)."""
-    return torch.linalg.vector_norm(y, dim=-1).square()
+    norm: Tensor = torch.linalg.vector_norm(y, dim=-1)
+    return norm.square()
 
 
 def row_dots(x: Tensor, y: Tensor) -> Tensor:

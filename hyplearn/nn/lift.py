@@ -45,7 +45,8 @@ class Lift(nn.Module):
     def of_relu(self, h: Tensor) -> Tensor:
         """The lift of relu(h) for a feature map h (B, n, H, W), in the memory of the ReLU alone."""
         if self.clip is not None:
-            return self(torch.relu(h))
+            lifted: Tensor = self(torch.relu(h))
+            return lifted
         manifold = self.manifold
         return lift_relu(h, c=manifold.c, limits=Limits.of_manifold(manifold), entry=Entry(self.kind, self.rescale))
 

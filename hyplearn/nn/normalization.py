@@ -137,14 +137,15 @@ def centre(
     normalization: Normalization,
     dispersion: Tensor | None,
 ) -> Centred:
-    """Batch norm of points `x = a y + s b`, q = |x|^2, of time t: log at the mean, transport to the origin, rescale, boost to beta.
+    """Batch norm of points `x = a y + s b`, q = |x|^2, of time t.
 
+    Logarithm at the mean, transport to the origin, rescaling, boost to beta.
     dot_beta = y . beta, dot_mean = y . mean. The dispersion is measured unless given.
     """
     to_mean, to_beta = _dots(a, s, dot_mean, dot_beta, b, mean, beta)
     q_mean = mean.square().sum()
     mean_t = torch.sqrt(1 + q_mean)
-    # time after centring minus 1, mean_t t - x.mean - 1, as half the square of x - mean: nothing cancels near the origin
+    # time after centring minus 1, mean_t t - x.mean - 1, as half the Lorentz square of x - mean: exact near the origin
     rise = 0.5 * torch.relu(q - 2 * to_mean + q_mean - ((q - q_mean) / (t + mean_t)).square())
     radius = torch.sqrt(rise * (rise + 2) + _TINY)
     distance = torch.log1p(rise + radius)

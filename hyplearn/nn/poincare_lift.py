@@ -14,8 +14,8 @@ from hyplearn.nn.poincare_tangent import clip_factor
 class PoincareLift(nn.Module):
     """Euclidean features (B, n), shortened to norm `clip`, to points of the ball by exp at the origin (HCNN's hybrid).
 
-    For the same norm the ball's exp_0 reaches twice the distance of the hyperboloid's. Without `clip` only vectors beyond
-    d_max are shortened.
+    For the same norm the ball's exp_0 reaches twice the distance of the hyperboloid's. Without `clip` only vectors
+    beyond d_max are shortened.
     """
 
     def __init__(self, manifold: PoincareBall, *, clip: float | None = None) -> None:
