@@ -52,7 +52,10 @@ def test_values_and_gradients_are_those_of_dist(model: ModuleType, c: float, dis
 @pytest.mark.parametrize("share", [1e-6, 0.01, 0.3, 0.75])
 def test_float32_is_accurate_for_every_pair(c: float, share: float) -> None:
     distance = share * lorentz.d_max(c=c).item()
-    x = points(lorentz, 60, 16, c=c, distance=distance, dtype=torch.float32)
+    x = points(lorentz, 60, 16, c=c, distance=distance)
+    spread = torch.logspace(-3, -0.5, 60).unsqueeze(-1) * torch.nn.functional.normalize(torch.randn(60, 16), dim=-1)
+    x = (x + spread * x[:1].norm()).float()
+    x = torch.cat([x[:1] + spread * x[:1].norm(), x])  # at all angles to the first point
     expected = lorentz.dist(x[:, None].double(), x.double(), c=torch.tensor(c))
     assert_close(lorentz.cdist(x, x, c=c).double(), expected, rtol=1e-5 if share > 0.5 else 2e-6, atol=0)
 

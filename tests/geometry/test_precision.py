@@ -80,6 +80,24 @@ def test_hyperboloid_matches_fifty_digits(value: float, share: float, dtype: tor
         e_v = exact.vector(v)
         relative("norm", lorentz.norm(v, x, c=c), mp.sqrt(exact.inner(e_v, e_v, e_x, e_c)))
         relative("expmap", lorentz.expmap(x, v, c=c), exact.expmap(e_x, e_v, e_c), largest)
+        far_off = lorentz.logmap(x, y, c=c)
+        e_far_off = exact.vector(far_off)
+        relative(
+            "transp of log", lorentz.transp(x, y, far_off, c=c), exact.transp(e_x, e_y, e_far_off, e_c),
+            max(largest, exact.norm(e_far_off)),
+        )  # fmt: skip
         relative("transp", lorentz.transp(x, y, v, c=c), exact.transp(e_x, e_y, e_v, e_c), largest)
     wrong = {name: value for name, value in errors.items() if not value <= bound(dtype, share)}
     assert not wrong
+
+
+@pytest.mark.parametrize("value", CURVATURES)
+def test_exponential_towards_the_origin_does_not_cancel(value: float) -> None:
+    """From 0.75 d_max 60 % of the way to the origin, where cosh(a) x and sinh(a)/a v nearly cancel."""
+    c = torch.tensor(value)
+    for _ in range(20):
+        x, _ = scene(c, 0.75, "independent")
+        v = -0.6 * lorentz.transp0(x, lorentz.logmap0(x, c=c), c=c)
+        e_x = exact.vector(x)
+        truth = exact.expmap(e_x, exact.vector(v), exact.number(c))
+        assert exact.error(lorentz.expmap(x, v, c=c), truth, scale=exact.norm(e_x)) < 3e-6
