@@ -1,5 +1,6 @@
 """Manifold objects: they own the curvature, compute in float32 or better, and are proper geoopt manifolds."""
 
+from hyplearn.manifolds.ambient import AmbientLorentz
 from hyplearn.manifolds.curvature import Curvature, CurvatureParameter
 from hyplearn.manifolds.curved import CurvedManifold
 from hyplearn.manifolds.euclidean import Euclidean
@@ -12,6 +13,7 @@ from hyplearn.manifolds.precision import full_precision
 from hyplearn.manifolds.sphere import Sphere
 
 __all__ = [
+    "AmbientLorentz",
     "Curvature",
     "CurvatureParameter",
     "CurvedManifold",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hyplearn.nn.batchnorm import CENTROIDS, DISPERSIONS
+from hyplearn.nn.batchnorm import CENTROIDS, COORDINATES, DISPERSIONS
 from hyplearn.nn.boost import BOOSTS
 from hyplearn.nn.choices import one_of
 from hyplearn.nn.rotation import NORM_MATCHES, ORTHOGONALS, RESCALES
@@ -35,12 +35,14 @@ class NormOptions:
 
     dispersion: str = "mean_distance"
     centroid: str = "two_stage"
+    coordinates: str = "space"
     momentum: float = 0.1
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
         one_of("norm.dispersion", self.dispersion, DISPERSIONS)
         one_of("norm.centroid", self.centroid, CENTROIDS)
+        one_of("norm.coordinates", self.coordinates, COORDINATES)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hyplearn.manifolds import Lorentz, ManifoldParameter
+from hyplearn.manifolds import AmbientLorentz, Lorentz, ManifoldParameter
 from hyplearn.nn import monitor
 from hyplearn.nn.choices import one_of, positive
 from hyplearn.nn.fused_norm import Block, normalize
@@ -16,6 +16,7 @@ from hyplearn.nn.scalars import Limits, radial
 
 DISPERSIONS = ("mean_distance", "rms", "per_channel")
 CENTROIDS = ("two_stage", "joint")
+COORDINATES = ("space", "ambient")
 
 
 class LorentzBatchNorm2d(nn.Module):
@@ -29,6 +30,8 @@ class LorentzBatchNorm2d(nn.Module):
         (a standard deviation and a gamma for each tangent coordinate).
     centroid: `two_stage`, the centroid of the images' centroids (HCNN), or `joint`, of all positions.
     synchronized: statistics over all processes of the default group.
+    coordinates: how beta is stored. `ambient`, time first and by geoopt, is the naive form of Bdeir Table 5 (with
+        `curvature_scheme=False` beta leaves the manifold); it takes the slower path layer by layer.
     beta is a point of the manifold, gamma Euclidean. The running mean is stored as a tangent vector at the origin, so a
     change of curvature leaves it valid; it moves along the geodesic-like two-point centroid, weight `momentum` for the
     new mean.
@@ -49,17 +52,20 @@ class LorentzBatchNorm2d(nn.Module):
         centroid: str = "two_stage",
         rescale: bool = True,
         synchronized: bool = False,
+        coordinates: str = "space",
     ) -> None:
         super().__init__()
         positive("num_features", num_features)
         one_of("dispersion", dispersion, DISPERSIONS)
         one_of("centroid", centroid, CENTROIDS)
+        one_of("coordinates", coordinates, COORDINATES)
         if not 0 < momentum <= 1:
             raise ValueError(f"momentum={momentum} must lie in (0, 1]: it is the weight of the new batch")
         self.manifold, self.num_features, self.momentum, self.eps = manifold, num_features, momentum, eps
         self.dispersion, self.centroid, self.rescale, self.synchronized = dispersion, centroid, rescale, synchronized
         shape = (num_features,) if dispersion == "per_channel" else ()
-        self.beta = ManifoldParameter(torch.zeros(num_features), manifold=manifold)
+        self.coordinates = coordinates
+        self.beta = self._origin()
         self.gamma = nn.Parameter(torch.ones(shape))
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_dispersion", torch.ones(shape))
@@ -67,8 +73,9 @@ class LorentzBatchNorm2d(nn.Module):
 
     @property
     def fusable(self) -> bool:
-        """Whether the norm is per-position scalars times vectors; a dispersion for each channel is not."""
-        return self.dispersion != "per_channel"
+        """Whether the norm is per-position scalars times vectors; a dispersion for each channel is not, nor a
+        beta with a time of its own."""
+        return self.dispersion != "per_channel" and self.coordinates == "space"
 
     def normalization(self) -> Normalization:
         """The options for the fused path."""
@@ -149,10 +156,26 @@ class LorentzBatchNorm2d(nn.Module):
                 limited = self.manifold.rescale0(v)
                 monitor.give("rescaled/norm", lambda: limited.square().sum(-1) < v.square().sum(-1))
                 v = limited
-            out = self.manifold.boost(self.manifold.expmap0(v), self.beta)
+            out = self._shift(self.manifold.expmap0(v))
         if self.training:
             self.track(mean, dispersion)
         return out.permute(0, 3, 1, 2).to(x.dtype)
+
+    def _origin(self) -> Tensor:
+        if self.coordinates == "space":
+            return ManifoldParameter(torch.zeros(self.num_features), manifold=self.manifold)
+        origin = torch.zeros(self.num_features + 1)
+        origin[0] = self.manifold.c.detach().rsqrt()
+        return ManifoldParameter(origin, manifold=AmbientLorentz(self.manifold))
+
+    def _shift(self, x: Tensor) -> Tensor:
+        """Boost from the origin to beta; with the stored time of beta, right or wrong, where it has one."""
+        if self.coordinates == "space":
+            return self.manifold.boost(x, self.beta)
+        monitor.give("off_manifold/beta", lambda: self.beta.manifold.off_manifold(self.beta))
+        beta_t, beta, k, x_t = self.beta[0], self.beta[1:], self.manifold.c.rsqrt(), self.manifold.time(x)
+        y_t = (beta_t * x_t + x @ beta) / k
+        return x + ((x_t + y_t) / (beta_t + k)).unsqueeze(-1) * beta
 
     def _mean(self, points: Tensor) -> Tensor:
         """Centroid of points (B, L, n), over all processes if synchronized."""

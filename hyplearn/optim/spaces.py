@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hyplearn.geometry import lorentz, poincare
 from hyplearn.geometry.lorentz import CurvatureMove
+from hyplearn.manifolds.ambient import AmbientLorentz
 from hyplearn.manifolds.curved import CurvedManifold
 from hyplearn.manifolds.interop import Manifold, geoopt
 from hyplearn.manifolds.lorentz import Lorentz
@@ -179,6 +180,13 @@ class AmbientSpace(HyperboloidSpace):
         self.manifold.k.clamp_(*GEOOPT_K_BOUNDS)
 
 
+class SharedAmbientSpace(AmbientSpace):
+    """The same with the curvature of a manifold of ours."""
+
+    def project_curvature_(self) -> None:
+        self.manifold.curvature.project_()
+
+
 class GeooptBallSpace(CurvedSpace):
     """geoopt's ball, whose c = softplus(isp_c) is positive without bounds."""
 
@@ -205,6 +213,11 @@ def _(manifold: Lorentz) -> Space:
 @space_of.register(geoopt.Lorentz)
 def _(manifold: Manifold) -> Space:
     return AmbientSpace(manifold, geometry=lorentz, c=manifold.k.reciprocal())
+
+
+@space_of.register(AmbientLorentz)
+def _(manifold: Manifold) -> Space:
+    return SharedAmbientSpace(manifold, geometry=lorentz, c=manifold.k.reciprocal())
 
 
 @space_of.register(geoopt.PoincareBall)
