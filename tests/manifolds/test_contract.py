@@ -143,13 +143,14 @@ OPTIMIZERS: dict[str, Callable[[list[Tensor]], torch.optim.Optimizer]] = {
 def test_geoopt_optimizers_reach_the_target(manifold: Manifold, name: str) -> None:
     target = manifold.random(4, 3)
     point = manifold_parameter(manifold.random(4, 3), manifold)
+    start = manifold.dist2(point, target).sum()
     optimizer = OPTIMIZERS[name]([point])
     for _ in range(150):
         optimizer.zero_grad()
         manifold.dist2(point, target).sum().backward()
         optimizer.step()
     manifold.assert_check_point_on_manifold(point)
-    assert manifold.dist(point, target).max() < 0.2  # from 2 to 6 at the start
+    assert manifold.dist2(point, target).sum() < 0.1 * start
 
 
 # Copies and storage
