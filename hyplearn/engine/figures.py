@@ -58,7 +58,7 @@ def _axes(title: str, label: str) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    figure = Figure(figsize=(7.2, 4.0), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=13)
@@ -92,16 +92,26 @@ def _metric(rows: Sequence[Row], name: str, title: str, label: str, epoch: int, 
     _curves(axes, {stage: points for stage, points in curves.items() if points[0]})
     if f"test/{name}" in tests:
         value = tests[f"test/{name}"]
-        axes.plot([epoch], [value], "*", color="#000000", markersize=13, label=f"test {value:.4g}", zorder=5)
+        label = f"test {value:.4g}"
+        axes.plot([epoch], [value], "*", color="#000000", markeredgecolor="white", markersize=15, label=label, zorder=5)
     if name == "loss":
         _log_scale_if_wide(axes, [value for _, values in curves.values() for value in values], ratio=20)
-    axes.legend(frameon=False, fontsize=11)
+    _legend(figure)
     return figure
 
 
+def _legend(figure: Figure) -> None:
+    figure.legend(loc="outside right upper", frameon=False, fontsize=11)  # no curve runs beneath it
+
+
 def _log_scale_if_wide(axes: Axes, values: Sequence[float], *, ratio: float) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     if values and min(values) > 0 and max(values) > ratio * min(values):
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if max(values) > 1e3 * min(values) else (1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _loss(rows: Sequence[Row], epoch: int, tests: Mapping[str, float]) -> Figure:
@@ -134,5 +144,5 @@ def _curvature(curves: Mapping[str, Points], bounds: Mapping[str, tuple[float, f
     for bound in sorted({bound for name in curves for bound in bounds.get(name, ())}):
         if low <= bound <= high:
             axes.axhline(bound, color="#555555", linewidth=1, linestyle=(0, (1, 2)), label=f"bound {bound:g}")
-    axes.legend(frameon=False, fontsize=11, ncols=1 if len(curves) < 6 else 2)
+    _legend(figure)
     return figure

@@ -93,8 +93,8 @@ def _per_manifold(row: Mapping[str, float]) -> dict[str, float]:
 def _curvature_parts(found: Mapping[str, float]) -> list[str]:
     """c of up to two manifolds, or its range over more."""
     if len(found) > 2:
-        return [f"c {min(found.values()):.4g} to {max(found.values()):.4g}"]
-    return [f"c {name} {c:.4g}" for name, c in found.items()]
+        return [f"c {min(found.values()):.4f} to {max(found.values()):.4f}"]
+    return [f"c {name} {c:.4f}" for name, c in found.items()]
 
 
 class PlainLines(pl.Callback):

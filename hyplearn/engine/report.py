@@ -47,7 +47,7 @@ def table(results: Mapping[str, Any]) -> str:
         lines += [("validation accuracy", _percent(metrics["val/top1"]))]
     selection = results["selection"]
     lines += [("weights of", f"epoch {selection['epoch']} of {results['epochs']} ({selection['rule']})")]
-    lines += [(f"curvature c of {name}", f"{c:.4g}") for name, c in results["curvature"].items()]
+    lines += [(f"curvature c of {name}", f"{c:.4f}") for name, c in results["curvature"].items()]
     if results["seconds_per_epoch"] is not None:
         lines += [("time per epoch", _duration(results["seconds_per_epoch"]))]
         lines += [("training speed", f"{results['images_per_second']:.0f} images/s")]

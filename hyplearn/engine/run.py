@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def fit(spec: TrainSpec) -> dict[str, Any]:
 
 def _first_process() -> bool:
     """Whether this is the process that writes; known from the environment before the processes have met."""
-    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+    return bool(getattr(rank_zero_only, "rank", 0) == 0) and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def evaluate(spec: TrainSpec, checkpoint: Path) -> dict[str, Any]:

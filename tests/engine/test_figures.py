@@ -59,7 +59,7 @@ def test_the_curves_are_the_rows(tmp_path: Path, drawn: dict[str, Figure]) -> No
 def test_pictures_are_large_enough_to_print(tmp_path: Path) -> None:
     for path in draw(tmp_path, rows(200)):
         picture = imread(path)
-        assert picture.shape[:2] == (600, 960)
+        assert picture.shape[:2] == (600, 1080)
         assert picture[..., :3].min() < 0.1
 
 

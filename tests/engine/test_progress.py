@@ -18,15 +18,13 @@ ROW = {
 
 
 def test_an_epoch_in_one_line() -> None:
-    expected = (
-        "epoch   3/20  loss 0.5123  train 87.65 %  val 90.10 %  c encoder 0.6123  c decoder 1  1234 images/s  9.9 s"
-    )
+    expected = "epoch   3/20  loss 0.5123  train 87.65 %  val 90.10 %  c encoder 0.6123  c decoder 1.0000  1234 images/s  9.9 s"
     assert epoch_line(ROW, 20) == expected
 
 
 def test_many_curvatures_are_told_as_a_range() -> None:
     row = {**ROW, "curvature/third": 4.0}
-    assert "c 0.6123 to 4  " in epoch_line(row, 20)
+    assert "c 0.6123 to 4.0000  " in epoch_line(row, 20)
 
 
 def test_no_validation_and_no_curvature_leave_no_hole() -> None:

@@ -35,7 +35,7 @@ def test_the_table_shows_accuracy_curvature_and_time() -> None:
         "test accuracy           91.23 %",
         "validation accuracy     92.00 %",
         "weights of              epoch 2 of 3 (best val/top1)",
-        "curvature c of encoder  1",
+        "curvature c of encoder  1.0000",
         "time per epoch          22 s",
         "training speed          200 images/s",
     ]

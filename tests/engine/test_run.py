@@ -78,7 +78,7 @@ def test_the_end_of_a_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     said = capsys.readouterr().out
     assert "curvature   " in said  # the table of parameter groups
     assert f"test accuracy           {result['metrics']['test/top1']:.2f} %" in said
-    assert f"curvature c of encoder  {result['curvature']['encoder']:.4g}" in said
+    assert f"curvature c of encoder  {result['curvature']['encoder']:.4f}" in said
     assert "time per epoch" in said
     assert f"written to {tmp_path}:\n  config.yaml\n  manifest.json\n  metrics.csv\n" in said
     assert said.count("epoch   1/1") == 1

@@ -109,7 +109,7 @@ def test_batch_norms_are_synchronized_where_asked() -> None:
 def test_euclidean_batch_norm_cannot_be_synchronized_on_a_cpu() -> None:
     settings = TrainerSettings(accelerator="cpu", sync_batchnorm=True)
     with pytest.raises(
-        ValueError, match="trainer.sync_batchnorm=True: torch synchronizes Euclidean batch norm on GPUs"
+        ValueError, match=r"trainer.sync_batchnorm=True: torch synchronizes Euclidean batch norm on GPUs"
     ):
         prepare_model(nn.Sequential(nn.BatchNorm2d(2)), settings)
 
