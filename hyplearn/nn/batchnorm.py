@@ -12,7 +12,7 @@ from hyplearn.nn.fused_norm import Block, normalize
 from hyplearn.nn.layout import channels_last
 from hyplearn.nn.normalization import Normalization, midpoint
 from hyplearn.nn.processes import total
-from hyplearn.nn.scalars import Limits, radial
+from hyplearn.nn.scalars import Limits, numbers, radial
 
 DISPERSIONS = ("mean_distance", "rms", "per_channel")
 CENTROIDS = ("two_stage", "joint")
@@ -98,17 +98,19 @@ class LorentzBatchNorm2d(nn.Module):
         return self.manifold.expmap0(self.running_mean), self.running_dispersion
 
     @torch.no_grad()
-    def track(self, mean: Tensor, dispersion: Tensor) -> None:
+    def track(self, mean: Tensor, dispersion: Tensor, limits: Limits | None = None) -> None:
         """Let the running statistics follow those of a batch: mean (n,), a point; dispersion () or (n,).
 
         The running mean moves to the centroid of itself and the new mean with weights 1 - momentum and momentum.
         """
-        limits, root = self.limits(), self.manifold.c.sqrt()
-        old, new = root * self.running_mean, root * mean.to(self.running_mean.dtype)
-        old = old * radial(old.square().sum(), "expmap0", limits).factor
-        times = [torch.sqrt(1 + point.square().sum()) for point in (old, new)]
-        both = midpoint(old.lerp(new, self.momentum), times[0].lerp(times[1], self.momentum), limits)
-        self.running_mean.copy_(both * (radial(both.square().sum(), "logmap0", limits).factor / root))
+        limits = limits or self.limits()
+        root = self.manifold.c.sqrt()
+        old = root * self.running_mean
+        old = old * radial(torch.dot(old, old), "expmap0", limits).factor
+        pair = torch.stack([old, root * mean.to(old.dtype)])
+        times = torch.sqrt(torch.linalg.vecdot(pair, pair) + numbers(pair).one)
+        both = midpoint(pair[0].lerp(pair[1], self.momentum), times[0].lerp(times[1], self.momentum), limits)
+        self.running_mean.copy_(both * (radial(torch.dot(both, both), "logmap0", limits).factor / root))
         self.running_dispersion.lerp_(dispersion.to(self.running_dispersion.dtype), self.momentum)
         self.num_batches_tracked.add_(1)
 

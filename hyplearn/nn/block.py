@@ -99,5 +99,5 @@ class LorentzBlock(nn.Module):
             ),
         )
         if norm.training:
-            norm.track(mean, dispersion)
+            norm.track(mean, dispersion, limits)
         return out if self.exit is None or unlift is not None else self.exit(out)

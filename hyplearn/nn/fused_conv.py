@@ -109,7 +109,7 @@ class _Convolve(torch.autograd.Function):
             time = torch.sqrt(q_patch + 1 / c)
             flat = rows(g_y).flatten(0, 1)
             g_time = (flat.t() @ time.to(flat.dtype).flatten()).to(weight_time.dtype)
-            through_time = (flat @ weight_time.to(flat.dtype)).view_as(q_patch).to(c.dtype) / (2 * time)
+            through_time = (flat @ weight_time.to(flat.dtype)).view_as(q_patch).to(c.dtype) / (time + time)
             g_patch = g_patch + through_time
             g_c = g_c - through_time.sum() / (c * c)
         q, lift, factor = squared_norm(features), None, None
@@ -129,9 +129,11 @@ class _Convolve(torch.autograd.Function):
         if lift is not None and factor is not None:
             g_factor = row_dots(rows(g_x), rows(features)).view_as(factor).to(factor.dtype) + 2 * factor * q * g_q
             g_unit = lift.vjp(g_factor)  # of c q
-            g_q, g_c = factor * factor * g_q + c * g_unit, g_c + dot(g_unit, q) + lift.limits_vjp(g_factor) / (2 * c)
+            g_q, g_c = factor * factor * g_q + c * g_unit, g_c + dot(g_unit, q)
+            limited = lift.limits_vjp(g_factor)
+            g_c = g_c if limited is None else g_c + limited / (c + c)
             g_x = g_x.mul_(factor)
-        g_x = g_x.addcmul_(features, (2 * g_q).to(features.dtype))
+        g_x = g_x.addcmul_(features, g_q.to(features.dtype), value=2)
         return g_x, g_weight, g_time, g_bias, g_c, None, None, None
 
 

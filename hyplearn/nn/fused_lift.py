@@ -64,9 +64,10 @@ class _LiftReLU(torch.autograd.Function):
         z = points / factor
         g_factor = row_dots(g, z)
         g_unit = lift.vjp(g_factor)  # of c q
-        g_z = torch.mul(g, factor).addcmul_(z, (2 * c) * g_unit.unsqueeze(-1))
+        g_z = torch.mul(g, factor).addcmul_(z, (c * g_unit).unsqueeze(-1), value=2)
         g_h = torch.ops.aten.threshold_backward(g_z, points, 0)
-        g_c = dot(g_unit, q) + lift.limits_vjp(g_factor) / (2 * c)
+        g_c, limited = dot(g_unit, q), lift.limits_vjp(g_factor)
+        g_c = g_c if limited is None else g_c + limited / (c + c)
         return feature_map(g_h.to(x.dtype), x), g_c, None, None
 
 

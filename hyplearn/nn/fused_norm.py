@@ -121,7 +121,7 @@ def _normalize(
         units.eps, limits, block.normalization, units.dispersion,
     )  # fmt: skip
     vectors = _vectors(b if dot_b is not None else None, mean * c.rsqrt(), beta)
-    out = _combine(points, made.a, torch.stack(made.coefficients, dim=-1), vectors)
+    out = _combine(points, made.a, torch.stack(made.coefficients), vectors)
     out, q_exit = _finish(out, residual, c, limits, block)
     measured = made.dispersion
     state = _State(q, dot_b, dot_beta, dot_mean, space, time, mean, measured, q_exit)
@@ -144,8 +144,8 @@ def _sums(
 
 
 def _combine(y: Tensor, a: Tensor, coefficients: Tensor, vectors: Tensor) -> Tensor:
-    """`A y + sum S_i v_i` in one new tensor; coefficients (B, L, i), vectors (i, C)."""
-    out = coefficients.flatten(0, 1) @ vectors
+    """`A y + sum S_i v_i` in one new tensor; coefficients (i, B, L), vectors (i, C)."""
+    out = coefficients.flatten(1).t() @ vectors
     return out.view_as(y).addcmul_(y, a.unsqueeze(-1))
 
 
@@ -216,25 +216,25 @@ class _Normalize(torch.autograd.Function):
         inputs = (placed.a, placed.s, placed.q, placed.t, dot_beta, dot_mean, units.vector, units.beta, mean,
                   units.gamma, units.eps)  # fmt: skip
         made = centre(*inputs, limits, block.normalization, units.dispersion)
-        coefficients = torch.stack(made.coefficients, dim=-1)
+        coefficients = torch.stack(made.coefficients)
         vectors = _vectors(b if dot_b is not None else None, mean / root, beta)
 
         # gradient of A' y + sum S_i v_i
         g = promoted(rows(channels_last(g_out)))
-        g, g_c = _through_finish(g, out, residual, q_exit, c, limits, block, points, made.a, coefficients, vectors)
+        g, once = _through_finish(g, out, residual, q_exit, c, limits, block, points, made.a, coefficients, vectors)
         has_residual = ctx.residual_dtype is not None
         g_residual = feature_map(g.to(ctx.residual_dtype), y) if has_residual else None
         flat_g = g.flatten(0, 1)
-        g_vectors = coefficients.flatten(0, 1).t() @ flat_g
-        g_coefficients = (flat_g @ vectors.t()).view(*made.a.shape, -1).unbind(-1)
+        g_vectors = coefficients.flatten(1) @ flat_g
+        g_coefficients = (vectors @ flat_g.t()).view(-1, *made.a.shape).unbind()
 
         # centring, scaling, shifting
         grads = centre_vjp(
             made, row_dots(g, points), g_coefficients, *inputs, limits, block.normalization, dispersion_in is not None
         )
-        g_beta_dot, g_mean_dot = torch.stack([grads.dot_beta, grads.dot_mean], dim=-1).flatten(0, 1).t() @ flat_y
+        g_beta_dot, g_mean_dot = torch.stack([grads.dot_beta, grads.dot_mean]).flatten(1) @ flat_y
         g_mean = grads.mean + g_vectors[-2] / root + g_mean_dot * root
-        g_c = g_c + (dot(g_mean_dot, mean) - dot(g_vectors[-2], mean) / c) / (2 * root)
+        once += [root * dot(g_mean_dot, mean), -dot(g_vectors[-2], mean) / root]
         columns, directions = [grads.dot_beta, grads.dot_mean], [units.beta_dot, root * mean]
         g_a, g_s, g_t, g_b = grads.a, grads.s, grads.t, grads.b
 
@@ -250,7 +250,7 @@ class _Normalize(torch.autograd.Function):
                 g_s = g_s + (g_space @ units.b).unsqueeze(1)
                 g_b = g_b + (sums * g_space).sum(0)
                 plain = space - sums * units.b
-            g_c = g_c + dot(g_space, plain) / (2 * c)
+            once.append(dot(g_space, plain))
             g_space = root * g_space
             if g_a is not None:
                 g_a = g_a + torch.bmm(points, g_space.unsqueeze(-1)).squeeze(-1)
@@ -259,10 +259,10 @@ class _Normalize(torch.autograd.Function):
         above = place_vjp(placed, g_a, g_s, g_t, patch, q, dot_b, units.b, block.placement)
         g_q, g_patch, g_dot_b = above.q, above.q_patch, above.dot_b
         g_b = above.b if g_b is None or above.b is None else g_b + above.b
-        g_root = grads.log_root if above.log_root is None else grads.log_root + above.log_root
-        g_c = g_c + (dot(g_q, q) + 0.5 * g_root) / c
+        once += [x for x in (grads.log_root, above.log_root) if x is not None]
+        twice = dot(g_q, q)
         if g_patch is not None and patch is not None:
-            g_c = g_c + dot(g_patch, patch) / c
+            twice = twice + dot(g_patch, patch)
             g_patch = (c * g_patch).view_as(q_patch)
         if g_dot_b is not None and units.b_dot is not None:
             columns.append(g_dot_b)
@@ -271,26 +271,27 @@ class _Normalize(torch.autograd.Function):
         # y: A' g + 2 g_q y + sum of (column x direction) [+ A x gradient of the centroid's sum, image by image]
         scale = made.a.unsqueeze(-1)
         g_y = g * scale if has_residual else g.mul_(scale)
-        g_y = g_y.addcmul_(points, (2 * c) * g_q.unsqueeze(-1))
+        g_y = g_y.addcmul_(points, (c * g_q).unsqueeze(-1), value=2)
         matrix = torch.stack(directions).expand(y.shape[0], -1, -1)
         if g_space is not None:
             columns.append(torch.ones_like(g_q) if placed.a is None else placed.a)
             matrix = torch.cat([matrix, g_space.unsqueeze(1)], dim=1)
-        g_y = g_y.baddbmm_(torch.stack(columns, dim=-1), matrix)
+        g_y = g_y.baddbmm_(torch.stack(columns, dim=1).mT, matrix)
 
         # back from units of k
-        g_c = g_c + dot(g_beta_dot, beta) + (dot(grads.beta, beta) + dot(grads.gamma, gamma)) / (2 * root)
-        g_c = g_c + grads.eps * (block.normalization.eps / (2 * root))
+        at_beta = torch.addcmul(root * grads.beta, c, g_beta_dot, value=2)
+        once += [dot(at_beta, beta), root * dot(grads.gamma, gamma), grads.eps * units.eps]
         g_beta = root * grads.beta + c * g_beta_dot + g_vectors[-1]
         if g_dot_b is not None and g_b is not None:
             g_b_dot = g_dot_b.flatten() @ flat_y
-            g_c = g_c + dot(g_b_dot, b) + dot(g_b, b) / (2 * root)
+            once.append(dot(torch.addcmul(root * g_b, c, g_b_dot, value=2), b))
             g_b = root * g_b + c * g_b_dot + g_vectors[0]
         g_mean_in = g_dispersion_in = None
         if mean_in is not None:
             assert grads.dispersion is not None
             g_mean_in, g_dispersion_in = root * g_mean, root * grads.dispersion
-            g_c = g_c + (dot(g_mean, mean_in) + dot(grads.dispersion, dispersion_in)) / (2 * root)
+            once += [dot(g_mean_in, mean_in), dot(g_dispersion_in, dispersion_in)]
+        g_c = (torch.stack(once).sum() + twice + twice) / (c + c)  # once and twice: gradients of log sqrt(c) and log c
         return (feature_map(g_y.to(y.dtype), y), g_patch, g_residual, g_b, g_beta, root * grads.gamma, g_c,
                 g_mean_in, g_dispersion_in, None, None)  # fmt: skip
 
@@ -307,9 +308,12 @@ def _through_finish(
     a: Tensor,
     coefficients: Tensor,
     vectors: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Backward of `_finish`: gradient of its input (a new tensor) and of c. residual: None if not rescaled."""
-    g_c = torch.zeros_like(c)
+) -> tuple[Tensor, list[Tensor]]:
+    """Backward of `_finish`: gradient of its input (a new tensor), and the parts of that of log sqrt(c).
+
+    residual: None if not rescaled.
+    """
+    g_root: list[Tensor] = []
     points = None if out is None else promoted(rows(out))
     fresh = False
     if block.exit == "log0":
@@ -318,22 +322,24 @@ def _through_finish(
         factor = exit_map.factor
         points = points / factor.unsqueeze(-1)
         g_q = exit_map.vjp(row_dots(g, points))
-        g = (g * factor.unsqueeze(-1)).addcmul_(points, (2 * c) * g_q.unsqueeze(-1))
-        g_c, fresh = dot(g_q, q_exit) / c, True
+        g = (g * factor.unsqueeze(-1)).addcmul_(points, (c * g_q).unsqueeze(-1), value=2)
+        through = dot(g_q, q_exit)
+        g_root, fresh = [through, through], True
     if block.activation:
         assert points is not None
         g = torch.ops.aten.threshold_backward(g, points, 0)
     elif not fresh:
         g = g.clone()
     if residual is None:
-        return g, g_c
+        return g, g_root
     z = _combine(y, a, coefficients, vectors).add_(rows(residual))
     q = c * row_squares(z)
     rescaling = _residual_factor(q, limits, want_slope=True)
     g_factor = row_dots(g, z)
     g_q = rescaling.vjp(g_factor)
-    g = g.mul_(rescaling.factor.unsqueeze(-1)).addcmul_(z, (2 * c) * g_q.unsqueeze(-1))
-    return g, g_c + (dot(g_q, q) + 0.5 * rescaling.limits_vjp(g_factor)) / c
+    g = g.mul_(rescaling.factor.unsqueeze(-1)).addcmul_(z, (c * g_q).unsqueeze(-1), value=2)
+    through, limited = dot(g_q, q), rescaling.limits_vjp(g_factor)
+    return g, [*g_root, through, through, *([] if limited is None else [limited])]
 
 
 def normalize(

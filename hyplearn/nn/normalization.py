@@ -9,9 +9,7 @@ from torch import Tensor
 
 from hyplearn.nn import monitor
 from hyplearn.nn.processes import total
-from hyplearn.nn.scalars import Limits, dot
-
-_TINY = 1e-30  # floor of a squared radius: no 0/0 at the mean, and below all that float32 resolves
+from hyplearn.nn.scalars import Limits, dot, numbers
 
 
 @dataclass(frozen=True)
@@ -41,19 +39,23 @@ def midpoint(space: Tensor, time: Tensor, limits: Limits) -> Tensor:
     return space * _inverse_norm(space, time, limits)[0].unsqueeze(-1)
 
 
-def _inverse_norm(space: Tensor, time: Tensor, limits: Limits) -> tuple[Tensor, Tensor]:
-    """1 / sqrt(time^2 - |space|^2), and whether the floor is not met."""
+def _inverse_norm(space: Tensor, time: Tensor, limits: Limits) -> tuple[Tensor, Tensor, Tensor]:
+    """1 / sqrt(time^2 - |space|^2), the square and its floor."""
     norm = torch.linalg.vector_norm(space, dim=-1)
     squared = (time - norm) * (time + norm)
     floor = (time.detach() / limits.t_max).square()
-    return torch.rsqrt(torch.maximum(squared, floor)), squared > floor
+    return torch.rsqrt(torch.maximum(squared, floor)), squared, floor
 
 
 def midpoint_vjp(g: Tensor, space: Tensor, time: Tensor, limits: Limits) -> tuple[Tensor, Tensor]:
     """Gradients of (space, time) from that of the centroid."""
-    inverse, free = _inverse_norm(space, time, limits)
-    through = (g * space).sum(-1) * inverse**3 * free
-    return g * inverse.unsqueeze(-1) + through.unsqueeze(-1) * space, -through * time
+    inverse, squared, floor = _inverse_norm(space, time, limits)
+    through = torch.linalg.vecdot(g, space) * (inverse * inverse * inverse) * (squared > floor)
+    return torch.addcmul(g * inverse.unsqueeze(-1), through.unsqueeze(-1), space), -through * time
+
+
+def _times(points: Tensor) -> Tensor:
+    return torch.sqrt(numbers(points).one + torch.linalg.vecdot(points, points))
 
 
 def mean_of(space: Tensor, time: Tensor, limits: Limits, normalization: Normalization) -> Tensor:
@@ -63,7 +65,7 @@ def mean_of(space: Tensor, time: Tensor, limits: Limits, normalization: Normaliz
     """
     if normalization.two_stage:
         space = midpoint(space, time, limits)
-        time = torch.sqrt(1 + space.square().sum(-1))
+        time = _times(space)
     return midpoint(normalization.total(space.sum(0)), normalization.total(time.sum(0)), limits)
 
 
@@ -74,12 +76,12 @@ def mean_of_vjp(
     points, times = space, time
     if normalization.two_stage:
         points = midpoint(space, time, limits)
-        times = torch.sqrt(1 + points.square().sum(-1))
+        times = _times(points)
     whole = normalization.total(points.sum(0)), normalization.total(times.sum(0))
     g_points, g_times = midpoint_vjp(normalization.total(g), *whole, limits)
     if not normalization.two_stage:
         return g_points.expand_as(space), g_times.expand_as(time)
-    return midpoint_vjp(g_points + (g_times / times).unsqueeze(-1) * points, space, time, limits)
+    return midpoint_vjp(torch.addcmul(g_points, (g_times / times).unsqueeze(-1), points), space, time, limits)
 
 
 # Centring, scaling, shifting
@@ -102,6 +104,7 @@ class Centred:
     spread: Spread
     toward: Tensor
     shifted: Tensor
+    directions: Directions
 
     @property
     def coefficients(self) -> list[Tensor]:
@@ -142,43 +145,69 @@ def centre(
     Logarithm at the mean, transport to the origin, rescaling, boost to beta.
     dot_beta = y . beta, dot_mean = y . mean. The dispersion is measured unless given.
     """
-    to_mean, to_beta = _dots(a, s, dot_mean, dot_beta, b, mean, beta)
-    q_mean = mean.square().sum()
-    mean_t = torch.sqrt(1 + q_mean)
-    # time after centring minus 1, mean_t t - x.mean - 1, as half the Lorentz square of x - mean: exact near the origin
-    rise = 0.5 * torch.relu(q - 2 * to_mean + q_mean - ((q - q_mean) / (t + mean_t)).square())
-    radius = torch.sqrt(rise * (rise + 2) + _TINY)
+    n, v = numbers(t), Directions.of(b, mean, beta)
+    to_mean, to_beta = _dots(a, s, dot_mean, dot_beta, v)
+    # time after centring minus 1, mean_t t - x.mean - 1, as half the square of x - mean: nothing cancels near 0
+    apart = (q - v.q_mean) / (t + v.mean_t)
+    rise = n.half * torch.relu(q + v.q_mean - (to_mean + to_mean) - apart * apart)
+    radius = torch.sqrt(rise * (rise + n.two) + n.tiny)
     distance = torch.log1p(rise + radius)
     if dispersion is None:
         dispersion = _measure(distance, normalization)
     gain = gamma / (dispersion + eps)
     spread = _spread(radius, distance, gain, limits, normalization.rescale)
-    toward = (t + 1 + rise) / (1 + mean_t)  # centred point: x - toward * mean
-    shifted = to_beta - toward * (mean @ beta)
-    factor, beta_t = spread.factor, torch.sqrt(1 + beta.square().sum())
+    toward = (t + n.one + rise) / v.one_mean  # centred point: x - toward * mean
+    shifted = to_beta - toward * v.mean_beta
+    factor = spread.factor
     return Centred(
         a=factor if a is None else factor * a,
         s_b=None if s is None else factor * s,
         s_mean=-factor * toward,
-        s_beta=spread.time + factor * shifted / (1 + beta_t),
+        s_beta=spread.time + factor * shifted / v.one_beta,
         dispersion=dispersion,
         rise=rise,
         gain=gain,
         spread=spread,
         toward=toward,
         shifted=shifted,
+        directions=v,
     )
 
 
+@dataclass
+class Directions:
+    """Products of the vectors b, mean and beta, and their times: 0-dim tensors, b_mean and b_beta None without b."""
+
+    q_mean: Tensor
+    mean_beta: Tensor
+    b_mean: Tensor | None
+    b_beta: Tensor | None
+    mean_t: Tensor
+    one_mean: Tensor
+    beta_t: Tensor
+    one_beta: Tensor
+
+    @classmethod
+    def of(cls, b: Tensor | None, mean: Tensor, beta: Tensor) -> Directions:
+        """From all products at once."""
+        vectors = torch.stack([mean, beta] if b is None else [mean, beta, b])
+        gram, n = vectors @ vectors.mT, numbers(vectors)
+        times = torch.sqrt(n.one + gram.diagonal())
+        mean_t, beta_t, *_ = times.unbind()
+        one_mean, one_beta, *_ = (n.one + times).unbind()
+        rows = [row.unbind() for row in gram.unbind()]
+        b_mean, b_beta = (None, None) if b is None else rows[2][:2]
+        return cls(rows[0][0], rows[0][1], b_mean, b_beta, mean_t, one_mean, beta_t, one_beta)
+
+
 def _dots(
-    a: Tensor | None, s: Tensor | None, dot_mean: Tensor, dot_beta: Tensor,
-    b: Tensor | None, mean: Tensor, beta: Tensor,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    a: Tensor | None, s: Tensor | None, dot_mean: Tensor, dot_beta: Tensor, v: Directions
+) -> tuple[Tensor, Tensor]:
     """x . mean and x . beta of `x = a y + s b`."""
     if a is not None:
         dot_mean, dot_beta = a * dot_mean, a * dot_beta
-    if s is not None and b is not None:
-        dot_mean, dot_beta = dot_mean + s * (b @ mean), dot_beta + s * (b @ beta)
+    if s is not None and v.b_mean is not None and v.b_beta is not None:
+        dot_mean, dot_beta = dot_mean + s * v.b_mean, dot_beta + s * v.b_beta
     return dot_mean, dot_beta
 
 
@@ -203,7 +232,7 @@ def _spread(radius: Tensor, distance: Tensor, gain: Tensor, limits: Limits, resc
         length = limits.d_max * share
         monitor.give("rescaled/norm", lambda: length < unlimited)
     sinh = torch.sinh(length)
-    return Spread(sinh / radius, torch.sqrt(1 + sinh * sinh), radius, distance, share, sinh)
+    return Spread(sinh / radius, torch.sqrt(numbers(sinh).one + sinh * sinh), radius, distance, share, sinh)
 
 
 @dataclass
@@ -221,7 +250,7 @@ class CentreGradients:
     gamma: Tensor
     eps: Tensor
     dispersion: Tensor | None
-    log_root: Tensor
+    log_root: Tensor | None
 
 
 def centre_vjp(
@@ -246,58 +275,60 @@ def centre_vjp(
     """Gradients of the inputs of `centre` from those of (a, coefficients). given: the dispersion was.
 
     q and t are one variable, whose gradient is that of t."""
-    factor, one_mean, one_beta = made.spread.factor, *(1 + torch.sqrt(1 + v.square().sum()) for v in (mean, beta))
+    factor, v = made.spread.factor, made.directions
     g_mean_row, g_beta_row = g_coefficients[-2:]
-    lever = g_beta_row / one_beta
+    lever = g_beta_row / v.one_beta
     g_factor = (g_a if a is None else g_a * a) - g_mean_row * made.toward + lever * made.shifted
     if s is not None:
         g_factor = g_factor + g_coefficients[0] * s
     to_beta = lever * factor  # gradient of x . beta
-    mean_beta = mean @ beta
-    g_toward = (g_mean_row * factor + to_beta * mean_beta).neg_() / one_mean
+    g_toward = (g_mean_row * factor + to_beta * v.mean_beta) / -v.one_mean
     g_rise, g_gain, g_root = _spread_vjp(made, g_factor, g_beta_row, limits)
-    g_share = -g_gain * made.gain / (made.dispersion + eps)  # gradient of dispersion + eps
+    scale = made.dispersion + eps
+    g_share = -g_gain * made.gain / scale  # gradient of dispersion + eps
     if not given:
         g_rise = g_rise + _measure_vjp(made, g_share, normalization)
     g_rise = (g_rise + g_toward) * (made.rise > 0)
-    g_t = g_toward + g_rise * (one_mean - 1)
+    g_t = g_toward + g_rise * v.mean_t
     g_mean_t = dot(g_rise, t) - dot(g_toward, made.toward)
-    g_mean_beta = -dot(to_beta, made.toward)
-    g_beta_t = -dot(to_beta, made.shifted) / one_beta
-    g_mean = (g_mean_t / (one_mean - 1)) * mean + g_mean_beta * beta
-    g_beta = (g_beta_t / (one_beta - 1)) * beta + g_mean_beta * mean
+    g_mean_beta, g_beta_t = -dot(to_beta, made.toward), -dot(to_beta, made.shifted) / v.one_beta
+    g_mean = (g_mean_t / v.mean_t) * mean + g_mean_beta * beta
+    g_beta = (g_beta_t / v.beta_t) * beta + g_mean_beta * mean
     gradients = CentreGradients(
         a=None, s=None, t=g_t, dot_beta=to_beta, dot_mean=-g_rise, b=None, beta=g_beta, mean=g_mean,
-        gamma=g_gain / (made.dispersion + eps), eps=g_share, dispersion=g_share if given else None, log_root=g_root,
+        gamma=g_gain / scale, eps=g_share, dispersion=g_share if given else None, log_root=g_root,
     )  # fmt: skip
-    if s is not None and b is not None:
+    if s is not None and b is not None and v.b_mean is not None and v.b_beta is not None:
         g_b_mean, g_b_beta = -dot(g_rise, s), dot(to_beta, s)
-        gradients.s = g_coefficients[0] * factor - g_rise * (b @ mean) + to_beta * (b @ beta)
+        gradients.s = g_coefficients[0] * factor - g_rise * v.b_mean + to_beta * v.b_beta
         gradients.b = g_b_mean * mean + g_b_beta * beta
         gradients.mean, gradients.beta = g_mean + g_b_mean * b, g_beta + g_b_beta * b
     if a is not None:
         gradients.a = g_a * factor - g_rise * dot_mean + to_beta * dot_beta
-        gradients.dot_mean, gradients.dot_beta = -g_rise * a, to_beta * a
+        gradients.dot_mean, gradients.dot_beta = gradients.dot_mean * a, to_beta * a
     return gradients
 
 
-def _spread_vjp(made: Centred, g_factor: Tensor, g_time: Tensor, limits: Limits) -> tuple[Tensor, Tensor, Tensor]:
+def _spread_vjp(
+    made: Centred, g_factor: Tensor, g_time: Tensor, limits: Limits
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Gradients of (rise, gain, log sqrt(c) through the limits).
 
     factor = sinh(length) / radius, time = cosh(length), d distance = d rise / radius.
     """
     spread = made.spread
     g_factor = g_factor / spread.radius
-    g_length, g_root = g_factor * spread.time + g_time * spread.sinh, g_factor.new_zeros(())
+    n, g_root = numbers(g_factor), None
+    g_length = g_factor * spread.time + g_time * spread.sinh
     if spread.share is not None:
-        rate = (1 - spread.share.square()) * (limits.d_max * limits.r)
+        rate = (n.one - spread.share * spread.share) * limits.steepest
         g_root = limits.d_max * dot(g_length, spread.share)
         g_length = g_length * rate
         g_gain = dot(g_length, spread.distance)
         g_root = g_root - made.gain * g_gain
     else:
         g_gain = dot(g_length, spread.distance)
-    g_rise = (made.gain * g_length - g_factor * spread.factor * (1 + made.rise)) / spread.radius
+    g_rise = (made.gain * g_length - g_factor * spread.factor * (n.one + made.rise)) / spread.radius
     return g_rise, g_gain, g_root
 
 

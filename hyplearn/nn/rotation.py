@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 from torch.nn.utils.parametrizations import orthogonal as orthogonal_parametrization
-from torch.utils.checkpoint import checkpoint
 
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.boost import LorentzBoost
@@ -15,14 +15,30 @@ from hyplearn.nn.placement import Placement, match_factor
 NORM_MATCHES = ("exact", "sum", "mean", "none")
 ORTHOGONALS = ("cayley", "householder", "matrix_exp")
 RESCALES = ("both", "pre_boost", "post_boost", "none")
-_EPS = 1e-12
+
+
+class CayleyColumns(nn.Module):
+    """Parametrization of an (m, n) weight, m >= n, with orthonormal columns by the Cayley map (Bdeir Algorithm 2).
+
+    The columns are the first n of `(1 - A/2)^-1 (1 + A/2)`, with A skew and its first n columns the lower triangle of
+    the parameter: what torch's `orthogonal` parametrization computes from an (m, m) system. With A/2 = [[a, -b^T],
+    [b, 0]] and S = 1 - a + b^T b they are [2 S^-1 - 1; 2 b S^-1], an (n, n) system.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = x.shape[1]
+        lower = x[:n].tril(-1) / 2
+        b = x[n:] / 2
+        eye = torch.eye(n, dtype=x.dtype, device=x.device)
+        inverse = torch.linalg.solve(eye - lower + lower.mT + b.mT @ b, 2 * eye)
+        return torch.cat([inverse - eye, b @ inverse])
 
 
 class RotationBoost(nn.Module):
     """`Boost(Rescale(Rotation(x)))`, Bdeir Eq. (5), for a weight of `out` rows and `fan_in` columns.
 
     fan_in > out: any weight, its output rescaled to the input's norm (`norm_match`). Otherwise (Algorithm 2) the
-    weight has orthonormal columns through torch's orthogonal parametrization.
+    weight has orthonormal columns: by the Cayley map, or another map of torch's orthogonal parametrization.
     """
 
     def __init__(
@@ -49,7 +65,10 @@ class RotationBoost(nn.Module):
         if self.is_orthogonal:
             self.rotation = nn.Linear(fan_in, out, bias=False)
             self.rotation.weight = nn.Parameter(weight.flatten(1))
-            orthogonal_parametrization(self.rotation, "weight", orthogonal_map=orthogonal)
+            if orthogonal == "cayley":
+                register_parametrization(self.rotation, "weight", CayleyColumns())
+            else:
+                orthogonal_parametrization(self.rotation, "weight", orthogonal_map=orthogonal)
         else:
             self.weight_free = nn.Parameter(weight)
 
@@ -59,9 +78,7 @@ class RotationBoost(nn.Module):
         if not self.is_orthogonal:
             return self.weight_free
         with torch.autocast(next(self.rotation.parameters()).device.type, enabled=False):
-            # the parametrization's intermediates are (out, out) matrices, larger than the activations of a small batch:
-            # computed again in the backward pass instead of kept
-            weight: Tensor = checkpoint(lambda: self.rotation.weight, use_reentrant=False, preserve_rng_state=False)
+            weight: Tensor = self.rotation.weight
             return weight.view(self.shape)
 
     def placement(self) -> Placement:
@@ -69,7 +86,6 @@ class RotationBoost(nn.Module):
         kind = {"full": "vector", "axis": "vector"}.get(self.boost.kind, self.boost.kind)
         return Placement(
             match=self.norm_match != "none",
-            eps=_EPS,
             rescale_before=self.rescale in ("both", "pre_boost"),
             boost=kind,
             rescale_after=self.rescale in ("both", "post_boost"),
@@ -78,7 +94,7 @@ class RotationBoost(nn.Module):
     def move(self, y: Tensor, q_patch: Tensor) -> Tensor:
         """Norm match, rescale, boost, rescale of the linear map's output y (B, n, ...); q_patch: (B, 1, ...)."""
         if self.norm_match != "none":
-            y = y * match_factor(q_patch, y.square().sum(1, keepdim=True), _EPS)
+            y = y * match_factor(q_patch, y.square().sum(1, keepdim=True))
         if self.rescale in ("both", "pre_boost"):
             y = self._rescaled(y)
         y = self.boost(y)

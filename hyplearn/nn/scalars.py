@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,34 +39,68 @@ class Limits:
     d_max: Tensor
     r: Tensor
     t_max: Tensor
+    steepest: Tensor  # d_max r, the slope at the origin
 
     @classmethod
     def of(cls, c: Tensor, *, s: float, x_t_max: float) -> Limits:
+        """The limits at c, with the gradient described above if c has one."""
         root = c.sqrt()
         t_max = x_t_max * root.detach()
         d_max = torch.acosh(t_max)
+        steepest = torch.full_like(t_max, ATANH_LIMIT / s)
+        if not c.requires_grad:
+            return cls(d_max, steepest / d_max, t_max, steepest)
         unit = root / root.detach()
-        return cls(d_max=d_max * unit, r=ATANH_LIMIT / (s * d_max * unit), t_max=t_max)
+        return cls(d_max * unit, steepest / (d_max * unit), t_max, steepest)
 
     @classmethod
     def of_manifold(cls, manifold: Lorentz) -> Limits:
-        """The limits of a manifold, whose x_t_max defaults to that of its precision."""
-        c = manifold.c
+        """The limits of a manifold, whose x_t_max defaults to that of its precision.
+
+        With gradient under `torch.compile` alone: the fused functions have their own backward pass.
+        """
+        c = manifold.c if torch.compiler.is_compiling() else manifold.c.detach()
         return cls.of(c, s=manifold.s, x_t_max=X_T_MAX[c.dtype] if manifold.x_t_max is None else manifold.x_t_max)
 
     def detach(self) -> Limits:
         """The same without gradient."""
-        return Limits(self.d_max.detach(), self.r.detach(), self.t_max)
+        return Limits(self.d_max.detach(), self.r.detach(), self.t_max, self.steepest)
+
+
+class Numbers(NamedTuple):
+    """Constants for arithmetic with small tensors: on a CPU as tensors of their type, since torch converts a Python
+    number on every use, which takes as long as the operation itself; elsewhere as numbers."""
+
+    one: Tensor | float
+    two: Tensor | float
+    half: Tensor | float
+    floor: Tensor | float  # below the resolution of 1, for squared norms
+    match: Tensor | float  # floor of the squared norms that norm matching divides
+    tiny: Tensor | float  # below everything that occurs
+
+
+@lru_cache
+def _numbers(dtype: torch.dtype, as_tensors: bool) -> Numbers:
+    values = (1.0, 2.0, 0.5, torch.finfo(dtype).eps ** 2, 1e-12, 1e-30)
+    if not as_tensors:
+        return Numbers(*values)
+    with torch.inference_mode(False):  # kept for later passes with gradient
+        return Numbers(*(torch.tensor(value, dtype=dtype) for value in values))
+
+
+def numbers(like: Tensor) -> Numbers:
+    """The constants for a tensor."""
+    return _numbers(like.dtype, like.device.type == "cpu" and not torch.compiler.is_compiling())
 
 
 def floored(q: Tensor) -> Tensor:
     """q, never 0: a floor below the resolution of 1 keeps every ratio finite and its limit at 0 exact."""
-    return q + torch.finfo(q.dtype).eps ** 2
+    return q + numbers(q).floor
 
 
-def _asinh_root(q: Tensor, rho: Tensor, t: Tensor) -> Tensor:
+def _asinh_root(q: Tensor, rho: Tensor, t: Tensor, n: Numbers) -> Tensor:
     """asinh(sqrt(q)) from rho = sqrt(q), t = sqrt(1 + q); torch does not vectorise asinh on the CPU."""
-    return torch.log1p(rho + q / (1 + t))
+    return torch.log1p(rho + q / (n.one + t))
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:
@@ -85,49 +121,53 @@ class Radial:
         assert self.slope is not None
         return g * self.slope
 
-    def limits_vjp(self, g: Tensor) -> Tensor:
-        """Gradient of log sqrt(c) through the limits, ()."""
-        return g.new_zeros(()) if self.in_limits is None else dot(g, self.in_limits)
+    def limits_vjp(self, g: Tensor) -> Tensor | None:
+        """Gradient of log sqrt(c) through the limits, (), None for a map without limits."""
+        return None if self.in_limits is None else dot(g, self.in_limits)
 
 
 def _rescale(q: Tensor, limits: Limits, want_slope: bool) -> Radial:
-    q = floored(q)
-    rho, t = torch.sqrt(q), torch.sqrt(1 + q)
-    distance = _asinh_root(q, rho, t)
+    n = numbers(q)
+    q = q + n.floor
+    rho, t = torch.sqrt(q), torch.sqrt(n.one + q)
+    distance = _asinh_root(q, rho, t, n)
     share = torch.tanh(limits.r * distance)
     length = limits.d_max * share
     sinh = torch.sinh(length)
     factor = sinh / rho
     if not want_slope:
         return Radial(factor)
-    cosh = torch.sqrt(1 + sinh * sinh)
-    rate = (limits.d_max * limits.r) * (1 - share * share)  # d length / d distance
-    return Radial(factor, (rate * cosh / t - factor) / (2 * q), cosh / rho * (length - rate * distance))
+    cosh = torch.sqrt(n.one + sinh * sinh)
+    rate = limits.steepest * (n.one - share * share)  # d length / d distance
+    slope = (rate * cosh / t - factor) / (q + q)
+    return Radial(factor, slope, cosh / rho * torch.addcmul(length, rate, distance, value=-1))
 
 
 def _rescale0(q: Tensor, limits: Limits, want_slope: bool) -> Radial:
-    q = floored(q)
+    n = numbers(q)
+    q = q + n.floor
     norm = torch.sqrt(q)
     share = torch.tanh(limits.r * norm)
     factor = limits.d_max * share / norm
     if not want_slope:
         return Radial(factor)
-    rate = (limits.d_max * limits.r) * (1 - share * share)
-    return Radial(factor, (rate - factor) / (2 * q), factor - rate)
+    rate = limits.steepest * (n.one - share * share)
+    return Radial(factor, (rate - factor) / (q + q), factor - rate)
 
 
 def _expmap0(q: Tensor, limits: Limits, want_slope: bool) -> Radial:
     q = floored(q)
     norm = torch.sqrt(q)
     factor = torch.sinh(norm) / norm
-    return Radial(factor, (torch.cosh(norm) - factor) / (2 * q) if want_slope else None)
+    return Radial(factor, (torch.cosh(norm) - factor) / (q + q) if want_slope else None)
 
 
 def _logmap0(q: Tensor, limits: Limits, want_slope: bool) -> Radial:
-    q = floored(q)
-    rho, t = torch.sqrt(q), torch.sqrt(1 + q)
-    factor = _asinh_root(q, rho, t) / rho
-    return Radial(factor, (1 / t - factor) / (2 * q) if want_slope else None)
+    n = numbers(q)
+    q = q + n.floor
+    rho, t = torch.sqrt(q), torch.sqrt(n.one + q)
+    factor = _asinh_root(q, rho, t, n) / rho
+    return Radial(factor, (t.reciprocal() - factor) / (q + q) if want_slope else None)
 
 
 _RADIAL = {"rescale": _rescale, "rescale0": _rescale0, "expmap0": _expmap0, "logmap0": _logmap0}
