@@ -42,15 +42,13 @@ def device_count(trainer: TrainerSettings) -> int:
 
 
 def check_hardware(trainer: TrainerSettings) -> None:
-    """The accelerator is there, in the number asked for, and computes in the precision asked for."""
+    """The accelerator is there, in the number asked for."""
     gpus = torch.cuda.device_count()
     on_gpu = trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and gpus > 0)
     if on_gpu and not gpus:
         raise ConfigError("trainer.accelerator=gpu, but torch sees no GPU: use trainer.accelerator=cpu, or auto.")
     if on_gpu and device_count(trainer) > gpus:
         raise ConfigError(f"trainer.devices={trainer.devices}, but torch sees {gpus}: use trainer.devices=auto.")
-    if not on_gpu and trainer.precision == "fp16":
-        raise ConfigError("trainer.precision=fp16 needs a GPU: on a CPU use trainer.precision=bf16 or 32.")
 
 
 def check_loss(composed: Composed, loss: nn.Module) -> None:

@@ -163,12 +163,12 @@ class LorentzBatchNorm2d(nn.Module):
             self.track(mean, dispersion)
         return out.permute(0, 3, 1, 2).to(x.dtype)
 
-    def _origin(self) -> Tensor:
+    def _origin(self) -> ManifoldParameter:
+        origin = torch.zeros(self.num_features)
         if self.coordinates == "space":
-            return ManifoldParameter(torch.zeros(self.num_features), manifold=self.manifold)
-        origin = torch.zeros(self.num_features + 1)
-        origin[0] = self.manifold.c.detach().rsqrt()
-        return ManifoldParameter(origin, manifold=AmbientLorentz(self.manifold))
+            return ManifoldParameter(origin, manifold=self.manifold)
+        ambient = self.manifold.to_ambient(origin).detach()
+        return ManifoldParameter(ambient, manifold=AmbientLorentz(self.manifold))
 
     def _shift(self, x: Tensor) -> Tensor:
         """Boost from the origin to beta; with the stored time of beta, right or wrong, where it has one."""
@@ -177,7 +177,8 @@ class LorentzBatchNorm2d(nn.Module):
         monitor.give("off_manifold/beta", lambda: self.beta.manifold.off_manifold(self.beta))
         beta_t, beta, k, x_t = self.beta[0], self.beta[1:], self.manifold.c.rsqrt(), self.manifold.time(x)
         y_t = (beta_t * x_t + x @ beta) / k
-        return x + ((x_t + y_t) / (beta_t + k)).unsqueeze(-1) * beta
+        shifted: Tensor = x + ((x_t + y_t) / (beta_t + k)).unsqueeze(-1) * beta
+        return shifted
 
     def _mean(self, points: Tensor) -> Tensor:
         """Centroid of points (B, L, n), over all processes if synchronized."""

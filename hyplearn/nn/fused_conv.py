@@ -133,7 +133,7 @@ class _Convolve(torch.autograd.Function):
             limited = lift.limits_vjp(g_factor)
             g_c = g_c if limited is None else g_c + limited / (c + c)
             g_x = g_x.mul_(factor)
-        g_x = g_x.addcmul_(features, g_q.to(features.dtype), value=2)
+        g_x = g_x.addcmul_(features, g_q, value=2)  # g_q alone may be beyond float16
         return g_x, g_weight, g_time, g_bias, g_c, None, None, None
 
 

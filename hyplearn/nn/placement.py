@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hyplearn.nn import monitor
-from hyplearn.nn.scalars import Limits, Radial, dot, floored, numbers, radial
+from hyplearn.nn.scalars import Limits, Radial, added, dot, floored, numbers, radial
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,7 @@ def place_vjp(
         factor = made.before.factor
         g_factor = _through(g_a, made.match) + _through_square(factor, made.q_match, g_q)
         g_a, g_q = g_a * factor, factor * factor * g_q + made.before.vjp(g_factor)
-        more = made.before.limits_vjp(g_factor)
-        g_root = more if g_root is None else g_root + more
+        g_root = added(g_root, made.before.limits_vjp(g_factor))
     if made.match is None:
         return PlaceGradients(g_q, None, g_dot_b, g_b, g_root)
     assert q_patch is not None

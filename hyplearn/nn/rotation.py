@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import register_parametrization
 from torch.nn.utils.parametrizations import orthogonal as orthogonal_parametrization
+from torch.nn.utils.parametrize import register_parametrization
 
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.boost import LorentzBoost

@@ -108,6 +108,11 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
     return torch.dot(x.flatten(), y.flatten())
 
 
+def added(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    """Sum of two gradients, either of which may be absent."""
+    return y if x is None else x if y is None else x + y
+
+
 @dataclass(frozen=True)
 class Radial:
     """Factor f(q) of a radial map and, if wanted, its derivatives: in q, and in log sqrt(c) through the limits."""

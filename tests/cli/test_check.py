@@ -36,7 +36,6 @@ CLASHES = {
         "model=hecnn_r18",
         "dataset.batch_size=4",
     ],
-    "trainer.precision=fp16 trainer.accelerator=cpu": ["trainer.precision=fp16 needs a GPU", "bf16"],
     "manifold.c=-1": ["c=-1.0", "bounds"],
     "manifold.c=30": ["c=30.0", "20"],
     "model.depth=19": ["depth=19", "18, 50"],
