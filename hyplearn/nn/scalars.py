@@ -79,18 +79,21 @@ class Numbers(NamedTuple):
     tiny: Tensor | float  # below everything that occurs
 
 
+def _values(dtype: torch.dtype) -> Numbers:
+    return Numbers(1.0, 2.0, 0.5, torch.finfo(dtype).eps ** 2, 1e-12, 1e-30)
+
+
 @lru_cache
-def _numbers(dtype: torch.dtype, as_tensors: bool) -> Numbers:
-    values = (1.0, 2.0, 0.5, torch.finfo(dtype).eps ** 2, 1e-12, 1e-30)
-    if not as_tensors:
-        return Numbers(*values)
+def _tensors(dtype: torch.dtype) -> Numbers:
     with torch.inference_mode(False):  # kept for later passes with gradient
-        return Numbers(*(torch.tensor(value, dtype=dtype) for value in values))
+        return Numbers(*(torch.tensor(value, dtype=dtype, device="cpu") for value in _values(dtype)))
 
 
 def numbers(like: Tensor) -> Numbers:
     """The constants for a tensor."""
-    return _numbers(like.dtype, like.device.type == "cpu" and not torch.compiler.is_compiling())
+    if like.device.type != "cpu" or torch.compiler.is_compiling():  # the compiler traces no cache
+        return _values(like.dtype)
+    return _tensors(like.dtype)
 
 
 def floored(q: Tensor) -> Tensor:

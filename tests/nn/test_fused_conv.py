@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -84,7 +85,7 @@ def test_gradcheck(entry: Entry | None, original: bool) -> None:
 
     def call(*leaves: Tensor) -> Any:
         root = leaves[-1].detach().sqrt()
-        limits = Limits(length * root, rate / root, case.limits.t_max)
+        limits = replace(case.limits, d_max=length * root, r=rate / root)
         arguments = leaves if original else (*leaves[:2], None, None, leaves[2])
         return _Convolve.apply(*arguments, limits, case.conv, entry)
 
@@ -131,3 +132,17 @@ def test_only_the_features_are_kept_for_backward() -> None:
             convolution=Convolution((1, 1), (1, 1), (1, 1), (3, 3)), entry=Entry("exp0"),
         )  # fmt: skip
     assert sum(size >= features.numel() for size in kept) == 1
+
+
+def test_gradient_through_the_norm_of_a_weak_patch_fits_float16() -> None:
+    """Its factor of the features, like 1/|x|, is beyond float16 where the product is not."""
+    c = torch.ones(())
+    x = (1e-4 * torch.randn(1, 3, 5, 5)).half().requires_grad_()
+    with torch.autocast("cpu", torch.float16):
+        _, q = convolve(
+            x, torch.randn(4, 3, 3, 3), None, None, c=c, limits=Limits.of(c, s=2.0, x_t_max=2e3),
+            convolution=Convolution((1, 1), (1, 1), (1, 1), (3, 3)),
+        )  # fmt: skip
+    (1e3 * torch.sqrt(q)).sum().backward()
+    assert x.grad.isfinite().all()
+    assert x.grad.abs().max() > 1e3

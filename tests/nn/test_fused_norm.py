@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -110,7 +111,8 @@ def test_gradcheck(block: Block, training: bool) -> None:
         values = iter(leaves)
         arguments = [next(values) if there else None for there in present]
         root = arguments[6].detach().sqrt()
-        return _Normalize.apply(*arguments, Limits(length * root, rate / root, case.limits.t_max), block)[0]
+        limits = replace(case.limits, d_max=length * root, r=rate / root)
+        return _Normalize.apply(*arguments, limits, block)[0]
 
     with torch.no_grad():
         case.leaves[0][0, :, 0, 0] = 0.3  # off the ReLU's kink and the origin, where differences are no derivative

@@ -34,7 +34,7 @@ def inputs(placement: Placement) -> tuple[Tensor, Tensor | None, Tensor | None]:
 
 def on_points(y: Tensor, q_patch: Tensor | None, b: Tensor | None, placement: Placement) -> Tensor:
     if q_patch is not None:
-        y = y * match_factor(q_patch, y.square().sum(-1), placement.eps).unsqueeze(-1)
+        y = y * match_factor(q_patch, y.square().sum(-1)).unsqueeze(-1)
     if placement.rescale_before:
         y = lorentz.rescale(y, c=1.0, s=2.0, x_t_max=2e3)
     if placement.boost == "vector":
@@ -102,7 +102,7 @@ def test_without_placement_the_output_is_the_point() -> None:
 
 def test_matching_keeps_the_patch_norm_and_dead_patches_at_zero() -> None:
     q_patch, q = torch.tensor([4.0, 0.0, 4.0]), torch.tensor([1.0, 0.0, 0.0])
-    factor = match_factor(q_patch, q, 1e-12)
+    factor = match_factor(q_patch, q)
     assert_close(factor[0] ** 2 * q[0], q_patch[0])
     assert factor.isfinite().all()
     assert_close(factor[1], torch.tensor(1.0))
