@@ -36,6 +36,9 @@ class LorentzBlock(nn.Module):
         fused: bool = True,
     ) -> None:
         super().__init__()
+        for name, part in (("norm", norm), ("residual", residual), ("entry", entry)):
+            if part is not None and part.manifold is not conv.manifold:
+                raise ValueError(f"{name} lies on another manifold than conv; a block has one, `Transfer` moves points")
         self.conv, self.norm, self.residual, self.entry, self.exit = conv, norm, residual, entry, exit
         self.relu = LorentzReLU() if activation else None
         self.fused = fused
@@ -65,7 +68,7 @@ class LorentzBlock(nn.Module):
 
     def _fused(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
         conv, norm, c, limits = self.conv, self.norm, self.manifold.c, self.norm.limits()
-        unlift = self.exit if isinstance(self.exit, Unlift) else None
+        unlift = self.exit if isinstance(self.exit, Unlift) and self.exit.manifold is self.manifold else None
         y, q_patch = convolve(
             x,
             conv.weight,

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 
 from hyplearn.nn.fused_lift import Entry, entry_factor
-from hyplearn.nn.layout import channels_last, row_dots, rows, squared_norm
+from hyplearn.nn.layout import channels_last, outside_autocast, row_dots, rows, squared_norm
 from hyplearn.nn.scalars import Limits, dot
 
 
@@ -98,6 +98,7 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @outside_autocast
     def backward(ctx: Any, *grads: Tensor) -> Any:
         g_y, g_patch = grads
         features, weight, weight_time, bias, c, q_patch = ctx.saved_tensors

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hyplearn.nn import monitor
-from hyplearn.nn.layout import channels_last, feature_map, promoted, row_dots, row_squares, rows
+from hyplearn.nn.layout import channels_last, feature_map, outside_autocast, promoted, row_dots, row_squares, rows
 from hyplearn.nn.scalars import Limits, Radial, dot, radial
 
 
@@ -56,6 +56,7 @@ class _LiftReLU(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @outside_autocast
     def backward(ctx: Any, g_x: Tensor) -> Any:
         x, q, c = ctx.saved_tensors
         lift = entry_factor(c * q, ctx.limits, ctx.entry, want_slope=True)

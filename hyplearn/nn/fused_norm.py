@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hyplearn.nn import monitor
-from hyplearn.nn.layout import channels_last, feature_map, promoted, row_dots, row_squares, rows
+from hyplearn.nn.layout import channels_last, feature_map, outside_autocast, promoted, row_dots, row_squares, rows
 from hyplearn.nn.normalization import Normalization, centre, centre_vjp, mean_of, mean_of_vjp
 from hyplearn.nn.placement import Placement, place, place_vjp
 from hyplearn.nn.scalars import Limits, Radial, dot, radial
@@ -201,6 +201,7 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @outside_autocast
     def backward(ctx: Any, g_out: Tensor, *_: Tensor) -> Any:
         (y, q_patch, residual, b, beta, gamma, c, mean_in, dispersion_in, out,
          q, dot_b, dot_beta, dot_mean, space, time, mean, q_exit) = ctx.saved_tensors  # fmt: skip

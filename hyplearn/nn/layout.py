@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
 import torch
 from torch import Tensor
+
+Backward = TypeVar("Backward", bound=Callable[..., Any])
 
 CHUNK = 1 << 20  # elements of a temporary that stays in the processor's cache
 
@@ -47,3 +53,18 @@ def row_dots(x: Tensor, y: Tensor) -> Tensor:
 def promoted(x: Tensor) -> Tensor:
     """x in float32 or better."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def outside_autocast(backward: Backward) -> Backward:
+    """For the backward pass of an autograd function, which may be called inside autocast: there the products of its
+    float32 scalars would change their type."""
+
+    @functools.wraps(backward)
+    def wrapped(ctx: Any, *grads: Tensor) -> Any:
+        device = grads[0].device.type
+        if not torch.is_autocast_enabled(device):
+            return backward(ctx, *grads)
+        with torch.autocast(device, enabled=False):
+            return backward(ctx, *grads)
+
+    return cast(Backward, wrapped)

@@ -70,8 +70,8 @@ def check(c: float, optimizer: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("c", "optimizer"), CASES)
 def test_first_steps_while_the_curvature_jumps(c: float, optimizer: str, dtype: torch.dtype) -> None:
-    losses, _ = train(c, optimizer, dtype, steps=20)
-    assert sum(losses[-5:]) < sum(losses[:5]) * 1.5
+    losses, _ = train(c, optimizer, dtype, steps=12)
+    assert sum(losses[-4:]) < 1.5 * sum(losses[:4])
 
 
 @pytest.mark.parametrize(("c", "optimizer", "dtype"), [(9.0, SGD, torch.bfloat16), (0.2, SGD, torch.float16)])

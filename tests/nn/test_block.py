@@ -21,6 +21,7 @@ from hyplearn.nn.residual import LorentzResidual
 
 INTO, OUT = 3, 4
 CURVATURES = [0.05, 1.0, 20.0]
+MANIFOLD = Lorentz()
 # One option of the block changed at a time
 CHANGES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -219,3 +220,35 @@ def test_fused_path_serves_any_module_as_exit() -> None:
     block = block_of(1.0)
     block.exit = nn.Tanh()
     assert_same(lambda: block._fused(x, None), lambda: block._layers(x, None), [x := inputs(block)[0]], tolerance=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_backward_may_be_called_inside_autocast(dtype: torch.dtype) -> None:
+    block = block_of(1.0, residual=True, entry={}, dtype=torch.float32)
+    given, grads = inputs(block, torch.float32), []
+    for inside in (True, False):
+        with torch.autocast("cpu", dtype):
+            loss = Lift(block.manifold).of_relu(block(*given)).float().sum()
+        with torch.autocast("cpu", dtype, enabled=inside):
+            grads.append(torch.autograd.grad(loss, [*given, *block.parameters()]))
+    for a, b in zip(*grads, strict=True):
+        assert_close(a, b)
+
+
+@pytest.mark.parametrize("part", ["norm", "residual", "entry"])
+def test_a_block_has_one_manifold(part: str) -> None:
+    manifolds = {name: Lorentz(2.0) if name == part else MANIFOLD for name in ("norm", "residual", "entry")}
+    with pytest.raises(ValueError, match=f"{part} lies on another manifold than conv"):
+        LorentzBlock(
+            LorentzConv2d(INTO, OUT, 3, manifold=MANIFOLD),
+            LorentzBatchNorm2d(OUT, manifold=manifolds["norm"]),
+            residual=LorentzResidual(manifolds["residual"]),
+            entry=Lift(manifolds["entry"]),
+        )
+
+
+def test_the_exit_may_read_points_as_of_another_manifold() -> None:
+    fused, layers = pair(1.0)
+    fused.exit = layers.exit = Unlift(Lorentz(4.0).double())
+    x = inputs(fused)[0]
+    assert_close(fused(x), layers(x))
