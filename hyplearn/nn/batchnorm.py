@@ -156,7 +156,7 @@ class LorentzBatchNorm2d(nn.Module):
             v = v * (self.gamma / (dispersion + self.eps))
             if self.rescale:
                 limited = self.manifold.rescale0(v)
-                monitor.give("rescaled/norm", lambda: limited.square().sum(-1) < v.square().sum(-1))
+                monitor.give_shrunk("norm", v, limited)
                 v = limited
             out = self._shift(self.manifold.expmap0(v))
         if self.training:

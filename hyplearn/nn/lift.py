@@ -39,7 +39,7 @@ class Lift(nn.Module):
             if self.clip is not None:
                 v = v * (self.clip / torch.linalg.vector_norm(v, dim=-1, keepdim=True).clamp_min(self.clip))
             if self.rescale:
-                v = _rescaled0(self.manifold, v, "rescaled/entry")
+                v = _rescaled0(self.manifold, v, "entry")
             return (self.manifold.expmap0(v) if self.kind == "exp0" else v).movedim(-1, 1)
 
     def of_relu(self, h: Tensor) -> Tensor:
@@ -79,11 +79,11 @@ class Transfer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         v = self.source.logmap0(x.movedim(1, -1))
         if self.rescale:
-            v = _rescaled0(self.target, v, "rescaled/transfer")
+            v = _rescaled0(self.target, v, "transfer")
         return self.target.expmap0(v).movedim(-1, 1)
 
 
 def _rescaled0(manifold: Lorentz, v: Tensor, site: str) -> Tensor:
     limited = manifold.rescale0(v)
-    monitor.give(site, lambda: limited.square().sum(-1) < v.square().sum(-1))
+    monitor.give_shrunk(site, v, limited)
     return limited

@@ -28,6 +28,11 @@ def give(name: str, value: Callable[[], Tensor]) -> None:
             _sums[name] = (total + value().detach().float().mean().cpu(), count + 1)
 
 
+def give_shrunk(site: str, before: Tensor, after: Tensor) -> None:
+    """Record the share of vectors, in the last dimension, that a rescaling made shorter."""
+    give(f"rescaled/{site}", lambda: after.square().sum(-1) < before.square().sum(-1))
+
+
 @contextmanager
 def record() -> Iterator[dict[str, float]]:
     """Collect readings; the yielded dict is filled when the block ends."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hyplearn.manifolds import Lorentz
+from hyplearn.nn import monitor
 
 
 class LorentzResidual(nn.Module):
@@ -21,7 +22,12 @@ class LorentzResidual(nn.Module):
 
     def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
         total = x + shortcut.to(torch.promote_types(x.dtype, shortcut.dtype))
-        return self.manifold.rescale(total.movedim(1, -1)).movedim(-1, 1) if self.rescale else total
+        if not self.rescale:
+            return total
+        points = total.movedim(1, -1)
+        rescaled = self.manifold.rescale(points)
+        monitor.give_shrunk("residual", points, rescaled)
+        return rescaled.movedim(-1, 1)
 
     def extra_repr(self) -> str:
         return f"rescale={self.rescale}"

@@ -8,6 +8,7 @@ from torch.nn.utils.parametrizations import orthogonal as orthogonal_parametriza
 from torch.nn.utils.parametrize import register_parametrization
 
 from hyplearn.manifolds import Lorentz
+from hyplearn.nn import monitor
 from hyplearn.nn.boost import LorentzBoost
 from hyplearn.nn.choices import one_of
 from hyplearn.nn.placement import Placement, match_factor
@@ -101,4 +102,7 @@ class RotationBoost(nn.Module):
         return self._rescaled(y) if self.rescale in ("both", "post_boost") else y
 
     def _rescaled(self, x: Tensor) -> Tensor:
-        return self.manifold.rescale(x.movedim(1, -1)).movedim(-1, 1)
+        points = x.movedim(1, -1)
+        rescaled = self.manifold.rescale(points)
+        monitor.give_shrunk("conv", points, rescaled)
+        return rescaled.movedim(-1, 1)
