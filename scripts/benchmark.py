@@ -133,7 +133,7 @@ def models_row(names: tuple[str, str], targets: tuple[float, float], *, batch: i
         steps[name] = training_step(network, images, labels, precision)
         if device == "cuda":
             row.saved[name] = _peak(steps[name])
-    return interleave(row, steps, repeats=options.repeats, warmup=2, device=device)
+    return interleave(row, steps, repeats=options.repeats, warmup=1, device=device)
 
 
 def _peak(step: Callable[[], None]) -> int:
