@@ -1,0 +1,54 @@
+"""What losses of embeddings have in common: how they are called, and in which precision they compute."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hyplearn.manifolds.precision import promote
+from hyplearn.nn.embedding import Space
+
+
+class EmbeddingLoss(nn.Module, ABC):
+    """Called as loss(points, labels, spaces, generator=...); subclasses give `compute`.
+
+    points: one tensor (B, n_i) per space, of the whole batch, those of all processes in rank order. labels: (B,) int64.
+    spaces: of the model, see `hyplearn.nn.embedding.Space`. generator: of the run's own, a function of (seed, epoch,
+    batch), the same in every process; a loss that draws random numbers takes them from nowhere else.
+
+    A subclass with proxies takes `spaces`, `sizes` (n_i of each space) or `num_classes` as keyword arguments of its
+    constructor; the program supplies those it names.
+    """
+
+    expects = "embeddings"
+    least_per_class = 1  # images of each class that a batch must hold
+    equal_per_class = False  # every class of a batch must have the same number of images
+
+    def forward(
+        self,
+        points: Sequence[Tensor],
+        labels: Tensor,
+        spaces: Sequence[Space],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The loss, (), in float32 or better whatever autocast says."""
+        with torch.autocast(labels.device.type, enabled=False):
+            return self.compute([promote(x) for x in points], labels, spaces, generator=generator)
+
+    @abstractmethod
+    def compute(
+        self, points: Sequence[Tensor], labels: Tensor, spaces: Sequence[Space], *, generator: torch.Generator | None
+    ) -> Tensor:
+        """The loss of points in float32 or better, outside autocast."""
+
+    def proxies(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Parameters with rates of their own by the name of their group: class_proxies, hierarchical_proxies."""
+        return {}
+
+    def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
+        """What multiplies the distances of each space in the metric that this loss trains; only the ratios count."""
+        return tuple(space.weight.item() for space in spaces)

@@ -1,0 +1,82 @@
+"""One geometry of an embedding, shared by models, losses and evaluation: where points lie, what their distance is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hyplearn.manifolds import CurvedManifold, Euclidean, Lorentz, Manifold, PoincareBall, Sphere, full_precision
+
+_NAMES: dict[type[Manifold], str] = {
+    Lorentz: "lorentz",
+    PoincareBall: "poincare",
+    Sphere: "sphere",
+    Euclidean: "euclidean",
+}
+
+
+class Space(nn.Module):
+    """A manifold with the weight its distances have beside those of other spaces (lambda of Yue Eq. 10).
+
+    An embedding is a tuple of points, one tensor (B, n) per space; most models have one space, Mix has two.
+    weight: > 0; learned: as a parameter (its logarithm), else fixed.
+    """
+
+    def __init__(self, manifold: Manifold, *, weight: float = 1.0, learned: bool = False) -> None:
+        super().__init__()
+        if not 0 < weight < math.inf:
+            raise ValueError(
+                f"weight={weight} must be > 0: it multiplies the distances of a {self._name(manifold)} space"
+            )
+        self.manifold = manifold
+        log_weight = torch.tensor(math.log(weight), dtype=torch.float32)
+        self.log_weight: Tensor
+        if learned:
+            self.log_weight = nn.Parameter(log_weight)
+        else:
+            self.register_buffer("log_weight", log_weight)
+
+    @staticmethod
+    def _name(manifold: Manifold) -> str:
+        return next((name for kind, name in _NAMES.items() if isinstance(manifold, kind)), type(manifold).__name__)
+
+    @property
+    def name(self) -> str:
+        """lorentz, poincare, sphere or euclidean."""
+        return self._name(self.manifold)
+
+    @property
+    def weight(self) -> Tensor:
+        """(), > 0, differentiable."""
+        return self.log_weight.exp()
+
+    @property
+    def c(self) -> float | None:
+        """The present curvature, None in a space without one. Waits for the device."""
+        return self.manifold.c.item() if isinstance(self.manifold, CurvedManifold) else None
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """All pairs, without the weight, float32 or better. (N, n), (M, n) to (N, M), no (N, M, n) in between.
+
+        On the sphere |x - y|^2 = 2 - 2 cos (D_cos of Yue Eq. 5), the geodesic distance elsewhere (D_hyp of Eq. 2).
+        """
+        if isinstance(self.manifold, Sphere):
+            return _squared_chord(x, y)
+        distances: Tensor = self.manifold.cdist(x, y)
+        return distances
+
+    def extra_repr(self) -> str:
+        return f"{self.name}, weight={self.weight.item():.6g}"
+
+
+@full_precision
+def _squared_chord(x: Tensor, y: Tensor) -> Tensor:
+    return 2 - 2 * (x @ y.mT)
+
+
+def distances(xs: Sequence[Tensor], ys: Sequence[Tensor], spaces: Sequence[Space]) -> list[Tensor]:
+    """The distances of all pairs in each space, (N, M) each."""
+    return [space.distance(x, y) for x, y, space in zip(xs, ys, spaces, strict=True)]
