@@ -16,7 +16,7 @@ from hyplearn.engine.checkpoint import Checkpoints
 from hyplearn.engine.errors import NonFiniteLoss
 from hyplearn.engine.files import write_json
 from hyplearn.engine.module import Batch, TrainingModule
-from hyplearn.engine.readings import OptimizerReadings, at_bounds, curvatures, curved, radii
+from hyplearn.engine.readings import OptimizerReadings, at_bounds, curvatures, curved
 from hyplearn.nn.monitor import record
 
 REPORT = "nonfinite.json"
@@ -119,11 +119,10 @@ def trace(module: TrainingModule, images: Tensor, batch_idx: int) -> dict[str, A
     found: dict[str, Any] = {"finite_images": bool(images.isfinite().all()), "first_layer": None, "radius": None}
     module.seed_step(batch_idx)
     with module.trainer.precision_plugin.forward_context(), _watch(module.model, found), record() as readings:
-        embedding = module.network.embed(images.to(module.dtype))
-        logits = module.network.head(embedding)
-    found["finite_logits"] = bool(logits.isfinite().all())
+        inspection = module.inspect(images.to(module.dtype))
+    found["finite_output"] = inspection.finite
     found["rescaled"] = dict(readings)
-    found["radius"] = radii(module.network, embedding)
+    found["radius"] = inspection.radii
     limits = {name: manifold.curvature.bounds for name, manifold in curved(module.network).items()}
     return found | {"curvature_bounds": {name: list(bounds) for name, bounds in limits.items()}}
 
@@ -162,7 +161,7 @@ def _gather(trainer: pl.Trainer, report: dict[str, Any]) -> list[dict[str, Any]]
 
 def _first_affected(reports: list[dict[str, Any]]) -> dict[str, Any]:
     """The report of the first process whose own forward pass is affected, else of the first process."""
-    affected = [rank for rank, report in enumerate(reports) if report["first_layer"] or not report["finite_logits"]]
+    affected = [rank for rank, report in enumerate(reports) if report["first_layer"] or not report["finite_output"]]
     rank = affected[0] if affected else 0
     return reports[rank] | {"process": rank}
 

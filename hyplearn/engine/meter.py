@@ -1,12 +1,57 @@
-"""Metrics of a classifier as exact sums over an epoch, on the device and across processes."""
+"""Metrics as exact sums over an epoch, on the device and across processes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+
+Total = Callable[[Tensor], Tensor]
+
+
+class Meter(Protocol):
+    """Sums over the images of a stage."""
+
+    def reset(self) -> None: ...
+
+    def metrics(self, total: Total = ...) -> dict[str, float]:
+        """The metrics so far, empty before the first batch. `total` adds the sums up over all processes."""
+        ...
+
+    def state_dict(self, total: Total) -> dict[str, Any]:
+        """What continues the sums, those of all processes together: to be loaded by the first process alone."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class LossMeter:
+    """The mean loss over images, `loss`: all there is to sum up where no image has a prediction of its own."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.sums = torch.zeros(2, dtype=torch.float64)
+
+    @torch.no_grad()
+    def update(self, loss: Tensor, images: int) -> None:
+        """loss: (), of a batch with `images` images in this process. Waits for no device."""
+        values = torch.stack([loss.double() * images, torch.full_like(loss, images, dtype=torch.float64)])
+        self.sums = self.sums.to(values.device) + values
+
+    def metrics(self, total: Total = lambda sums: sums) -> dict[str, float]:
+        loss, images = total(self.sums.clone()).tolist()
+        return {"loss": loss / images} if images else {}
+
+    def state_dict(self, total: Total) -> dict[str, Any]:
+        return {"sums": total(self.sums.clone()).tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sums = torch.tensor(state["sums"], dtype=torch.float64)
 
 
 class ClassificationMeter:
@@ -32,16 +77,14 @@ class ClassificationMeter:
         values = torch.stack([*parts, torch.full_like(parts[0], images)])
         self.sums = self.sums.to(values.device) + values
 
-    def metrics(self, total: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, float]:
-        """The metrics so far, empty before the first batch. `total` adds the sums up over all processes."""
+    def metrics(self, total: Total = lambda sums: sums) -> dict[str, float]:
         loss, first, five, images = total(self.sums.clone()).tolist()
         if images == 0:
             return {}
         found = {"loss": loss / images, "top1": 100 * first / images}
         return found | ({"top5": 100 * five / images} if self.classes > 5 else {})
 
-    def state_dict(self, total: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-        """What continues the sums, those of all processes together: to be loaded by the first process alone."""
+    def state_dict(self, total: Total) -> dict[str, Any]:
         return {"sums": total(self.sums.clone()).tolist(), "classes": self.classes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

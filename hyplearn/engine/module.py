@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hyplearn.engine.meter import ClassificationMeter
+from hyplearn.engine.meter import Meter
 from hyplearn.engine.seeding import seed_everything
 from hyplearn.manifolds.interop import Manifold
 from hyplearn.optim import build_schedule, parameter_groups
@@ -22,29 +23,44 @@ Groups = list[dict[str, Any]]
 
 
 class Model(Protocol):
-    """What the engine asks of a model, beside being an nn.Module: head(embed(images)) is forward(images)."""
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) to the points or features (B, n) that the head sees."""
-        ...
-
-    def head(self, embedding: Tensor) -> Tensor:
-        """Points or features to logits."""
-        ...
+    """What the engine asks of every model, beside being an nn.Module."""
 
     def manifolds(self) -> dict[str, Manifold]:
         """The manifolds by name, that of the embedding last; none for a Euclidean model."""
         ...
 
 
+class Inspection(NamedTuple):
+    """What a forward pass tells of itself: distances of the embeddings to the origin, and whether all of it is finite."""
+
+    radii: dict[str, float]
+    finite: bool
+
+
 @dataclass
 class Optimization:
     """How the parameters move. build: parameter groups to an optimizer; groups: arguments of `parameter_groups`;
-    schedule: settings of `build_schedule`."""
+    schedule: settings of `build_schedule`; scales: what multiplies the rate of parameters that have one of their own,
+    by the names in `TrainingModule.rate_groups`."""
 
     build: Callable[[Groups], Optimizer]
     groups: Mapping[str, Any]
     schedule: Mapping[str, Any]
+    scales: Mapping[str, float] = field(default_factory=dict)
+
+    def parameter_groups(self, module: TrainingModule) -> Groups:
+        """The groups of a module. Raises ValueError for a scale of parameters that it does not have."""
+        own = module.rate_groups()
+        unknown = sorted(set(self.scales) - set(own))
+        if unknown:
+            known = ", ".join(sorted(own)) or "none"
+            raise ValueError(f"optim.scales.{unknown[0]} belongs to no parameters: this run has {known}; leave it out")
+        rates = {key: self.groups[key] for key in ("lr", "weight_decay") if key in self.groups}
+        apart = {
+            name: {**rates, "lr": rates["lr"] * self.scales.get(name, 1.0), "params": list(parameters)}
+            for name, parameters in own.items()
+        }
+        return parameter_groups(module, **self.groups, apart=apart)
 
 
 class TrainingModule(pl.LightningModule):
@@ -58,21 +74,33 @@ class TrainingModule(pl.LightningModule):
         super().__init__()
         self.model, self.loss = model, loss
         self.seed, self.optimization = seed, optimization
-        self.meters = {stage: ClassificationMeter() for stage in ("train", "val", "test")}
+        self.meters = {stage: self.new_meter() for stage in ("train", "val", "test")}
         self.row: dict[str, float] = {}
         self.tests: dict[str, float] = {}
         self.latest_loss: Tensor | None = None
+
+    @abstractmethod
+    def new_meter(self) -> Meter:
+        """What sums up the images of one stage."""
+
+    @abstractmethod
+    def inspect(self, images: Tensor) -> Inspection:
+        """A forward pass in the present mode, precision and random state."""
+
+    def rate_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters with a learning rate of their own, by name: none, unless a model or loss has some."""
+        return {}
 
     @property
     def network(self) -> Model:
         """The model, as what the engine asks of one."""
         return cast(Model, self.model)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return cast(Tensor, self.model(images))
+    def forward(self, images: Tensor) -> Any:
+        return self.model(images)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimization.build(parameter_groups(self, **self.optimization.groups))
+        optimizer = self.optimization.build(self.optimization.parameter_groups(self))
         steps, epochs = self._steps_per_epoch(), self.trainer.max_epochs or 1
         if self.trainer.max_steps > 0:
             epochs = min(epochs, math.ceil(self.trainer.max_steps / steps))
@@ -125,13 +153,12 @@ class TrainingModule(pl.LightningModule):
             self.meters["train"].load_state_dict(checkpoint["train_meter"])
 
     @torch.no_grad()
-    def probe(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Embedding and logits as evaluation computes them."""
+    def probe(self, images: Tensor) -> Inspection:
+        """A forward pass as evaluation computes it."""
         training = self.model.training
         self.model.eval()
         try:
             with self.trainer.precision_plugin.forward_context():
-                embedding = self.network.embed(images.to(self.dtype))
-                return embedding, self.network.head(embedding)
+                return self.inspect(images.to(self.dtype))
         finally:
             self.model.train(training)

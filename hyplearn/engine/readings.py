@@ -189,9 +189,9 @@ class GeometryProbe(pl.Callback):
         assert isinstance(pl_module, TrainingModule)
         assert self._images is not None
         with record() as readings:
-            embedding, _ = pl_module.probe(self._images)
+            inspection = pl_module.probe(self._images)
         self._images = None
-        pl_module.row.update(radii(pl_module.network, embedding) | dict(sorted(readings.items())))
+        pl_module.row.update(inspection.radii | dict(sorted(readings.items())))
 
 
 def radii(model: Model, embedding: Tensor) -> dict[str, float]:

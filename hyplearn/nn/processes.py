@@ -1,4 +1,4 @@
-"""Sums over the processes of a distributed run, with gradient."""
+"""Sums and batches over the processes of a distributed run, with gradient."""
 
 from __future__ import annotations
 
@@ -29,7 +29,39 @@ def total(x: Tensor) -> Tensor:
     Every process must call it, forward and backward, in the same order. The gradient is that of the sum of all
     processes' losses.
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if processes() == 1:
         return x
     result: Tensor = _AllReduce.apply(x)
+    return result
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        own = g.chunk(dist.get_world_size())[dist.get_rank()]
+        return own * dist.get_world_size()
+
+
+def processes() -> int:
+    """The number of processes of the default group, 1 without one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather(x: Tensor) -> Tensor:
+    """(B, ...) of every process to (P B, ...) in rank order, with gradient; x itself where there is one process.
+
+    For a loss that every process computes from the whole batch. Its derivative by x is the same everywhere, so a process
+    needs no other's: it takes its own rows, times P, because the average over processes that distributed data
+    parallel takes of the weights' gradients divides their sum by P. Parameters of the loss itself get the whole
+    gradient in every process, which that average leaves as it is.
+    """
+    if processes() == 1:
+        return x
+    result: Tensor = _Gather.apply(x)
     return result

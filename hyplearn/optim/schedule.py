@@ -24,7 +24,14 @@ class Schedule(LRScheduler, abc.ABC):
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.group_names = [group.get("name") for group in optimizer.param_groups]
+        self.held: dict[str, int] = {}
         super().__init__(optimizer)
+
+    def hold(self, steps: Mapping[str, int]) -> None:
+        """Let groups stand still, at a rate of 0, for their first steps."""
+        self.held = dict(steps)
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = rate
 
     @abc.abstractmethod
     def factor(self, step: int, group: str | None) -> float:
@@ -33,7 +40,10 @@ class Schedule(LRScheduler, abc.ABC):
     def get_lr(self) -> list[float | Tensor]:
         """The rates of all groups now."""
         rates = zip(self.base_lrs, self.group_names, strict=True)
-        return [base * self.factor(self.last_epoch, name) for base, name in rates]
+        return [base * self._factor(self.last_epoch, name) for base, name in rates]
+
+    def _factor(self, step: int, group: str | None) -> float:
+        return 0.0 if group is not None and step < self.held.get(group, 0) else self.factor(step, group)
 
 
 class Constant(Schedule):
@@ -81,6 +91,21 @@ class MultiStep(Schedule):
         return float(self.gamma**drops)
 
 
+class Step(Schedule):
+    """Multiply by gamma every so many epochs (`every`, or a fraction of the run), as HIER and Proxy-Anchor train."""
+
+    def __init__(
+        self, optimizer: Optimizer, *, every: float, gamma: float, total_epochs: int, steps_per_epoch: int
+    ) -> None:
+        if not 0 < gamma <= 1:
+            raise ValueError(f"schedule.gamma={gamma} must be in (0, 1]")
+        self.every, self.gamma = _position("every", every, total_epochs, steps_per_epoch), float(gamma)
+        super().__init__(optimizer)
+
+    def factor(self, step: int, group: str | None) -> float:
+        return float(self.gamma ** (step // self.every))
+
+
 class Cosine(Schedule):
     """A linear rise over the warm-up, then half a cosine down to `final` of the initial rates.
 
@@ -106,7 +131,12 @@ class Cosine(Schedule):
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * share)) / 2
 
 
-SCHEDULES: dict[str, Callable[..., Schedule]] = {"constant": Constant, "multistep": MultiStep, "cosine": Cosine}
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "constant": Constant,
+    "step": Step,
+    "multistep": MultiStep,
+    "cosine": Cosine,
+}
 
 
 def _position(name: str, value: float, total_epochs: int, steps_per_epoch: int) -> int:
@@ -122,13 +152,15 @@ def build_schedule(
 ) -> Schedule:
     """The schedule of a config: {'name': 'multistep', 'milestones': [0.3, 0.6, 0.8], 'gamma': 0.2, ...}.
 
+    Every schedule takes `hold`: names of groups with the epochs (or fraction of the run) for which their rate is 0 at
+    the beginning, {'backbone': 1} for one epoch in which only the other groups learn.
     total_epochs, steps_per_epoch: >= 1; the second is the number of times `step()` is called per epoch. Raises a
     ValueError for an unknown name or key, with the nearest valid one, and for a value out of range.
     """
     for name, value in (("total_epochs", total_epochs), ("steps_per_epoch", steps_per_epoch)):
         if value < 1:
             raise ValueError(f"{name}={value} must be >= 1")
-    given = {key: value for key, value in settings.items() if key != "name"}
+    given = {key: value for key, value in settings.items() if key not in ("name", "hold")}
     kind = SCHEDULES[_known("schedule.name", settings.get("name"), list(SCHEDULES))]
     parameters = inspect.signature(kind).parameters
     allowed = {key: p for key, p in parameters.items() if key not in ("optimizer", "total_epochs", "steps_per_epoch")}
@@ -137,7 +169,16 @@ def build_schedule(
     missing = [key for key, p in allowed.items() if p.default is p.empty and key not in given]
     if missing:
         raise ValueError(f"schedule.name={settings['name']} needs {', '.join(f'schedule.{key}' for key in missing)}")
-    return kind(optimizer, **given, total_epochs=total_epochs, steps_per_epoch=steps_per_epoch)
+    schedule = kind(optimizer, **given, total_epochs=total_epochs, steps_per_epoch=steps_per_epoch)
+    held = settings.get("hold") or {}
+    names = [name for name in schedule.group_names if name]
+    steps = {
+        _known("group in schedule.hold", name, names): _position(f"hold.{name}", epochs, total_epochs, steps_per_epoch)
+        for name, epochs in held.items()
+    }
+    if steps:
+        schedule.hold(steps)
+    return schedule
 
 
 def _known(what: str, value: object, allowed: list[str]) -> str:

@@ -139,8 +139,8 @@ def test_gradients_that_overflow_at_every_scale_are_a_failure(tmp_path: Path) ->
 
 
 def test_the_report_is_that_of_the_process_that_failed() -> None:
-    fine = {"first_layer": None, "finite_logits": True}
-    broken = {"first_layer": "stage2", "finite_logits": False}
+    fine = {"first_layer": None, "finite_output": True}
+    broken = {"first_layer": "stage2", "finite_output": False}
     assert _first_affected([fine, broken])["process"] == 1
     assert _first_affected([fine, fine])["process"] == 0
 

@@ -114,7 +114,7 @@ def test_state_dict_round_trip(settings: dict[str, Any]) -> None:
     ("settings", "message"),
     [
         ({"name": "cosin"}, "schedule.name: 'cosin' is unknown; did you mean 'cosine'"),
-        ({}, "schedule.name: None is unknown; choose from constant, multistep, cosine"),
+        ({}, "schedule.name: None is unknown; choose from constant, step, multistep, cosine"),
         ({**PAPER, "gama": 0.1}, "key of schedule.name=multistep: 'gama' is unknown; did you mean 'gamma'"),
         ({"name": "constant", "gamma": 0.1}, "'gamma' is unknown; choose from none"),
         ({"name": "multistep", "milestones": [0.5]}, "schedule.name=multistep needs schedule.gamma"),
@@ -136,3 +136,17 @@ def test_settings_out_of_range_are_named(settings: dict[str, Any], message: str)
 def test_length_of_the_run_is_checked(option: str) -> None:
     with pytest.raises(ValueError, match=f"{option}=0 must be >= 1"):
         build_schedule(optimizer(), PAPER, **{"total_epochs": 10, option: 0})
+
+
+def test_step_drops_every_so_many_epochs() -> None:
+    schedule = build_schedule(optimizer(), {"name": "step", "every": 2, "gamma": 0.5}, total_epochs=5)
+    assert [r[0] for r in rates(schedule, 5)] == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.025])
+
+
+def test_groups_that_are_held_stand_still_at_first() -> None:
+    settings = {**PAPER, "hold": {"manifold": 2}}
+    schedule = build_schedule(optimizer(), settings, total_epochs=200)
+    free = rates(build_schedule(optimizer(), PAPER, total_epochs=200), 4)
+    assert rates(schedule, 4) == [[r[0], 0.0 if step < 2 else r[1], r[2]] for step, r in enumerate(free)]
+    with pytest.raises(ValueError, match=r"group in schedule.hold: 'manifld' is unknown; did you mean 'manifold'"):
+        build_schedule(optimizer(), {**PAPER, "hold": {"manifld": 2}}, total_epochs=200)
