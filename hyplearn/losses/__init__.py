@@ -1,5 +1,6 @@
-"""Losses. Each says by `expects` what it is computed from: `logits` here."""
+"""Losses. Each says by `expects` what it is computed from: `logits` or `embeddings`."""
 
 from hyplearn.losses.classification import CrossEntropy
+from hyplearn.losses.pairwise import PairwiseCrossEntropy
 
-__all__ = ["CrossEntropy"]
+__all__ = ["CrossEntropy", "PairwiseCrossEntropy"]
