@@ -14,7 +14,7 @@ from torch import Tensor
 from hyplearn.data.files import ImageFiles, Reading, Transform, read_files
 from hyplearn.data.images import ImageArrays, Images
 from hyplearn.data.loader import Batch, ImageLoader
-from hyplearn.data.sampler import OrderedBatches, ShuffledBatches
+from hyplearn.data.sampler import BatchSampler, OrderedBatches, ShuffledBatches
 from hyplearn.data.source import Facts, Source
 from hyplearn.data.splits import stratified_split, stratified_subset
 from hyplearn.data.transforms import Augmentation, Normalization
@@ -31,7 +31,8 @@ class ImageDataModule(pl.LightningDataModule):
     the same splits.
 
     batch_size: of the global batch, shared by all processes. eval_batch_size: likewise, None for batch_size.
-    mean, std: of the pixels in [0, 1], one value or one per channel. root: folder of the files, None for sets without.
+    mean, std: of the pixels in [0, 1], one value or one per channel; None for both where those of the weights of a
+    pretrained model have to be filled in before the first batch. root: folder of the files, None for sets without.
     val_fraction: part of the training images held out for validation; 0 for none, the protocol of the papers. A source
     with validation images of its own gives those instead.
     limit_train: number of training images to use, in proportion from each class; None for all.
@@ -48,8 +49,8 @@ class ImageDataModule(pl.LightningDataModule):
         source: Source,
         *,
         batch_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
         root: str | Path | None = None,
         seed: int = 0,
         split_seed: int = 0,
@@ -74,7 +75,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.seed, self.split_seed = seed, split_seed
         self.val_fraction, self.limit_train, self.drop_last = val_fraction, limit_train, drop_last
         self.image_size_wanted, self.channels_wanted = image_size, channels
-        self.augmentation, self.normalization = augmentation, Normalization(mean, std)
+        self.augmentation, self.normalization = augmentation, _normalization(mean, std)
         self.reading = Reading(
             cache=cache,
             memory_limit_gib=memory_limit_gib,
@@ -119,7 +120,7 @@ class ImageDataModule(pl.LightningDataModule):
             size = self.image_size_wanted or facts.image_size
             if size is None:
                 raise ValueError(f"{self.source.name} has images of any size: set dataset.image_size")
-            if len(self.normalization) not in (1, channels):
+            if self.normalization is not None and len(self.normalization) not in (1, channels):
                 raise ValueError(
                     f"mean and std have {len(self.normalization)} values for images of {channels} channels: "
                     "give one, or one per channel"
@@ -176,8 +177,11 @@ class ImageDataModule(pl.LightningDataModule):
         if stage in ("fit", "validate") and "train" not in self._ids:
             self._setup_train()
         if stage == "test" and "test" not in self._ids:
-            self._images["test"] = self._read("test", self.source.test(self.root)).for_evaluation()
-            self._ids["test"] = torch.arange(len(self._images["test"].labels))
+            self._setup_test()
+
+    def _setup_test(self) -> None:
+        self._images["test"] = self._read("test", self.source.test(self.root)).for_evaluation()
+        self._ids["test"] = torch.arange(len(self._images["test"].labels))
 
     def _setup_train(self) -> None:
         images = self._read("train", self.source.train(self.root))
@@ -206,14 +210,16 @@ class ImageDataModule(pl.LightningDataModule):
     # Batches
 
     def train_dataloader(self) -> ImageLoader:
-        sampler = ShuffledBatches(
+        return self._loader("train", self._train_sampler(), self.augmentation)
+
+    def _train_sampler(self) -> BatchSampler:
+        return ShuffledBatches(
             self._ids["train"],
             batch_size=self.batch_size,
             seed=self.seed,
             world_size=self._world_size,
             drop_last=self.drop_last,
         )
-        return self._loader("train", sampler, self.augmentation)
 
     def val_dataloader(self) -> ImageLoader | list[ImageLoader]:
         """An empty list, with which Lightning skips validation, if no image is held out."""
@@ -226,9 +232,7 @@ class ImageDataModule(pl.LightningDataModule):
         sampler = OrderedBatches(self._ids[split], batch_size=self.eval_batch_size, world_size=self._world_size)
         return self._loader(split, sampler, None)
 
-    def _loader(
-        self, split: Split, sampler: ShuffledBatches | OrderedBatches, augmentation: Augmentation | None
-    ) -> ImageLoader:
+    def _loader(self, split: Split, sampler: BatchSampler, augmentation: Augmentation | None) -> ImageLoader:
         trainer = self.trainer
         return ImageLoader(
             self._images[split],
@@ -252,7 +256,12 @@ class ImageDataModule(pl.LightningDataModule):
         return images, labels, ids
 
     def finish(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """(images, labels, ids) of a loader's batch."""
+        """(images, labels, ids) of a loader's batch. Raises ValueError while mean and std are None."""
+        if self.normalization is None:
+            raise ValueError(
+                "dataset.mean=null and dataset.std=null stand for those of the weights of a pretrained model, but none "
+                "filled them in: give numbers, for example dataset.mean=[0.5] dataset.std=[0.5]"
+            )
         images = batch.images
         if self.augmentation is not None and batch.draws is not None:
             images = self.augmentation(images, batch.draws)
@@ -267,6 +276,14 @@ class ImageDataModule(pl.LightningDataModule):
         for batch in loader:
             moved = (None if part is None else part.to(device, non_blocking=True) for part in batch)
             yield self.finish(Batch(*moved))  # type: ignore[arg-type]
+
+
+def _normalization(mean: Sequence[float] | None, std: Sequence[float] | None) -> Normalization | None:
+    if mean is not None and std is not None:
+        return Normalization(mean, std)
+    if mean is not None or std is not None:
+        raise ValueError(f"mean and std are both numbers or both null (those of the weights), got {mean} and {std}")
+    return None
 
 
 def _digest(ids: Tensor) -> str:

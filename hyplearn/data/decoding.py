@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as tv
 from hyplearn.data.errors import BadImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp", ".gif"})
+MISSING = "No such file"
 _MODES = {1: "L", 3: "RGB"}
 # What Pillow's readers raise on broken files, beside the errors meant for it.
 _PILLOW_ERRORS = (
@@ -37,6 +38,8 @@ def decode(path: Path, *, channels: int) -> Image.Image:
             file.load()
             image = ImageOps.exif_transpose(file)
         return _to_eight_bits(image).convert(_MODES[channels])
+    except FileNotFoundError as error:
+        raise BadImageError(path, MISSING) from error
     except UnidentifiedImageError as error:
         reason = "the file is empty" if path.stat().st_size == 0 else "not an image, or of an unknown format"
         raise BadImageError(path, reason) from error

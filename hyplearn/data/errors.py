@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 
 class DatasetError(ValueError):
@@ -31,3 +32,30 @@ class BadImagesError(DatasetError):
             "repair or remove these files, or set dataset.on_bad_image=skip to train without them"
         )
         self.bad = tuple(bad)
+
+
+class Problem(NamedTuple):
+    """What is wrong with one line of a file, a record of a MATLAB file, or the whole file (line None)."""
+
+    file: Path
+    line: int | None
+    message: str
+
+    def __str__(self) -> str:
+        unit = "record" if self.file.suffix == ".mat" else "line"
+        return f"{self.file}{'' if self.line is None else f', {unit} {self.line}'}: {self.message}"
+
+
+class ProblemsError(DatasetError):
+    """All lines of index files that cannot be used."""
+
+    def __init__(self, problems: Sequence[Problem], name: str) -> None:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(
+            f"{name}: {len(problems)} problems with its index:\n{lines}\n"
+            f"correct these lines, then see `hyplearn data verify {name}`"
+        )
+        self.problems, self.name = tuple(problems), name
+
+    def __reduce__(self) -> tuple[type[ProblemsError], tuple[tuple[Problem, ...], str]]:
+        return type(self), (self.problems, self.name)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hyplearn.data.decoding import decode, for_each_file, resize_and_center_crop, to_pixels, usable_cpus
+from hyplearn.data.decoding import MISSING, decode, for_each_file, resize_and_center_crop, to_pixels, usable_cpus
 from hyplearn.data.errors import BadImageError, BadImagesError, DatasetError
 from hyplearn.data.images import ImageArrays, Images
 from hyplearn.data.randomness import derived_seed
@@ -37,10 +37,10 @@ class ImageFiles:
         return len(self.paths)
 
     def sha256(self) -> str:
-        """Of relative paths, sizes in bytes and labels; the bytes themselves are not read."""
+        """Of relative paths, sizes in bytes (-1 where there is no file) and labels; the bytes are not read."""
         digest = hashlib.sha256()
         for path, label in zip(self.paths, self.labels.tolist(), strict=True):
-            digest.update(f"{path}\0{(self.root / path).stat().st_size}\0{label}\n".encode())
+            digest.update(f"{path}\0{_size(self.root / path)}\0{label}\n".encode())
         return digest.hexdigest()
 
     def select(self, ids: Tensor) -> ImageFiles:
@@ -48,6 +48,13 @@ class ImageFiles:
 
     def absolute(self) -> list[Path]:
         return [self.root / path for path in self.paths]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # reported with all other bad files when they are read
+        return -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +65,8 @@ class Reading:
     the images fit in `memory_limit_gib` and the training transform is not random; both give the same pixels.
     num_workers: decoding threads or processes, None for one per CPU, at most 8. The results do not depend on it.
     on_bad_image: "error" stops with the list of all unusable files, "skip" leaves them out and reports them.
-    check_images: decode every file before training even where it is not kept in memory. False saves that time, and a
-    bad file stops the run when its turn comes.
+    check_images: decode every file before training even where it is not kept in memory. False saves that time: files
+    are only looked for, and a bad one stops the run when its turn comes.
     train_transform, eval_transform: from PIL image to PIL image or uint8 tensor of the final size, for example a
     torchvision.transforms.v2.RandomResizedCrop; None resizes the shorter side and crops the centre. Random numbers
     that train_transform takes from torch are seeded by (seed, epoch, sample); eval_transform must need none.
@@ -115,15 +122,28 @@ def read_files(
         pixels = torch.empty(len(files), size, size, channels, dtype=torch.uint8)
         good, skipped = _visit(files, reading, lambda index, path: pixels[index].copy_(decoder(path)))
         return ImageArrays(pixels, files.labels).select(good) if skipped else ImageArrays(pixels, files.labels), skipped
-    skipped = ()
-    if reading.check_images:
-        log.info("checking %d images below %s", len(files), files.root)
-        good, skipped = _visit(files, reading, lambda index, path: decode(path, channels=channels))
-        files = files.select(good)
+    good, skipped = check_files(files, reading, channels=channels)
+    files = files.select(good) if skipped else files
     train_decoder = replace(decoder, transform=reading.train_transform or decoder.transform)
     stream = ImageStream(files, train_decoder, decoder, seed=seed, workers=reading.workers)
     stream.check_transforms()
     return stream, skipped
+
+
+def check_files(files: ImageFiles, reading: Reading, *, channels: int) -> tuple[Tensor, tuple[str, ...]]:
+    """Indices of the good files and paths of the others. Raises BadImagesError unless these are to be skipped.
+
+    Every file is decoded once, or only looked for without `reading.check_images`.
+    """
+    log.info("checking %d images below %s", len(files), files.root)
+    if reading.check_images:
+        return _visit(files, reading, lambda index, path: decode(path, channels=channels))
+    return _visit(files, reading, lambda index, path: _check_there(path))
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise BadImageError(path, MISSING)
 
 
 def _visit(files: ImageFiles, reading: Reading, work: Callable[[int, Path], object]) -> tuple[Tensor, tuple[str, ...]]:
@@ -172,7 +192,7 @@ class ImageStream:
         loader: DataLoader[Tensor | BadImageError] = DataLoader(
             self._samples,
             batch_sampler=[[(epoch, sample) for sample in ids.tolist()] for ids in order],
-            num_workers=self.workers,
+            num_workers=min(self.workers, len(order)),
             collate_fn=_collate,
             # A generator of its own: the loader would take a number from torch's global stream for every pass.
             generator=torch.Generator(),

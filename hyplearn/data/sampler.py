@@ -5,6 +5,7 @@ Batches are global: every process knows all of them and takes its share (`share`
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -101,3 +102,121 @@ class OrderedBatches:
 
     def batches(self) -> list[Tensor]:
         return list(self.ids.tensor_split(self.count)) if self.count else []
+
+
+def check_class_batches(*, batch_size: int, images_per_class: int, classes: int, world_size: int = 1) -> None:
+    """Raises ValueError if no batch of `images_per_class` images of each of its classes can be formed."""
+    if images_per_class < 2:
+        raise ValueError(f"images_per_class must be at least 2 (an anchor and a positive), got {images_per_class}")
+    if batch_size < 2 * images_per_class or batch_size % images_per_class or batch_size % world_size:
+        raise ValueError(
+            f"batch_size must be a multiple of images_per_class={images_per_class}, of the {world_size} processes, and "
+            f"hold at least 2 classes, got {batch_size}: try {math.lcm(2 * images_per_class, world_size)} or a multiple"
+        )
+    if batch_size > classes * images_per_class:
+        most = classes * images_per_class
+        raise ValueError(
+            f"a batch of {batch_size} with images_per_class={images_per_class} needs {batch_size // images_per_class} "
+            f"classes, but {classes} are trained on: set batch_size to {most - most % world_size} or less, raise "
+            "images_per_class, or hold out fewer classes (val_fraction)"
+        )
+
+
+class _ClassMembers:
+    """The samples of each class that has any, for drawing without replacement."""
+
+    def __init__(self, labels: Tensor) -> None:
+        self.order = labels.argsort(stable=True)
+        _, self.counts = labels[self.order].unique_consecutive(return_counts=True)
+        self.starts = self.counts.cumsum(0) - self.counts
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def draw(self, classes: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """(len(classes) * count,) positions, `count` of each class, class after class.
+
+        No sample twice where the class has enough; else each as often as the others, give or take one.
+        """
+        counts = self.counts[classes]
+        starts = counts.cumsum(0) - counts
+        owner = torch.arange(len(classes)).repeat_interleave(counts)
+        members = self.order[self.starts[classes][owner] + torch.arange(len(owner)) - starts[owner]]
+        shuffled = torch.randperm(len(owner), generator=generator)
+        shuffled = shuffled[owner[shuffled].argsort(stable=True)]  # each class in an order of its own
+        chosen = starts[:, None] + torch.arange(count) % counts[:, None]
+        return members[shuffled[chosen.flatten()]]
+
+
+class UniqueClassBatches:
+    """Every class at most once an epoch, `images_per_class` images of it, class after class (Yue's sampler).
+
+    labels: (N,), positions in it are the ids. An epoch is a permutation of the classes cut into batches; the classes
+    that are left over wait for another epoch. Raises ValueError if there are too few classes for one batch.
+    """
+
+    def __init__(
+        self, labels: Tensor, *, batch_size: int, images_per_class: int, seed: int, world_size: int = 1
+    ) -> None:
+        self.members = _ClassMembers(labels)
+        check_class_batches(
+            batch_size=batch_size,
+            images_per_class=images_per_class,
+            classes=len(self.members),
+            world_size=world_size,
+        )
+        self.batch_size, self.images_per_class, self.seed, self.epoch = batch_size, images_per_class, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.members) * self.images_per_class // self.batch_size
+
+    def batches(self) -> list[Tensor]:
+        random = generator(self.seed, "classes", self.epoch)
+        used = len(self) * self.batch_size // self.images_per_class
+        classes = torch.randperm(len(self.members), generator=random)[:used]
+        return list(self.members.draw(classes, self.images_per_class, random).split(self.batch_size))
+
+
+class ClassBalancedBatches:
+    """Classes drawn anew for every batch, `images_per_class` images of each, class after class (the sampler of HIER).
+
+    labels: (N,), positions in it are the ids. An epoch has floor(N / batch_size) batches, in which a class may come
+    several times or not at all. Within a batch no class comes twice and no image either, unless its class has fewer
+    than `images_per_class` (HIER draws images with replacement, so that both of a pair may be one). Raises ValueError
+    if there are too few classes or images for one batch.
+    """
+
+    def __init__(
+        self, labels: Tensor, *, batch_size: int, images_per_class: int, seed: int, world_size: int = 1
+    ) -> None:
+        self.members = _ClassMembers(labels)
+        check_class_batches(
+            batch_size=batch_size,
+            images_per_class=images_per_class,
+            classes=len(self.members),
+            world_size=world_size,
+        )
+        self.batch_size, self.images_per_class, self.seed, self.epoch = batch_size, images_per_class, seed, 0
+        self.count = len(labels) // batch_size
+        if self.count == 0:
+            raise ValueError(
+                f"{len(labels)} training samples do not fill one batch of {batch_size}: set batch_size to "
+                f"{len(labels) // images_per_class * images_per_class} or less"
+            )
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batches(self) -> list[Tensor]:
+        random = generator(self.seed, "class batches", self.epoch)
+        return [self._batch(random) for _ in range(self.count)]
+
+    def _batch(self, random: torch.Generator) -> Tensor:
+        classes = torch.randperm(len(self.members), generator=random)[: self.batch_size // self.images_per_class]
+        return self.members.draw(classes, self.images_per_class, random)

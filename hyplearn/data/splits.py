@@ -61,3 +61,21 @@ def stratified_subset(labels: Tensor, count: int, *, seed: int) -> Tensor:
     order = torch.randperm(len(labels), generator=generator(seed, "split", "subset"))
     ranks, sizes = _class_ranks(labels, order)
     return _smallest(ranks / sizes, order, count)
+
+
+def held_out_classes(count: int, fraction: float, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Numbers of the classes kept and of `round(fraction * count)` classes held out for validation, both sorted.
+
+    0 holds out none. Raises ValueError if a fraction > 0 leaves either side with fewer than 2 classes: among images of
+    one class the nearest is always right.
+    """
+    held_out = round(fraction * count)
+    if fraction > 0 and (held_out < 2 or count - held_out < 2):
+        raise ValueError(
+            f"val_fraction={fraction} of {count} training classes holds out {held_out} and keeps {count - held_out}, "
+            "needed are at least 2 of each: "
+            + (f"set val_fraction={round(2 / count, 3)} or " if count >= 4 else "")
+            + "set val_fraction=0 to validate on nothing"
+        )
+    order = torch.randperm(count, generator=generator(seed, "split", "validation classes"))
+    return order[held_out:].sort().values, order[:held_out].sort().values

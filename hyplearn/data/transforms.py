@@ -34,32 +34,80 @@ def flip(images: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen[:, None, None, None], images.flip(-1), images)
 
 
+def affine(images: Tensor, *, degrees: Tensor, scale: Tensor | None = None, position: Tensor | None = None) -> Tensor:
+    """Turn images about the centre of a square window and enlarge it to the whole image: bilinear, black outside.
+
+    images: (B, C, H, W) uint8. degrees: (B,), counter-clockwise. scale: (B,), sides of the windows as parts of the
+    image's, None for the whole. position: (B, 2) in [0, 1], where the windows are between top and bottom, left and
+    right. Returns (B, C, H, W) uint8 in channels_last.
+    """
+    height, width = images.shape[-2:]
+    angle = degrees.to(torch.float32).deg2rad()
+    sin, cos, zero = angle.sin(), angle.cos(), torch.zeros_like(angle)
+    size = torch.ones_like(angle) if scale is None else scale
+    row, column = (zero, zero) if position is None else ((1 - size) * (2 * position - 1).mT).unbind()
+    # Coordinates of grid_sample run from -1 to 1 along each side, whatever its length.
+    matrix = torch.stack(
+        [size * cos, -size * sin * (height / width), column, size * sin * (width / height), size * cos, row], dim=1
+    )
+    grid = F.affine_grid(matrix.view(-1, 2, 3), list(images.shape), align_corners=False)
+    pixels = F.grid_sample(images.to(torch.float32), grid, padding_mode="zeros", align_corners=False)
+    return pixels.round_().to(torch.uint8).contiguous(memory_format=torch.channels_last)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Random crop of the padded image, then a horizontal flip.
+    """Rotated and resized window of the image, random crop of the padded image, then a horizontal flip.
 
     crop_padding: black pixels added on each side, 0 for no crop. horizontal_flip: probability in [0, 1].
+    rotation: degrees, the angle is uniform in +- rotation. resized_crop: the least and largest part of the image's area
+    that a square window takes, in (0, 1]; None for the whole image.
     """
 
     crop_padding: int = 0
     horizontal_flip: float = 0.0
+    rotation: float = 0.0
+    resized_crop: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.crop_padding < 0:
             raise ValueError(f"crop_padding must be at least 0, got {self.crop_padding}")
         if not 0 <= self.horizontal_flip <= 1:
             raise ValueError(f"horizontal_flip is a probability in [0, 1], got {self.horizontal_flip}")
+        if not 0 <= self.rotation <= 180:
+            raise ValueError(f"rotation must be from 0 to 180 degrees, got {self.rotation}")
+        if self.resized_crop is not None and not 0 < self.resized_crop[0] <= self.resized_crop[1] <= 1:
+            raise ValueError(
+                f"resized_crop is the least and the largest part of the area, 0 < least <= largest <= 1, or null, "
+                f"got {list(self.resized_crop)}"
+            )
+
+    @property
+    def _resamples(self) -> bool:
+        return self.rotation > 0 or self.resized_crop is not None
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count, 3) int64: row offset, column offset, 1 to flip."""
+        """(count, 3) int64: row offset, column offset, 1 to flip.
+
+        With `rotation` or `resized_crop` (count, 7) float32, then degrees, side of the window, and its place (2).
+        """
         offsets = torch.randint(2 * self.crop_padding + 1, (count, 2), generator=generator)
         flips = torch.rand(count, 1, generator=generator) < self.horizontal_flip
-        return torch.cat([offsets, flips.long()], dim=1)
+        draws = torch.cat([offsets, flips.long()], dim=1)
+        if not self._resamples:
+            return draws
+        least, largest = self.resized_crop or (1.0, 1.0)
+        uniform = torch.rand(count, 4, generator=generator)
+        degrees = (2 * uniform[:, :1] - 1) * self.rotation
+        side = (least + (largest - least) * uniform[:, 1:2]).sqrt()
+        return torch.cat([draws.to(torch.float32), degrees, side, uniform[:, 2:]], dim=1)
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Apply `draws` (B, 3) to the images (B, C, H, W)."""
+        """Apply `draws` of `draw` to the images (B, C, H, W)."""
+        if self._resamples:
+            images = affine(images, degrees=draws[:, 3], scale=draws[:, 4], position=draws[:, 5:7])
         if self.crop_padding:
-            images = crop(images, draws[:, :2], padding=self.crop_padding)
+            images = crop(images, draws[:, :2].long(), padding=self.crop_padding)
         if self.horizontal_flip:
             images = flip(images, draws[:, 2].bool())
         return images
