@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -52,3 +54,13 @@ class EmbeddingLoss(nn.Module, ABC):
     def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
         """What multiplies the distances of each space in the metric that this loss trains; only the ratios count."""
         return tuple(space.weight.item() for space in spaces)
+
+
+def build_part(part: Callable[..., EmbeddingLoss], **known: object) -> EmbeddingLoss:
+    """A loss that is part of another one, or of a run: `part` called with those of `known` that its signature names.
+
+    part: a class or a partial (`_partial_: true` in a configuration); what a partial holds already stays as it is.
+    """
+    held = part.keywords if isinstance(part, functools.partial) else {}
+    names = [name for name in inspect.signature(part).parameters if name in known and name not in held]
+    return part(**{name: known[name] for name in names})
