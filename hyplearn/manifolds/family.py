@@ -79,6 +79,23 @@ class Manifolds:
         """The manifold of the head."""
         return self._get("shared", self._c) if self.share == "single" else self._get("decoder", self._decoder_c)
 
+    @property
+    def curved(self) -> bool:
+        """Whether this kind has a curvature."""
+        return self.kind in _CURVED
+
+    def embedding(self, name: str, *, kind: Kind | None = None, c: float | None = None) -> Manifold:
+        """The manifold of one space of an embedding; each name has its own. kind, c: in place of the family's."""
+        kind = self.kind if kind is None else kind
+        if kind in _CURVED and not self.curved:
+            raise ValueError(
+                f"kind={kind!r} needs a curvature, which kind={self.kind!r} of the manifolds does not have"
+            )
+        if name not in self._made:
+            curved = _CURVED.get(kind)
+            self._made[name] = curved(self._c if c is None else c, **self._options) if curved else _FLAT[kind]()
+        return self._made[name]
+
     def manifolds(self) -> dict[str, CurvedManifold]:
         """The curved manifolds handed out so far, by name: 'encoder', 'decoder', 'shared', 'encoder.stage1', ..."""
         return {name: manifold for name, manifold in self._made.items() if isinstance(manifold, CurvedManifold)}

@@ -24,7 +24,7 @@ from torch import Tensor
 from hyplearn.manifolds import CurvedManifold
 from hyplearn.models.resnet import ResNet
 
-_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # DataParallel and torch.compile
+WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # DataParallel and torch.compile
 _STEM = re.compile(r"encoder\.conv1\.conv\.([01])\.(.+)")
 _BLOCK = re.compile(r"encoder\.conv([2-5])_x\.(\d+)\.conv\.(\d+)\.(.+)")
 _SHORTCUT = re.compile(r"encoder\.conv([2-5])_x\.(\d+)\.shortcut\.([01])\.(.+)")
@@ -41,7 +41,7 @@ def load_published_hcnn(model: ResNet, checkpoint: Mapping[str, object]) -> None
     published = checkpoint.get("model", checkpoint)
     if not isinstance(published, Mapping):
         raise ValueError(f"checkpoint['model'] is a {type(published).__name__}, but must be a state dict")
-    state = {_WRAPPERS.sub("", name): value for name, value in published.items()}
+    state = {WRAPPERS.sub("", name): value for name, value in published.items()}
     target = {name: value for name, value in model.state_dict().items() if _is_weight(name)}
     converted = dict(_converted(state, target))
     _check_names(converted.keys() ^ target.keys(), converted)
