@@ -12,10 +12,16 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hyplearn.cli.errors import ConfigError
-from hyplearn.cli.signature import join
+from hyplearn.cli.signature import arguments, join
 from hyplearn.data.datamodule import ImageDataModule
 from hyplearn.engine.run import TrainSpec
-from hyplearn.engine.settings import CallbackSettings, LoggerSettings, TrainerSettings
+from hyplearn.engine.settings import (
+    BatchSettings,
+    CallbackSettings,
+    EvaluationSettings,
+    LoggerSettings,
+    TrainerSettings,
+)
 
 
 def make(node: Mapping[str, Any], path: str, **supplied: Any) -> Any:
@@ -29,25 +35,62 @@ def make(node: Mapping[str, Any], path: str, **supplied: Any) -> Any:
 
 
 def datamodule(config: Mapping[str, Any]) -> ImageDataModule:
-    """The data of a configuration; nothing is read yet."""
-    made = make(config["dataset"], "dataset", seed=config["seed"])
+    """The data of a configuration; nothing is read yet. Pixels are normalised as the backbone's weights expect, where
+    the data set leaves mean and std to them."""
+    node = config["dataset"]
+    left_open = [key for key in ("mean", "std") if key in node and node[key] is None]
+    if left_open and "backbone" in config["model"]:
+        from hyplearn.models.backbone import data_config  # timm takes seconds to import
+
+        try:
+            expected = data_config(config["model"]["backbone"])
+        except ValueError as error:
+            raise ConfigError(f"model: {error}") from error
+        node = {**node, **{key: list(expected[key]) for key in left_open}}
+    made = make(node, "dataset", seed=config["seed"])
     assert isinstance(made, ImageDataModule)
     return made
 
 
 def facts(data: ImageDataModule) -> dict[str, int]:
-    """What a model has to know of the data."""
+    """What a model or loss may have to know of the data."""
     try:
         return {"in_channels": data.in_channels, "num_classes": data.num_classes, "image_size": data.image_size}
     except ValueError as error:
         raise ConfigError(f"dataset: {error}") from error
 
 
+def reads_pretrained(model: Mapping[str, Any], *, image_size: int) -> bool:
+    """Whether a model of the configuration starts from weights that were trained on photographs."""
+    if not (model.get("pretrained") or model.get("weights")):
+        return False
+    from hyplearn.models.backbone import SMALL_IMAGE
+
+    return not model.get("small") or image_size >= SMALL_IMAGE
+
+
 def model(config: Mapping[str, Any], known: Mapping[str, int]) -> nn.Module:
     """A new model, with manifolds of its own, for data of which `facts` are known."""
-    made = make(config["model"], "model", manifold=make(config["manifold"], "manifold"), **known)
+    wanted = named(config["model"], "model", {**known, "manifold": make(config["manifold"], "manifold")})
+    made = make(config["model"], "model", **wanted)
     assert isinstance(made, nn.Module)
     return made
+
+
+def loss(config: Mapping[str, Any], network: nn.Module, known: Mapping[str, int]) -> nn.Module:
+    """A new loss for a model; one with proxies is told of the model's spaces and the number of classes."""
+    offered: dict[str, Any] = {"num_classes": known["num_classes"]}
+    if hasattr(network, "spaces"):
+        offered |= {"spaces": list(network.spaces), "sizes": network.sizes}  # type: ignore[arg-type]
+    made = make(config["loss"], "loss", **named(config["loss"], "loss", offered))
+    assert isinstance(made, nn.Module)
+    return made
+
+
+def named(node: Mapping[str, Any], path: str, offered: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the objects that the program offers, those that the constructor of the node asks for."""
+    wanted = arguments(node, None, path)
+    return {key: value for key, value in offered.items() if wanted is None or key in wanted}
 
 
 def optimizer(config: Mapping[str, Any], groups: list[dict[str, Any]]) -> Optimizer:
@@ -66,12 +109,14 @@ def specification(config: dict[str, Any]) -> TrainSpec:
         seed=config["seed"],
         datamodule=data,
         build_model=lambda: model(config, facts(data)),
-        loss=make(config["loss"], "loss"),
+        build_loss=lambda network: loss(config, network, facts(data)),
         build_optimizer=lambda groups: optimizer(config, groups),
         optim={key: value for key, value in config["optim"].items() if key != "optimizer"},
         trainer=TrainerSettings(**config["trainer"]),
         logger=LoggerSettings(**config["logger"]),
         callbacks=CallbackSettings(**config["callbacks"]),
+        batch=BatchSettings(**config["batch"]),
+        evaluation=EvaluationSettings(**(config["evaluation"] or {})),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -10,28 +12,47 @@ from torch import nn
 from hyplearn.cli import build
 from hyplearn.cli.compose import Composed
 from hyplearn.cli.errors import ConfigError, listing
-from hyplearn.engine.module import Model
+from hyplearn.cli.signature import target
+from hyplearn.engine.module import Model, TrainingModule
 from hyplearn.engine.run import TrainSpec
 from hyplearn.engine.settings import TrainerSettings
-from hyplearn.optim import build_schedule, check_supports, parameter_groups
+from hyplearn.optim import build_schedule, check_supports
 
-TASK_EXPECTS = "logits"  # what a loss of classification is computed from
+# What a loss is computed from, the model that gives it, and a choice that fits where another was made.
+GIVES = {"logits": "a classifier", "embeddings": "a retrieval model"}
+FITTING = {
+    "logits": {
+        "loss": "loss=cross_entropy",
+        "dataset": "dataset=digits, cifar100 or image_folder",
+        "model": "hecnn_r18",
+    },
+    "embeddings": {
+        "loss": "loss=pairwise, proxy_anchor or hier",
+        "dataset": "dataset=digits_retrieval, cub or image_folder_retrieval",
+        "model": "hyp_vit_s",
+    },
+}
+# What is not used without a curvature; typed all the same in a grid over several models.
+NO_CURVATURE = ("euclidean", "sphere")
+
+log = logging.getLogger("hyplearn")
 
 
 def check(composed: Composed, spec: TrainSpec) -> None:
     """Raise ConfigError for a combination that cannot work. Makes the model and the optimizer once to be sure."""
     check_hardware(spec.trainer)
-    check_loss(composed, spec.loss)
+    gives = check_task(composed, retrieval=spec.retrieval)
+    check_loss(composed, gives)
     check_manifold_typed(composed)
-    check_pretrained(composed, in_channels=build.facts(spec.datamodule)["in_channels"])
+    check_pretrained(composed, build.facts(spec.datamodule))
     try:
         spec.validate()
-        model = spec.build_module().model
+        module = spec.build_module()
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    check_manifold_used(composed, model)
-    check_batch_norm(composed, model, processes=device_count(spec.trainer))
-    check_optimizer(composed, spec, model)
+    check_manifold_used(composed, module.model)
+    check_batch_norm(composed, module.model, processes=device_count(spec.trainer))
+    check_optimizer(composed, spec, module)
 
 
 def device_count(trainer: TrainerSettings) -> int:
@@ -51,19 +72,35 @@ def check_hardware(trainer: TrainerSettings) -> None:
         raise ConfigError(f"trainer.devices={trainer.devices}, but torch sees {gpus}: use trainer.devices=auto.")
 
 
-def check_loss(composed: Composed, loss: nn.Module) -> None:
-    """The loss is computed from what a classifier gives."""
-    expects = getattr(loss, "expects", None)
-    if expects != TASK_EXPECTS:
+def check_task(composed: Composed, *, retrieval: bool) -> str:
+    """The model does what the data are split for; returns what it gives a loss."""
+    kind = target(composed.config["model"], "model")
+    gives = "embeddings" if hasattr(kind, "points") else "logits"
+    if retrieval != (gives == "embeddings"):
+        split = "retrieval, by classes" if retrieval else "classification, by images"
+        other = "embeddings" if retrieval else "logits"
         raise ConfigError(
-            f"loss={composed.choices['loss']} is computed from {expects}, but a classifier gives {TASK_EXPECTS}: "
-            "use loss=cross_entropy."
+            f"model={composed.choices['model']} is {GIVES[gives]}, but dataset={composed.choices['dataset']} is split "
+            f"for {split}: use {FITTING[gives]['dataset']}, or a model such as {FITTING[other]['model']}."
+        )
+    return gives
+
+
+def check_loss(composed: Composed, gives: str) -> None:
+    """The loss is computed from what the model gives."""
+    expects = getattr(target(composed.config["loss"], "loss"), "expects", None)
+    if expects != gives:
+        raise ConfigError(
+            f"loss={composed.choices['loss']} is computed from {expects}, but {GIVES[gives]} gives {gives}: "
+            f"use {FITTING[gives]['loss']}."
         )
 
 
 def check_manifold_typed(composed: Composed) -> None:
-    """Nobody types options of a curvature that is not there."""
+    """Nobody types options of a curvature that is not there; in a grid over models a sphere may be among them."""
     typed = sorted(key for key in composed.typed if key.startswith("manifold."))
+    if composed.config["manifold"].get("kind") == "sphere" and typed:
+        log.warning("%s: no effect on model=%s, a sphere has no curvature", listing(typed), composed.choices["model"])
     if composed.config["manifold"].get("kind") == "euclidean" and typed:
         raise ConfigError(
             f"{listing(typed)} would be ignored: model={composed.choices['model']} with "
@@ -71,19 +108,22 @@ def check_manifold_typed(composed: Composed) -> None:
         )
 
 
-def check_pretrained(composed: Composed, *, in_channels: int) -> None:
+def check_pretrained(composed: Composed, known: Mapping[str, int]) -> None:
     """Pretrained weights read images of three channels."""
-    pretrained = composed.config["model"].get("pretrained")
-    if pretrained and in_channels != 3:
+    model = composed.config["model"]
+    if not build.reads_pretrained(model, image_size=known["image_size"]):
+        return
+    if known["in_channels"] != 3:
         raise ConfigError(
-            f"model.pretrained={pretrained} reads images of 3 channels, but dataset={composed.choices['dataset']} has "
-            f"{in_channels}: set dataset.channels=3 to repeat the channel, or model.pretrained=null."
+            f"model.pretrained={model['pretrained']} reads images of 3 channels, but "
+            f"dataset={composed.choices['dataset']} has {known['in_channels']}: set dataset.channels=3 to repeat the "
+            "channel, or model.pretrained=false."
         )
 
 
 def check_manifold_used(composed: Composed, model: nn.Module) -> None:
     """A manifold that was chosen is one the model uses."""
-    if composed.config["manifold"].get("kind") != "euclidean" and not cast(Model, model).manifolds():
+    if composed.config["manifold"].get("kind") not in NO_CURVATURE and not cast(Model, model).manifolds():
         raise ConfigError(
             f"manifold={composed.choices['manifold']} would be ignored: model={composed.choices['model']} is "
             "Euclidean. Leave the manifold out, or choose a hyperbolic model."
@@ -101,12 +141,11 @@ def check_batch_norm(composed: Composed, model: nn.Module, *, processes: int) ->
         )
 
 
-def check_optimizer(composed: Composed, spec: TrainSpec, model: nn.Module) -> None:
+def check_optimizer(composed: Composed, spec: TrainSpec, module: TrainingModule) -> None:
     """The optimizer knows what to do with every parameter, and takes its options."""
-    rates = {key: value for key, value in spec.optim.items() if key != "schedule"}
     try:
-        optimizer = spec.build_optimizer(parameter_groups(model, **rates))
-        check_supports(type(optimizer), model)
+        optimizer = spec.build_optimizer(module.optimization.parameter_groups(module))
+        check_supports(type(optimizer), module)
         build_schedule(optimizer, spec.optim["schedule"], total_epochs=spec.trainer.max_epochs)
     except ValueError as error:
         chosen = f"optim={composed.choices['optim']}, model={composed.choices['model']}"

@@ -12,13 +12,15 @@ from hyplearn.cli.compose import defaults
 from hyplearn.cli.configs import config_dir, groups
 
 OVERVIEW = """\
-hyplearn: hyperbolic networks for images, with curvature that is learned.
+hyplearn: hyperbolic networks for images, classifiers and retrieval models, with curvature that is learned.
 
   hyplearn train [group=choice] [group.key=value]     train, then test once      (python train.py ... is the same)
   hyplearn evaluate <run directory or checkpoint>     test a trained model
+  hyplearn recall <file.npz>                          exact Recall@K of embeddings, a run's or your own
+  hyplearn data verify <dataset>                      look through the files of a retrieval data set
   hyplearn --version
 
-Each command explains itself: hyplearn train --help, hyplearn evaluate --help.
+Each command explains itself: hyplearn train --help, hyplearn recall --help, ...
 Exit status: 0 done, 1 failed, 2 mistake in the configuration, 3 non-finite loss, 130 interrupted, 143 terminated."""
 
 EVALUATE = """\
@@ -28,7 +30,8 @@ Rebuilds model and data from config.yaml of the run, loads the checkpoint (of a 
 or the last one), tests it and prints and saves the results. Keys that do not belong to the model can be changed:
 
   hyplearn evaluate outputs/hecnn_r18_digits/2025-01-31_12-00-00_seed1_ab12
-  hyplearn evaluate outputs/.../checkpoints/last.ckpt dataset.batch_size=512 trainer.accelerator=cpu"""
+  hyplearn evaluate outputs/.../checkpoints/last.ckpt dataset.batch_size=512 trainer.accelerator=cpu
+  hyplearn evaluate outputs/hyp_vit_s_cub/... evaluation.k=[1,10,100] evaluation.nmi=true"""
 
 FLAGS = """\
   -m, --multirun      run every combination of values, a,b,c  range(1,6)  choice(a,b)  glob(hecnn*), one job after the
@@ -43,6 +46,8 @@ EXAMPLES = """\
   python train.py model=hecnn_r50 optim=radamw dataset=cifar100 manifold.c=0.5 seed=3
   python train.py -m manifold.c=0.1,1,4 seed=1,2,3
   python train.py experiment=smoke
+  python train.py experiment=demo_retrieval
+  python train.py -m model=sph_vit_s,hyp_vit_s,mix_vit_s loss.tau=0.05,0.2 manifold.c=0.1,1
   python train.py resume=outputs/hecnn_r18_digits/2025-01-31_12-00-00_seed1_ab12"""
 
 KEYS = {
@@ -54,7 +59,7 @@ KEYS = {
     "optim.lr": "learning rate of the Euclidean parameters",
     "optim.curvature_lr": "learning rate of the curvature",
     "dataset.batch_size": "images in a batch, shared by all devices",
-    "dataset.val_fraction": "share of the training images held out for validation; 0 reports the last epoch",
+    "dataset.val_fraction": "share of the training images (retrieval: classes) held out; 0 reports the last epoch",
     "trainer.max_epochs": "length of the run",
     "trainer.accelerator": "auto, cpu or gpu",
     "trainer.precision": "32, bf16, fp16 or 64",

@@ -1,4 +1,4 @@
-"""`hyplearn train ...`, `hyplearn evaluate ...`: runs the command, turns failures into exit statuses."""
+"""`hyplearn train ...` and the other commands: runs one, turns failures into exit statuses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyplearn.cli.errors import CONFIG, FAILED, INTERRUPTED, NON_FINITE, OK, Con
 from hyplearn.data.errors import DatasetError
 from hyplearn.engine.errors import Interrupted, NonFiniteLoss
 
-COMMANDS = ("train", "evaluate")
+COMMANDS = ("train", "evaluate", "recall", "data")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,7 +53,15 @@ def _dispatch(arguments: list[str]) -> int:
     if command in ("-h", "--help"):
         return _help(None)
     if command not in COMMANDS:
-        raise ConfigError(f"unknown command {command!r}: hyplearn knows {' and '.join(COMMANDS)}.")
+        raise ConfigError(f"unknown command {command!r}: hyplearn knows {', '.join(COMMANDS)}.")
+    if command == "recall":
+        from hyplearn.cli.recall import recall
+
+        return recall(rest)
+    if command == "data":
+        from hyplearn.cli.data import data
+
+        return data(rest)
     options = _parser(command).parse_intermixed_args(rest)
     if options.help:
         return _help(command)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hyplearn.cli.errors import ConfigError
-from hyplearn.engine.settings import CallbackSettings, LoggerSettings, TrainerSettings
+from hyplearn.engine.settings import (
+    BatchSettings,
+    CallbackSettings,
+    EvaluationSettings,
+    LoggerSettings,
+    TrainerSettings,
+)
 
 # Arguments that the program passes itself, by the node they belong to: typing them would be ignored or contradict.
 SUPPLIED: dict[str, frozenset[str]] = {
     "": frozenset({"choices"}),
     "model": frozenset({"in_channels", "num_classes", "image_size", "manifold"}),
+    "loss": frozenset({"spaces", "sizes", "num_classes"}),
     "dataset": frozenset({"seed"}),
     "optim.optimizer": frozenset({"params", "lr", "weight_decay"}),
 }
@@ -19,7 +26,10 @@ SUPPLIED: dict[str, frozenset[str]] = {
 
 @dataclass
 class OptimSettings:
-    """An optimizer (a partial `_target_`) and the rates of the three groups of parameters, with their schedule."""
+    """An optimizer (a partial `_target_`) and the rates of the three groups of parameters, with their schedule.
+
+    scales: what multiplies lr for a part of a retrieval run: backbone, neck, class_proxies, hierarchical_proxies.
+    """
 
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
@@ -28,6 +38,7 @@ class OptimSettings:
     curvature_lr: float
     manifold_lr_scale: float = 1.0
     manifold_weight_decay: float | None = None
+    scales: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -45,7 +56,10 @@ class PublishedCell:
 
 @dataclass
 class TrainConfig:
-    """The top level. `output_dir`: null for a new directory below outputs/. `resume`: auto, or a run or checkpoint."""
+    """The top level. `output_dir`: null for a new directory below outputs/. `resume`: auto, or a run or checkpoint.
+
+    batch, evaluation: of retrieval; a classifier has no evaluation settings.
+    """
 
     seed: int
     model: dict[str, Any]
@@ -56,6 +70,8 @@ class TrainConfig:
     trainer: TrainerSettings
     logger: LoggerSettings
     callbacks: CallbackSettings
+    batch: BatchSettings
+    evaluation: EvaluationSettings | None
     output_dir: str | None
     resume: str | None
     paper: PublishedCell | None
@@ -67,6 +83,9 @@ def validate(config: dict[str, Any]) -> None:
         TrainerSettings(**config["trainer"]).validate()
         LoggerSettings(**config["logger"]).validate()
         CallbackSettings(**config["callbacks"]).validate()
+        BatchSettings(**config["batch"]).validate()
+        if config["evaluation"] is not None:
+            EvaluationSettings(**config["evaluation"]).validate()
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if not 0 <= config["seed"] < 2**32:

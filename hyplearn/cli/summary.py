@@ -15,12 +15,15 @@ from rich.table import Table
 from hyplearn.cli.errors import OK
 from hyplearn.engine.files import write_json, write_text
 
-SHOWN = ("test/top1", "val/top1")
+SHOWN = ("test/top1", "val/top1", "test/recall@1", "test/map@r", "test/backbone/recall@1", "val/recall@1")
 
 
 @dataclass
 class Outcome:
-    """One job and how it ended. status: its exit status, None before it ran. reason: of a failure."""
+    """One job and how it ended. status: its exit status, None before it ran. reason: of a failure.
+
+    same_as: number of an earlier job that is the same run and gives this one its results.
+    """
 
     number: int
     varied: Mapping[str, str]
@@ -29,11 +32,17 @@ class Outcome:
     reason: str | None = None
     seconds: float = 0.0
     results: Mapping[str, Any] = field(default_factory=dict)
+    same_as: int | None = None
+
+    def copy(self, other: Outcome) -> None:
+        """Take over how another job ended."""
+        self.status, self.reason, self.results, self.run_dir = other.status, other.reason, other.results, other.run_dir
 
     @property
     def state(self) -> str:
-        """ok, failed, or not run."""
-        return "not run" if self.status is None else "ok" if self.status == OK else "failed"
+        """ok, failed, or not run; and of which job it is the repetition."""
+        state = "not run" if self.status is None else "ok" if self.status == OK else "failed"
+        return state if self.same_as is None else f"{state}, as job {self.same_as}"
 
 
 def write_summary(folder: Path, outcomes: Sequence[Outcome]) -> None:

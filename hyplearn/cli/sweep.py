@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from hydra.core.override_parser.types import Glob, Override
 
@@ -59,18 +60,29 @@ def sweep(overrides: Sequence[str], *, extra: Sequence[Path] = (), run: Runner |
     Raises ConfigError if no combination can be composed; one that cannot beside others that can is a failed job.
     """
     output_dir, jobs = expand(overrides, extra=extra)
-    mistakes = [_mistake(job, extra) for job in jobs]
+    composed = [_compose(job, extra) for job in jobs]
+    mistakes = [found if isinstance(found, ConfigError) else None for found in composed]
     if all(mistakes):
-        raise ConfigError("\n".join(dict.fromkeys(filter(None, mistakes))))
+        raise ConfigError("\n".join(dict.fromkeys(map(str, mistakes))))
     folder = claim(Path(output_dir)) if output_dir else new_directory(OUTPUTS / "multirun", f"{len(jobs)}jobs")
     outcomes = [
-        Outcome(number, job.varied, folder / _folder_name(number, len(jobs), job), reason=mistake)
-        for number, (job, mistake) in enumerate(zip(jobs, mistakes, strict=True))
+        Outcome(
+            number,
+            job.varied,
+            folder / _folder_name(number, len(jobs), job),
+            reason=None if mistakes[number] is None else str(mistakes[number]),
+            same_as=_first_equal(composed, number),
+        )
+        for number, job in enumerate(jobs)
     ]
     try:
         with _signals_raise():
             for job, outcome in zip(jobs, outcomes, strict=True):
-                _run(job, outcome, run or run_process, extra=extra, group=folder.name)
+                if outcome.same_as is None:
+                    _run(job, outcome, run or run_process, extra=extra, group=folder.name)
+                else:
+                    outcome.copy(outcomes[outcome.same_as])
+                    print(f"[job {outcome.number}] {' '.join(job.overrides)}: the same run as job {outcome.same_as}")
                 write_summary(folder, outcomes)
         status = OK if all(outcome.status == OK for outcome in outcomes) else FAILED
     except _Stopped as stop:
@@ -154,13 +166,25 @@ def _values(override: Override, known: Mapping[str, list[str]]) -> list[str]:
     return list(override.sweep_string_iterator())
 
 
-def _mistake(job: Job, extra: Sequence[Path]) -> str | None:
-    """What is wrong with a job's configuration as far as composing it tells."""
+def _compose(job: Job, extra: Sequence[Path]) -> dict[str, Any] | ConfigError:
+    """What decides a job's result, or what is wrong with its configuration as far as composing it tells.
+
+    A manifold without curvature reads nothing but its kind: a grid over c meets a model on the sphere once.
+    """
     try:
-        compose(job.overrides, extra=extra)
+        config = compose(job.overrides, extra=extra).config
     except ConfigError as error:
-        return str(error)
-    return None
+        return error
+    if config["manifold"].get("kind") in ("sphere", "euclidean"):
+        config["manifold"] = {"kind": config["manifold"]["kind"]}
+    return config
+
+
+def _first_equal(composed: Sequence[dict[str, Any] | ConfigError], number: int) -> int | None:
+    """The first job before `number` that is the same run, None if there is none."""
+    if isinstance(composed[number], ConfigError):
+        return None
+    return next((other for other in range(number) if composed[other] == composed[number]), None)
 
 
 def _folder_name(number: int, count: int, job: Job) -> str:

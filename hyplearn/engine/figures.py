@@ -31,7 +31,7 @@ def draw_figures(
     tests: Mapping[str, float],
     tested_epoch: int | None,
 ) -> list[Path]:
-    """Write loss.png, accuracy.png and, for a model with curvature, curvature.png; returns their paths.
+    """Write loss.png, accuracy.png or recall.png, and curvature.png for a model with curvature; returns their paths.
 
     initial: curvatures before training, drawn at epoch 0. bounds: of each curvature, drawn where a curve comes near.
     tests: test metrics, drawn as a star at the epoch whose weights were tested.
@@ -39,7 +39,11 @@ def draw_figures(
     if not rows:
         return []
     star = (tested_epoch, tests) if tested_epoch is not None else (0, {})
-    figures = {"loss": _loss(rows, *star), "accuracy": _accuracy(rows, *star)}
+    figures = {"loss": _loss(rows, *star)}
+    if any("train/top1" in row for row in rows):
+        figures["accuracy"] = _accuracy(rows, *star)
+    if any("val/recall@1" in row for row in rows):
+        figures["recall"] = _recall(rows, *star)
     curves = _curvature_points(rows, initial)
     if curves:
         figures["curvature"] = _curvature(curves, bounds)
@@ -120,6 +124,33 @@ def _loss(rows: Sequence[Row], epoch: int, tests: Mapping[str, float]) -> Figure
 
 def _accuracy(rows: Sequence[Row], epoch: int, tests: Mapping[str, float]) -> Figure:
     return _metric(rows, "top1", "Accuracy", "top-1, %", epoch, tests)
+
+
+def _recall(rows: Sequence[Row], epoch: int, tests: Mapping[str, float]) -> Figure:
+    figure, axes = _axes("Retrieval, classes not trained on", "%")
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name.startswith("val/")]
+    curves = {name.removeprefix("val/"): _points(rows, name) for name in names if _shown(name)}
+    _curves(axes, {f"val {_title(name)}": points for name, points in curves.items()})
+    for index, name in enumerate(curves):
+        if f"test/{name}" in tests:
+            value = tests[f"test/{name}"]
+            label = f"test {_title(name)} {value:.4g}"
+            colour = COLOURS[index % len(COLOURS)]
+            axes.plot(
+                [epoch], [value], "*", color=colour, markeredgecolor="black", markersize=13, label=label, zorder=5
+            )
+    _legend(figure)
+    return figure
+
+
+def _shown(name: str) -> bool:
+    """Recall at every k and MAP@R: no counts, no metrics beside the trained one."""
+    measure = name.removeprefix("val/")
+    return measure.startswith("recall@") or measure == "map@r"
+
+
+def _title(measure: str) -> str:
+    return measure.replace("recall@", "R@").replace("map@r", "MAP@R")
 
 
 def _curvature_points(rows: Sequence[Row], initial: Mapping[str, float]) -> dict[str, Points]:

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
 from hyplearn.engine.settings import LoggerSettings
 
 Row = Mapping[str, float]
@@ -21,6 +25,14 @@ class RunLogger(ABC):
     @abstractmethod
     def log(self, row: Row) -> None:
         """One epoch, complete."""
+
+    @abstractmethod
+    def histogram(self, name: str, values: Tensor, epoch: int) -> None:
+        """The distribution of values (N,) at an epoch."""
+
+    @abstractmethod
+    def picture(self, name: str, path: Path, epoch: int) -> None:
+        """A PNG of the run directory."""
 
     @abstractmethod
     def finish(self, results: Mapping[str, Any]) -> str | None:
@@ -63,6 +75,14 @@ class TensorBoardRun(RunLogger):
         for name in [name for name in row if name != "epoch"]:
             self._writer.add_scalar(name, row[name], int(row["epoch"]))
         self._writer.flush()
+
+    def histogram(self, name: str, values: Tensor, epoch: int) -> None:
+        self._writer.add_histogram(name, values.cpu(), epoch)
+
+    def picture(self, name: str, path: Path, epoch: int) -> None:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        self._writer.add_image(name, pixels, epoch, dataformats="HWC")
 
     def finish(self, results: Mapping[str, Any]) -> str:
         for name, value in results["metrics"].items():
@@ -113,6 +133,16 @@ class WandbRun(RunLogger):
 
     def log(self, row: Row) -> None:
         self._run.log(dict(row))
+
+    def histogram(self, name: str, values: Tensor, epoch: int) -> None:
+        import wandb
+
+        self._run.log({name: wandb.Histogram(values.cpu().tolist()), "epoch": epoch})
+
+    def picture(self, name: str, path: Path, epoch: int) -> None:
+        import wandb
+
+        self._run.log({name: wandb.Image(str(path)), "epoch": epoch})
 
     def finish(self, results: Mapping[str, Any]) -> str:
         self._run.summary.update(flatten(results))

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-
 Total = Callable[[Tensor], Tensor]
 
 

@@ -20,6 +20,7 @@ from hyplearn.optim import build_schedule, parameter_groups
 
 Batch = tuple[Tensor, Tensor, Tensor]
 Groups = list[dict[str, Any]]
+PARTS = ("backbone", "neck", "class_proxies", "hierarchical_proxies")  # what may learn at a rate of its own
 
 
 class Model(Protocol):
@@ -31,7 +32,7 @@ class Model(Protocol):
 
 
 class Inspection(NamedTuple):
-    """What a forward pass tells of itself: distances of the embeddings to the origin, and whether all of it is finite."""
+    """What a forward pass tells: distances of the embeddings to the origin, and whether all of it is finite."""
 
     radii: dict[str, float]
     finite: bool
@@ -49,12 +50,11 @@ class Optimization:
     scales: Mapping[str, float] = field(default_factory=dict)
 
     def parameter_groups(self, module: TrainingModule) -> Groups:
-        """The groups of a module. Raises ValueError for a scale of parameters that it does not have."""
-        own = module.rate_groups()
-        unknown = sorted(set(self.scales) - set(own))
+        """The groups of a module. Raises ValueError for a scale of a part that no model or loss has."""
+        unknown = sorted(set(self.scales) - set(PARTS))
         if unknown:
-            known = ", ".join(sorted(own)) or "none"
-            raise ValueError(f"optim.scales.{unknown[0]} belongs to no parameters: this run has {known}; leave it out")
+            raise ValueError(f"optim.scales.{unknown[0]} is no part of a model or loss: known are {', '.join(PARTS)}")
+        own = module.rate_groups()
         rates = {key: self.groups[key] for key in ("lr", "weight_decay") if key in self.groups}
         apart = {
             name: {**rates, "lr": rates["lr"] * self.scales.get(name, 1.0), "params": list(parameters)}

@@ -76,11 +76,13 @@ def build_progress(kind: str) -> list[pl.Callback]:
     return shown[kind]
 
 
+ACCURACIES = {"train/top1": "train", "val/top1": "val", "val/recall@1": "val R@1", "val/map@r": "MAP@R"}
+
+
 def epoch_line(row: Mapping[str, float], epochs: int) -> str:
     """One epoch in one line."""
-    parts = [f"epoch {row['epoch']:>3}/{epochs}", f"loss {row['train/loss']:.4f}", f"train {row['train/top1']:.2f} %"]
-    if "val/top1" in row:
-        parts += [f"val {row['val/top1']:.2f} %"]
+    parts = [f"epoch {row['epoch']:>3}/{epochs}", f"loss {row['train/loss']:.4f}"]
+    parts += [f"{title} {row[name]:.2f} %" for name, title in ACCURACIES.items() if name in row]
     parts += _curvature_parts(_per_manifold(row))
     return "  ".join([*parts, f"{row['images_per_second']:.0f} images/s", f"{row['seconds']:.1f} s"])
 
@@ -124,9 +126,8 @@ class PlainLines(pl.Callback):
 def _now(module: TrainingModule) -> str:
     """Loss, accuracy and curvature of this moment, of this process."""
     found = module.meters["train"].metrics()
-    return "  ".join(
-        [f"loss {found['loss']:.4f}", f"train {found['top1']:.2f} %", *_curvature_parts(curvatures(module.network))]
-    )
+    accuracy = [f"train {found['top1']:.2f} %"] if "top1" in found else []
+    return "  ".join([f"loss {found['loss']:.4f}", *accuracy, *_curvature_parts(curvatures(module.network))])
 
 
 class LiveBar(pl.Callback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,6 +15,7 @@ from torch.optim import Optimizer
 from hyplearn.engine.module import Batch, Model, TrainingModule
 from hyplearn.geometry import lorentz
 from hyplearn.manifolds.curved import CurvedManifold
+from hyplearn.nn.embedding import Space
 from hyplearn.nn.monitor import record
 
 log = logging.getLogger("hyplearn")
@@ -200,12 +202,33 @@ def radii(model: Model, embedding: Tensor) -> dict[str, float]:
     if not manifolds:
         radius = embedding.float().norm(dim=-1)
         return {"radius/mean": radius.mean().item(), "radius/max": radius.max().item()}
-    manifold = manifolds[-1]
-    radius = manifold.dist0(embedding)
+    return _radii_on(manifolds[-1], embedding, "radius")
+
+
+def space_radii(spaces: Sequence[Space], points: Sequence[Tensor]) -> dict[str, float]:
+    """The same for an embedding of several spaces, `radius/<space>/...`; on the sphere there is none."""
+    found: dict[str, float] = {}
+    for name, space, x in zip(space_names(spaces), spaces, points, strict=True):
+        if isinstance(space.manifold, CurvedManifold):
+            found |= _radii_on(space.manifold, x, f"radius/{name}")
+    return found
+
+
+def space_names(spaces: Sequence[Space]) -> list[str]:
+    """A name for each space: lorentz, poincare, sphere or euclidean, with a number from the second of a kind on."""
+    names: list[str] = []
+    for space in spaces:
+        count = sum(name.rstrip("0123456789") == space.name for name in names)
+        names.append(f"{space.name}{count + 1}" if count else space.name)
+    return names
+
+
+def _radii_on(manifold: CurvedManifold, x: Tensor, name: str) -> dict[str, float]:
+    radius = manifold.dist0(x)
     limit = lorentz.d_max(c=manifold.c.detach().float(), x_t_max=manifold.x_t_max)
     largest = radius.max()
     return {
-        "radius/mean": radius.mean().item(),
-        "radius/max": largest.item(),
-        "radius/share": (largest / limit).item(),
+        f"{name}/mean": radius.mean().item(),
+        f"{name}/max": largest.item(),
+        f"{name}/share": (largest / limit).item(),
     }

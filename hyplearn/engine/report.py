@@ -15,7 +15,7 @@ RESULTS = "results.json"
 def summarize(rows: Sequence[Row], epoch: int, tests: Mapping[str, float]) -> dict[str, Any]:
     """Metrics of the tested epoch and of the test, curvatures of that epoch, and the run's speed.
 
-    Accuracies are in percent. Times are medians over epochs, because the first one warms up.
+    Accuracies and retrieval metrics are in percent. Times are medians over epochs, because the first one warms up.
     """
     chosen = next((row for row in rows if row["epoch"] == epoch), {})
     metrics = {name: value for name, value in chosen.items() if name.startswith(("train/", "val/"))}
@@ -45,6 +45,7 @@ def table(results: Mapping[str, Any]) -> str:
     lines = [("test accuracy", _percent(metrics["test/top1"]))] if "test/top1" in metrics else []
     if "val/top1" in metrics:
         lines += [("validation accuracy", _percent(metrics["val/top1"]))]
+    lines += [(_spoken(name), _percent(value)) for name, value in metrics.items() if _is_retrieval(name)]
     selection = results["selection"]
     lines += [("weights of", f"epoch {selection['epoch']} of {results['epochs']} ({selection['rule']})")]
     lines += [(f"curvature c of {name}", f"{c:.4f}") for name, c in results["curvature"].items()]
@@ -54,6 +55,25 @@ def table(results: Mapping[str, Any]) -> str:
     width = max(len(name) for name, _ in lines)
     rule = "-" * (width + 2 + max(len(value) for _, value in lines))
     return "\n".join([rule, *(f"{name:<{width}}  {value}" for name, value in lines), rule])
+
+
+RETRIEVAL = ("recall@", "map@r", "r_precision")
+
+
+def _is_retrieval(name: str) -> bool:
+    """All of the trained metric on the test set; Recall@1 of validation and of the metrics beside it."""
+    stage, _, rest = name.partition("/")
+    measure = rest.rpartition("/")[2]
+    return measure.startswith(RETRIEVAL) and ((stage == "test" and "/" not in rest) or measure == "recall@1")
+
+
+def _spoken(name: str) -> str:
+    """`test/cosine/recall@1` as `test Recall@1, cosine`."""
+    stage, _, rest = name.partition("/")
+    by, _, measure = rest.rpartition("/")
+    title = measure.replace("recall@", "Recall@").replace("map@r", "MAP@R").replace("r_precision", "R-precision")
+    stage = "validation" if stage == "val" else stage
+    return f"{stage} {title}, {by.replace('/', ' ')}" if by else f"{stage} {title}"
 
 
 def _percent(value: float) -> str:
@@ -71,6 +91,6 @@ def listing(folder: Path, mirrors: Sequence[str]) -> str:
     """The files of a run directory that a user may look for, and how to see the mirrors."""
     names = ["config.yaml", "manifest.json", "metrics.csv", RESULTS, "nonfinite.json", "train.log"]
     found = [name for name in names if (folder / name).is_file()]
-    found += sorted(str(path.relative_to(folder)) for path in folder.glob("checkpoints/*.ckpt"))
-    found += sorted(str(path.relative_to(folder)) for path in folder.glob("figures/*.png"))
+    for pattern in ("checkpoints/*.ckpt", "embeddings/*", "retrieval/*", "figures/*.png"):
+        found += sorted(str(path.relative_to(folder)) for path in folder.glob(pattern))
     return "\n".join([f"written to {folder}:", *(f"  {name}" for name in found), *mirrors])

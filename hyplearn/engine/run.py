@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from hyplearn.data.datamodule import ImageDataModule
+from hyplearn.data.retrieval_datamodule import RetrievalDataModule
 from hyplearn.engine.checkpoint import Checkpoints, bring_best, find_checkpoint, load_weights
+from hyplearn.engine.chunks import check_chunks
 from hyplearn.engine.classification import ClassificationModule
 from hyplearn.engine.errors import Interrupted
 from hyplearn.engine.figures import draw_figures
@@ -25,14 +27,21 @@ from hyplearn.engine.files import write_json, write_yaml
 from hyplearn.engine.guard import NonFiniteGuard
 from hyplearn.engine.interrupt import StopSignals
 from hyplearn.engine.loggers import RunLogger, build_loggers
-from hyplearn.engine.module import Groups, Optimization
+from hyplearn.engine.module import Groups, Optimization, TrainingModule
 from hyplearn.engine.progress import build_progress, log_failure, run_log
 from hyplearn.engine.provenance import Provenance, new_run_id, now, read_manifest
 from hyplearn.engine.readings import CurvatureReadings, GeometryProbe, OptimizerReadings, Speed, curvatures, curved
 from hyplearn.engine.record import Recorder, Row, recorded_rows, write_csv
 from hyplearn.engine.report import RESULTS, listing, summarize, table
+from hyplearn.engine.retrieval import RetrievalModule
 from hyplearn.engine.seeding import seed_everything
-from hyplearn.engine.settings import CallbackSettings, LoggerSettings, TrainerSettings
+from hyplearn.engine.settings import (
+    BatchSettings,
+    CallbackSettings,
+    EvaluationSettings,
+    LoggerSettings,
+    TrainerSettings,
+)
 from hyplearn.engine.trainer import build_trainer, prepare_model, quiet_lightning
 
 log = logging.getLogger("hyplearn")
@@ -43,9 +52,11 @@ class TrainSpec:
     """Everything a run is made of, as plain objects.
 
     config: the resolved configuration as plain containers, for the record. build_model: called after seeding.
-    loss: called loss(logits, labels). build_optimizer: parameter groups to an optimizer. optim: the arguments of
-    `hyplearn.optim.parameter_groups` and, under `schedule`, those of `build_schedule`. resume: a checkpoint or a run
-    directory to continue; with that run's directory as `run_dir` its record is continued, too.
+    build_loss: called with the model; a loss(logits, labels) for a classifier, an `EmbeddingLoss` for retrieval, which
+    a `RetrievalDataModule` makes of the run. build_optimizer: parameter groups to an optimizer. optim: the arguments of
+    `hyplearn.optim.parameter_groups`, under `schedule` those of `build_schedule` and under `scales` what multiplies lr
+    for parts of the model, see `TrainingModule.rate_groups`. resume: a checkpoint or a run directory to continue; with
+    that run's directory as `run_dir` its record is continued, too. batch, evaluation: of retrieval.
     """
 
     run_dir: Path
@@ -53,31 +64,56 @@ class TrainSpec:
     seed: int
     datamodule: ImageDataModule
     build_model: Callable[[], nn.Module]
-    loss: nn.Module
+    build_loss: Callable[[nn.Module], nn.Module]
     build_optimizer: Callable[[Groups], torch.optim.Optimizer]
     optim: dict[str, Any]
     trainer: TrainerSettings
     logger: LoggerSettings
     callbacks: CallbackSettings
+    batch: BatchSettings = field(default_factory=BatchSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     resume: Path | None = None
+
+    @property
+    def retrieval(self) -> bool:
+        """Whether the run trains embeddings."""
+        return isinstance(self.datamodule, RetrievalDataModule)
 
     def validate(self) -> None:
         """Raise a ValueError for settings out of range or that do not go together."""
-        self.trainer.validate()
-        self.logger.validate()
-        self.callbacks.validate()
+        for settings in (self.trainer, self.logger, self.callbacks, self.batch, self.evaluation):
+            settings.validate()
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must be at least 0")
-        if self.callbacks.monitor == "val/top5" and self.datamodule.num_classes <= 5:
+        monitor = self.callbacks.monitored(retrieval=self.retrieval)
+        if monitor == "val/top5" and self.datamodule.num_classes <= 5:
             raise ValueError("callbacks.monitor=val/top5 needs more than 5 classes: use val/top1")
+        if self.batch.chunk is not None and not self.retrieval:
+            raise ValueError(
+                f"batch.chunk={self.batch.chunk} is for retrieval: a classifier's loss needs no whole batch"
+            )
 
-    def build_module(self) -> ClassificationModule:
+    def build_module(self) -> TrainingModule:
         """The model, seeded, with its loss and the way its parameters will move."""
         seed_everything(self.seed)
         model = prepare_model(self.build_model(), self.trainer)
-        groups = {key: value for key, value in self.optim.items() if key not in ("optimizer", "schedule")}
-        optimization = Optimization(self.build_optimizer, groups, self.optim["schedule"])
-        return ClassificationModule(model, self.loss, seed=self.seed, optimization=optimization)
+        loss = self.build_loss(model)
+        apart = ("optimizer", "schedule", "scales")
+        groups = {key: value for key, value in self.optim.items() if key not in apart}
+        scales = self.optim.get("scales") or {}
+        optimization = Optimization(self.build_optimizer, groups, self.optim["schedule"], scales)
+        if not self.retrieval:
+            return ClassificationModule(model, loss, seed=self.seed, optimization=optimization)
+        if self.batch.chunk is not None:
+            check_chunks(model, self.batch.chunk)
+        return RetrievalModule(
+            model,
+            loss,
+            seed=self.seed,
+            optimization=optimization,
+            settings=self.evaluation,
+            chunk=self.batch.chunk,
+        )
 
 
 def fit(spec: TrainSpec) -> dict[str, Any]:
@@ -133,7 +169,7 @@ class _Run:
         self.recorder = Recorder(spec.run_dir)
         self.checkpoints = Checkpoints(
             spec.run_dir / "checkpoints",
-            monitor=spec.callbacks.monitor,
+            monitor=spec.callbacks.monitored(retrieval=spec.retrieval),
             every=spec.callbacks.save_every_epochs,
             patience=spec.callbacks.patience,
             signals=signals,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 PRECISIONS = ("32", "64", "bf16", "fp16")
 MONITORS = ("val/top1", "val/top5", "val/loss")
+RETRIEVAL_MONITORS = ("val/recall@1", "val/map@r", "val/r_precision")
 
 
 def _require(fine: bool, key: str, value: object, allowed: str) -> None:
@@ -38,6 +39,7 @@ class TrainerSettings:
     progress: auto (rich on a terminal, plain elsewhere), rich, plain, none.
     limit_*_batches: only so many batches of an epoch, for debugging; null for all, 0 leaves validation or test out.
     num_threads: CPU threads of torch, null for torch's choice. sync_batchnorm: batch statistics over all processes.
+    val_every_epochs: epochs between two validations.
     """
 
     max_epochs: int = 20
@@ -56,9 +58,11 @@ class TrainerSettings:
     limit_test_batches: int | None = None
     num_threads: int | None = None
     sync_batchnorm: bool = False
+    val_every_epochs: int = 1
 
     def validate(self) -> None:
-        for key in ("max_epochs", "max_steps", "accumulate_grad_batches", "limit_train_batches", "num_threads"):
+        counts = ("max_epochs", "max_steps", "accumulate_grad_batches", "limit_train_batches", "num_threads")
+        for key in (*counts, "val_every_epochs"):
             _count(f"trainer.{key}", getattr(self, key))
         for key in ("limit_val_batches", "limit_test_batches"):
             value = getattr(self, key)
@@ -103,7 +107,8 @@ class CallbackSettings:
     """What accompanies training.
 
     geometry: log radii and the share of rescaled points once per epoch. figures: draw the curves at the end.
-    monitor: the validation metric that chooses best.ckpt; without validation data the last epoch is chosen.
+    monitor: the validation metric that chooses best.ckpt, auto for val/top1 of a classifier and val/recall@1 of
+    retrieval; without validation data the last epoch is chosen.
     save_every_epochs: how often last.ckpt is written; it is written at the end and on a signal in any case.
     patience: stop after this many epochs without a better monitor, null to train to the end.
     nonfinite_every: look for a non-finite loss or gradient every so many batches, 0 for never. Each look waits for
@@ -112,13 +117,71 @@ class CallbackSettings:
 
     geometry: bool = True
     figures: bool = True
-    monitor: str = "val/top1"
+    monitor: str = "auto"
     save_every_epochs: int = 1
     patience: int | None = None
     nonfinite_every: int = 1
 
     def validate(self) -> None:
-        _choice("callbacks.monitor", self.monitor, MONITORS)
+        _choice("callbacks.monitor", self.monitor, ("auto", *MONITORS, *RETRIEVAL_MONITORS))
         _require(self.save_every_epochs >= 1, "callbacks.save_every_epochs", self.save_every_epochs, "at least 1")
         _count("callbacks.patience", self.patience)
         _require(self.nonfinite_every >= 0, "callbacks.nonfinite_every", self.nonfinite_every, "at least 0")
+
+    def monitored(self, *, retrieval: bool) -> str:
+        """The metric that decides. Raises ValueError for one that the task does not have."""
+        known = RETRIEVAL_MONITORS if retrieval else MONITORS
+        if self.monitor == "auto":
+            return known[0]
+        task = "a retrieval model" if retrieval else "a classifier"
+        _require(self.monitor in known, "callbacks.monitor", self.monitor, f"one of {', '.join(known)} for {task}")
+        return self.monitor
+
+
+@dataclass
+class BatchSettings:
+    """How a training batch is computed.
+
+    chunk: images that pass through the network at once, null for the whole batch of the process. The gradient is that
+    of the whole batch, for one more forward pass, in the memory of a chunk (gradient caching). Retrieval only.
+    """
+
+    chunk: int | None = None
+
+    def validate(self) -> None:
+        _count("batch.chunk", self.chunk)
+
+
+SIDE_METRICS = ("cosine", "euclidean")
+
+
+@dataclass
+class EvaluationSettings:
+    """How retrieval is evaluated, during validation and after training.
+
+    k: of Recall@k, increasing. index: faiss, torch (equal results), or auto: torch on a GPU, else faiss.
+    metrics: cosine, euclidean: metrics beside the one that was trained, by which the head's embeddings are ranked once
+    more after training. backbone: evaluate the backbone's features (cosine) as well, after training.
+    nmi: cluster the test embeddings and compare with the classes (slow). per_class: write recall of every class.
+    save: write the test embeddings, to be evaluated again by `hyplearn recall`.
+    gallery: queries shown with their neighbours in figures/gallery.png, 0 for no picture.
+    hard_negatives: weights of the negatives (Yue Section 3.2) in the last batch of every epoch.
+    """
+
+    k: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
+    index: str = "auto"
+    metrics: list[str] = field(default_factory=lambda: list(SIDE_METRICS))
+    backbone: bool = True
+    nmi: bool = False
+    per_class: bool = True
+    save: bool = True
+    gallery: int = 8
+    hard_negatives: bool = False
+
+    def validate(self) -> None:
+        fine = bool(self.k) and self.k[0] >= 1 and all(a < b for a, b in zip(self.k, self.k[1:], strict=False))
+        _require(fine, "evaluation.k", self.k, "increasing numbers from 1 on, such as [1, 2, 4, 8]")
+        _choice("evaluation.index", self.index, ("auto", "faiss", "torch"))
+        for name in self.metrics:
+            _choice("evaluation.metrics", name, SIDE_METRICS)
+        _require(self.gallery >= 0, "evaluation.gallery", self.gallery, "at least 0")

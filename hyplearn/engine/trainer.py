@@ -73,6 +73,7 @@ def build_trainer(settings: TrainerSettings, *, folder: Path, callbacks: Sequenc
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        check_val_every_n_epoch=settings.val_every_epochs,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data module parts the batches itself
         inference_mode=False,

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from hyplearn.cli import check
 from hyplearn.cli.compose import Composed, compose
@@ -88,24 +87,23 @@ def composed(**config: object) -> Composed:
     return Composed({**defaults.config, **config}, {**defaults.choices}, defaults.typed)
 
 
-class Retrieval(nn.Module):
-    expects = "embeddings"
-
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        return embeddings.sum()
-
-
 def test_a_retrieval_loss_is_refused_to_a_classifier() -> None:
+    pairwise = composed(loss={"_target_": "hyplearn.losses.PairwiseCrossEntropy"})
     with pytest.raises(ConfigError, match="is computed from embeddings, but a classifier gives logits: use loss=cross"):
-        check.check_loss(composed(), Retrieval())
+        check.check_loss(pairwise, "logits")
+    with pytest.raises(
+        ConfigError, match="is computed from logits, but a retrieval model gives embeddings: use loss=p"
+    ):
+        check.check_loss(composed(), "embeddings")
 
 
 def test_one_channel_does_not_go_into_a_pretrained_stem() -> None:
-    pretrained = composed(model={"pretrained": "imagenet"})
-    with pytest.raises(ConfigError, match=r"model.pretrained=imagenet .* dataset=digits has 1: set dataset.channels=3"):
-        check.check_pretrained(pretrained, in_channels=1)
-    check.check_pretrained(pretrained, in_channels=3)
-    check.check_pretrained(composed(), in_channels=1)
+    pretrained = composed(model={"pretrained": True, "small": None})
+    grey, colour = ({"in_channels": channels, "image_size": 224} for channels in (1, 3))
+    with pytest.raises(ConfigError, match=r"model.pretrained=True .* dataset=digits has 1: set dataset.channels=3"):
+        check.check_pretrained(pretrained, grey)
+    check.check_pretrained(pretrained, colour)
+    check.check_pretrained(composed(), grey)
 
 
 def test_gpus_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:

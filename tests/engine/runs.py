@@ -103,7 +103,7 @@ def spec(run_dir: Path, **changes: Any) -> TrainSpec:
         "seed": 0,
         "datamodule": data,
         "build_model": SmallNetwork,
-        "loss": CrossEntropy(),
+        "build_loss": lambda model: CrossEntropy(),
         "build_optimizer": functools.partial(RiemannianSGD, momentum=0.9, nesterov=True),
         "optim": optim | changes.pop("optim", {}),
         "trainer": trainer,
@@ -146,7 +146,8 @@ def main(folder: str, changes: str) -> int:
     if given.pop("euclidean", False):
         given["build_model"] = EuclideanNetwork
     if "meet_at" in given:
-        given["loss"] = Meeting(given.pop("meet_at"), Path(folder) / "go")
+        meeting = Meeting(given.pop("meet_at"), Path(folder) / "go")
+        given["build_loss"] = lambda model: meeting
     try:
         fit(spec(Path(folder), **given))
     except Interrupted as stop:

@@ -170,7 +170,7 @@ def test_a_run_that_fails_says_so_in_its_record(tmp_path: Path) -> None:
             raise RuntimeError("no loss today")
 
     with pytest.raises(RuntimeError, match="no loss today"):
-        fit(runs.spec(tmp_path, loss=Broken()))
+        fit(runs.spec(tmp_path, build_loss=lambda model: Broken()))
     results = runs.results(tmp_path)
     assert (results["status"], results["error"]) == ("failed", "RuntimeError: no loss today")
     assert "Traceback" in (tmp_path / "train.log").read_text()
@@ -181,7 +181,7 @@ def test_a_loss_of_something_else_than_logits_is_refused(tmp_path: Path) -> None
         expects = "embeddings"
 
     with pytest.raises(ValueError, match=r"Pairwise\.expects='embeddings': a classifier needs a loss of 'logits'"):
-        fit(runs.spec(tmp_path, loss=Pairwise()))
+        fit(runs.spec(tmp_path, build_loss=lambda model: Pairwise()))
 
 
 def test_settings_are_checked_before_anything_is_written(tmp_path: Path) -> None:
