@@ -115,7 +115,7 @@ class ImageDataModule(pl.LightningDataModule):
         Raises ValueError where the options do not fit the source, DatasetError where folders are missing.
         """
         if self._facts is None:
-            facts = self.source.facts(self.root)
+            facts = self._trained_on()
             channels = self.channels_wanted or facts.in_channels
             size = self.image_size_wanted or facts.image_size
             if size is None:
@@ -127,6 +127,9 @@ class ImageDataModule(pl.LightningDataModule):
                 )
             self._facts = facts._replace(in_channels=channels, image_size=size)
         return self._facts
+
+    def _trained_on(self) -> Facts:
+        return self.source.facts(self.root)
 
     @property
     def in_channels(self) -> int:

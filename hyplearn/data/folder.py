@@ -82,11 +82,11 @@ class ImageFolder:
         if not root.is_dir():
             raise DatasetError(f"dataset.root={root} is not a folder; {layout}")
         self._check_test_part(root, layout)
-        classes = _folders(self._train_folder(root))
+        classes = visible_folders(self._train_folder(root))
         if len(classes) < 2:
             raise DatasetError(f"{self._train_folder(root)} has {len(classes)} folders of classes; {layout}")
         for part in (self.val_folder, self.test_folder):
-            unknown = [] if self._in_one_folder(root) else sorted(set(_folders(root / part)) - set(classes))
+            unknown = [] if self._in_one_folder(root) else sorted(set(visible_folders(root / part)) - set(classes))
             if unknown:
                 raise DatasetError(f"classes of {root / part} without training images: {', '.join(unknown)}; {layout}")
         return classes
@@ -106,7 +106,7 @@ class ImageFolder:
         labels: list[int] = []
         others: list[str] = []
         for label, name in enumerate(self._classes(root)):
-            found = _visible_files(folder / name)
+            found = visible_files(folder / name)
             images = [path for path in found if path.suffix.lower() in SUFFIXES]
             others += [str(path) for path in found if path.suffix.lower() not in SUFFIXES]
             if not images and folder == self._train_folder(root):
@@ -118,14 +118,14 @@ class ImageFolder:
         return ImageFiles(root, tuple(paths), torch.tensor(labels, dtype=torch.int64))
 
 
-def _folders(folder: Path) -> list[str]:
+def visible_folders(folder: Path) -> list[str]:
     """Names of the visible folders in `folder`, sorted; none if it is not there."""
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _visible_files(folder: Path) -> list[Path]:
+def visible_files(folder: Path) -> list[Path]:
     """Files at any depth in `folder`, sorted, without hidden ones and those in hidden folders."""
     found = (path for path in folder.rglob("*") if path.is_file())
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))

@@ -128,20 +128,11 @@ class RetrievalDataModule(ImageDataModule):
 
     # What the data are like
 
-    def facts(self) -> Facts:
-        """Channels, classes, image size and class names of the training batches, before any image is read.
-
-        Raises ValueError where the options do not fit the source, DatasetError where files are missing.
-        """
-        if self._facts is None:
-            facts = super().facts()
-            kept, _ = self._classes(facts.num_classes)
-            names = facts.class_names
-            self._facts = facts._replace(
-                num_classes=len(kept),
-                class_names=None if names is None else tuple(names[number] for number in kept.tolist()),
-            )
-        return self._facts
+    def _trained_on(self) -> Facts:
+        facts = self.source.facts(self.root)
+        kept, _ = self._classes(facts.num_classes)
+        names = None if facts.class_names is None else tuple(facts.class_names[number] for number in kept.tolist())
+        return facts._replace(num_classes=len(kept), class_names=names)
 
     def _classes(self, count: int) -> tuple[Tensor, Tensor]:
         """The numbers of the training classes of the source that are trained on, and those that validate."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from hyplearn.data.errors import DatasetError, Problem, ProblemsError
 from hyplearn.data.files import ImageFiles
 from hyplearn.data.images import ImageArrays
-from hyplearn.data.source import Facts, Source
+from hyplearn.data.source import Source
 
 Part = Literal["train", "val", "test"]
 _PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -216,13 +216,3 @@ def _in_two_parts(entries: list[Entry]) -> list[Problem]:
             message = f"class {entry.class_name} is in {before} and in {entry.part}, but no class may be in two parts"
             problems[entry.group] = Problem(*entry.place, message)
     return list(problems.values())
-
-
-def retrieval_facts(index: Index | None, *, name: str, classes: int | None = None) -> Facts:
-    """Facts of the training classes of an index, or of `classes` where there are no files yet."""
-    if index is None:
-        assert classes is not None
-        return Facts(3, classes, None, None)
-    train = index.need("train", name)
-    count = int(train.labels.max()) + 1
-    return Facts(3, count, None, train.class_names[:count])

@@ -14,7 +14,8 @@ from hyplearn.cli.train import checked_specification
 GROUPS = groups([config_dir()])
 EXPERIMENTS = GROUPS.pop("experiment")
 PAPER = [name for name in EXPERIMENTS if name.startswith("bdeir_")]
-NEEDED = {"image_folder": ["dataset.root=somewhere"], "image_folder_224": ["dataset.root=somewhere"]}
+ROOTLESS = ("image_folder", "image_folder_224", "image_folder_retrieval", "csv_retrieval")
+NEEDED = {name: ["dataset.root=somewhere"] for name in ROOTLESS}
 
 
 @pytest.mark.parametrize("choice", [f"{group}={name}" for group, names in GROUPS.items() for name in names])
