@@ -1,0 +1,148 @@
+"""Embeddings and the metric that compares them: one dissimilarity, or the weighted sum of several (Yue Eq. 10)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from hyplearn.evaluation.forms import CURVED, FLAT, Form
+
+Kind = Literal["lorentz", "poincare", "sphere", "euclidean"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+# Squares of coordinates, and products of two, stay within float64.
+LARGEST = 1e75
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A dissimilarity D of points (N, n), and what multiplies it where several are summed.
+
+    lorentz: geodesic distance, points by their space coordinates. poincare: geodesic distance, ball coordinates.
+    sphere: 2 - 2 cos, vectors of any length. euclidean: |x - y|.
+    c: > 0 for lorentz and poincare (sectional curvature -c), None for the others. weight: > 0.
+    """
+
+    kind: Kind
+    c: float | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind={self.kind!r} must be one of {', '.join(KINDS)}")
+        if self.curved and (self.c is None or not 0 < self.c < math.inf):
+            raise ValueError(f"c={self.c} must be > 0 with kind={self.kind!r}: its sectional curvature is -c")
+        if not self.curved and self.c is not None:
+            raise ValueError(f"c={self.c} must be None with kind={self.kind!r}, which has no curvature to set")
+        if not 0 < self.weight < math.inf:
+            raise ValueError(f"weight={self.weight} must be > 0: it multiplies the {self.kind} dissimilarity")
+
+    @property
+    def curved(self) -> bool:
+        """Whether c belongs to it."""
+        return self.kind in CURVED
+
+    @cached_property
+    def form(self) -> Form:
+        """How D is computed."""
+        if self.c is not None:
+            return CURVED[self.kind](self.c)
+        return FLAT[self.kind]()
+
+    def check(self, points: Tensor) -> None:
+        """Raise ValueError unless `points` are N points of this geometry, (N, n)."""
+        if points.ndim != 2 or points.shape[1] < 1 or not points.is_floating_point():
+            raise ValueError(
+                f"{self.kind} points of shape {tuple(points.shape)} and {points.dtype} must have shape (N, n), one row "
+                "for each image, in floating point"
+            )
+        bad = ~(points.abs() <= LARGEST).all(-1)  # NaN compares false
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            raise ValueError(
+                f"{int(bad.sum())} of {len(points)} {self.kind} points are NaN, infinite or beyond {LARGEST:g}, the "
+                f"first in row {row}: an embedding must be finite to have neighbours"
+            )
+        wrong = self.form.check(points.double())
+        if wrong is not None:
+            raise ValueError(wrong)
+
+    def __str__(self) -> str:
+        curvature = "" if self.c is None else f"(c={self.c:g})"
+        return f"{self.kind}{curvature}" if self.weight == 1 else f"{self.weight:g} {self.kind}{curvature}"
+
+
+class Embeddings:
+    """N embeddings: their points in each space, (N, n_i) on one device, and the metric of each space.
+
+    The dissimilarity of two embeddings is sum_i weight_i D_i.
+    """
+
+    def __init__(self, points: Sequence[Tensor] | Tensor, metrics: Sequence[Metric] | Metric) -> None:
+        points = (points,) if isinstance(points, Tensor) else tuple(points)
+        metrics = (metrics,) if isinstance(metrics, Metric) else tuple(metrics)
+        if not points or len(points) != len(metrics):
+            raise ValueError(
+                f"{len(points)} tensors of points and {len(metrics)} metrics: one metric for each, at least 1"
+            )
+        for x, metric in zip(points, metrics, strict=True):
+            metric.check(x)
+        if len({(len(x), x.device) for x in points}) > 1:
+            found = ", ".join(f"{len(x)} on {x.device}" for x in points)
+            raise ValueError(f"spaces hold {found} points: every space must hold the same images, on one device")
+        self.points = tuple(x.detach() for x in points)
+        self.metrics = metrics
+
+    def __len__(self) -> int:
+        return len(self.points[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the points are."""
+        return self.points[0].device
+
+    def select(self, rows: Tensor | slice) -> Embeddings:
+        """Those of a mask (N,), of positions, or of a slice."""
+        return self._with(tuple(x[rows] for x in self.points))
+
+    def to(self, device: torch.device | str) -> Embeddings:
+        """On another device."""
+        return self._with(tuple(x.to(device) for x in self.points))
+
+    def _with(self, points: tuple[Tensor, ...]) -> Embeddings:
+        """Other points of the same spaces, known to be valid."""
+        made = object.__new__(Embeddings)
+        made.points, made.metrics = points, self.metrics
+        return made
+
+    def direct(self, rows: Tensor, others: Embeddings, columns: Tensor) -> Tensor:
+        """D of pairs from their coordinates, (P,) float64: embedding rows[p] and others' columns[p]. Memory ~ P n."""
+        total = torch.zeros(len(rows), dtype=torch.float64, device=self.device)
+        for metric, x, y in zip(self.metrics, self.points, others.points, strict=True):
+            total += metric.weight * metric.form.direct(x[rows].double(), y[columns].double())
+        return total
+
+    @property
+    def width(self) -> int:
+        """Numbers in one embedding."""
+        return sum(x.shape[1] for x in self.points)
+
+    def __str__(self) -> str:
+        return " + ".join(map(str, self.metrics))
+
+
+def concatenate(parts: Sequence[Embeddings]) -> Embeddings:
+    """The embeddings of all parts, in order. All must have the same metrics."""
+    if not parts:
+        raise ValueError("parts=[] must hold at least one Embeddings")
+    if len({part.metrics for part in parts}) > 1:
+        raise ValueError(f"parts have different metrics: {'; '.join(sorted({str(part) for part in parts}))}")
+    return Embeddings(
+        [torch.cat(pieces) for pieces in zip(*(part.points for part in parts), strict=True)], parts[0].metrics
+    )
