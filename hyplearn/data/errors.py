@@ -42,8 +42,13 @@ class Problem(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        unit = "record" if self.file.suffix == ".mat" else "line"
-        return f"{self.file}{'' if self.line is None else f', {unit} {self.line}'}: {self.message}"
+        return f"{described(self.file, self.line)}: {self.message}"
+
+
+def described(file: Path, line: int | None) -> str:
+    """A place in words; a record of a MATLAB file is called one."""
+    unit = "record" if file.suffix == ".mat" else "line"
+    return str(file) if line is None else f"{file}, {unit} {line}"
 
 
 class ProblemsError(DatasetError):
@@ -52,8 +57,8 @@ class ProblemsError(DatasetError):
     def __init__(self, problems: Sequence[Problem], name: str) -> None:
         lines = "\n".join(f"  {problem}" for problem in problems)
         super().__init__(
-            f"{name}: {len(problems)} problems with its index:\n{lines}\n"
-            f"correct these lines, then see `hyplearn data verify {name}`"
+            f"{name}: lines of its index that cannot be used, {len(problems)} of them:\n{lines}\n"
+            f"correct them; `hyplearn data verify {name}` names what else is wrong, files included"
         )
         self.problems, self.name = tuple(problems), name
 

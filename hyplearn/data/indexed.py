@@ -22,7 +22,7 @@ from hyplearn.data.source import Facts, needed
 class IndexedSource(ByPart, ABC):
     """A set whose parts are those of its index."""
 
-    name: ClassVar[str]
+    name: str
     in_files = True
 
     def facts(self, root: Path | None) -> Facts:
@@ -33,6 +33,9 @@ class IndexedSource(ByPart, ABC):
     def part(self, root: Path | None, part: Part) -> RetrievalImages | None:
         index = self.index(root)
         return None if part == "val" and "val" not in index.parts else index.need(part, self.name)
+
+    @abstractmethod
+    def prepare(self, root: Path | None) -> None: ...
 
     @abstractmethod
     def index(self, root: Path | None) -> Index:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from hyplearn.data.datamodule import ImageDataModule, Split
-from hyplearn.data.errors import BadImageError, BadImagesError, DatasetError
+from hyplearn.data.errors import BadImageError, BadImagesError, DatasetError, described
 from hyplearn.data.files import ImageFiles, Transform, check_files
 from hyplearn.data.images import ImageArrays, Images
+from hyplearn.data.indexed import IndexedSource
 from hyplearn.data.retrieval_source import Evaluation, RetrievalImages, RetrievalSource
 from hyplearn.data.sampler import (
     BatchSampler,
@@ -232,8 +233,17 @@ class RetrievalDataModule(ImageDataModule):
                 check_files(checked, self.reading, channels=self.in_channels)
         if bad:
             total = sum(map(len, parts.values())) + (0 if checked is None else len(checked))
-            raise BadImagesError(bad, total=total)
+            raise BadImagesError(self._with_places(bad), total=total)
         return images
+
+    def _with_places(self, bad: list[BadImageError]) -> list[BadImageError]:
+        """The same with the index lines that name the images, where lines do."""
+        if not isinstance(self.source, IndexedSource):
+            return bad
+        index = self.source.index(self.root)
+        places = {index.base / path: place for path, place in index.places.items() if place.line is not None}
+        lines = [f" (named by {described(*places[b.path])})" if b.path in places else "" for b in bad]
+        return [BadImageError(b.path, b.reason + line) for b, line in zip(bad, lines, strict=True)]
 
     def _keep(self, split: Literal["val", "test"], part: RetrievalImages, images: Images) -> None:
         """Take the images that were read of a part for evaluation."""

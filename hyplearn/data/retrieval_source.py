@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from hyplearn.data.errors import DatasetError, Problem, ProblemsError
+from hyplearn.data.errors import DatasetError, Problem, ProblemsError, described
 from hyplearn.data.files import ImageFiles
 from hyplearn.data.images import ImageArrays
 from hyplearn.data.source import Source
@@ -199,9 +199,7 @@ def _named_twice(entries: list[Entry]) -> list[Problem]:
     problems = []
     for entry in entries:
         if entry.path in first:
-            where = first[entry.path]
-            before = where.file.name if where.line is None else f"{where.file.name}, line {where.line}"
-            problems.append(Problem(*entry.place, f"{entry.path} was named before ({before})"))
+            problems.append(Problem(*entry.place, f"{entry.path} was named before ({described(*first[entry.path])})"))
         first.setdefault(entry.path, entry.place)
     return problems
 
