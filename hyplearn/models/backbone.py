@@ -178,7 +178,7 @@ def build_backbone(
     name: timm's, with the tag of the weights; None for the small network whatever the size. pretrained: with the
     weights of that tag. weights: a local file in their place, see `load_weights`. small: the network that stands in,
     untrained, for images under 64 pixels; None refuses them. pool, frozen, freeze_norm, drop_rate: see `Backbone`;
-    drop_path_rate: stochastic depth.
+    drop_path_rate: stochastic depth. Pretrained kernels for 3 channels are adapted to others as timm does it.
     Raises ValueError for what timm does not have, images that do not fit, and weights that cannot be had.
     """
     positive("in_channels", in_channels)

@@ -204,7 +204,7 @@ def clipped(u: Tensor, name: str, manifold: CurvedManifold, clip: float | None) 
     limit = limit.clamp_max(math.inf if clip is None else clip)
     length = vector_norm(u, keepdim=True)
     monitor.give(f"clipped/{name}", lambda: length > limit)
-    return u * (limit / torch.maximum(length, limit))
+    return u * (limit / length.clamp_min(limit))
 
 
 # The Lorentz neck of LHIER

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
@@ -55,8 +56,12 @@ def _load_npz(network: nn.Module, file: Path) -> None:
         raise ValueError(f"weights={file}: {type(network).__name__} has no .npz format; convert it to .safetensors")
     try:
         load(str(file))
-    except (KeyError, OSError, pickle.UnpicklingError) as error:
-        raise ValueError(f"weights={file} is not a .npz of this architecture: {error}") from error
+        with np.load(file) as content:  # timm leaves blocks that the model has not unread
+            further = [name for name in content.files if f"/encoderblock_{len(network.blocks)}/" in name]  # type: ignore[arg-type]
+    except (KeyError, OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"weights={file} is no .npz of this architecture: {error}") from error
+    if further:
+        raise ValueError(f"weights={file} has also {further[0]}: it belongs to a deeper architecture")
 
 
 def _read(file: Path) -> Mapping[str, Any]:

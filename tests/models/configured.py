@@ -13,7 +13,9 @@ from hyplearn.cli.compose import compose
 from hyplearn.cli.configs import config_dir, groups
 from hyplearn.models import ResNet
 
-NAMES = groups([config_dir()])["model"]
+ALL = groups([config_dir()])["model"]
+RETRIEVAL = [name for name in ALL if name.partition("_")[0] in ("sph", "hyp", "mix", "hier", "lhier")]
+NAMES = [name for name in ALL if name not in RETRIEVAL]
 
 
 @functools.cache

@@ -33,14 +33,15 @@ def settings(name: str) -> dict[str, Any]:
 
 
 def test_names() -> None:
-    assert NAMES == ["adamw", "radam", "radamw", "rsgd", "sgd"]
+    assert NAMES == ["adamw", "radam", "radamw", "radamw_retrieval", "rsgd", "sgd"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_recipe_takes_a_step(name: str) -> None:
     recipe, network = settings(name), model(name)
     partial = hydra.utils.instantiate(recipe.pop("optimizer"), _convert_="all")
-    schedule = recipe.pop("schedule")
+    schedule, scales = recipe.pop("schedule"), recipe.pop("scales", {})
+    assert scales == {}  # they are for parts that only a retrieval run has
     check_supports(partial, network)
     groups = parameter_groups(network, **recipe)
     check_groups(groups, network)
