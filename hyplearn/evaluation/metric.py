@@ -12,12 +12,16 @@ import torch
 from torch import Tensor
 
 from hyplearn.evaluation.forms import CURVED, FLAT, Form
+from hyplearn.geometry import lorentz
 
 Kind = Literal["lorentz", "poincare", "sphere", "euclidean"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # Squares of coordinates, and products of two, stay within float64.
 LARGEST = 1e75
+
+# Relative error of a given time coordinate: float16 storage passes.
+AMBIENT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -146,3 +150,23 @@ def concatenate(parts: Sequence[Embeddings]) -> Embeddings:
     return Embeddings(
         [torch.cat(pieces) for pieces in zip(*(part.points for part in parts), strict=True)], parts[0].metrics
     )
+
+
+def from_ambient(points: Tensor, *, c: float) -> Tensor:
+    """Space coordinates (N, n) of points of the hyperboloid given with their time first, (N, n + 1).
+
+    Raises ValueError where the time is not that of curvature -c, sqrt(1/c + |x|^2), to 1e-3 of its value.
+    """
+    if points.ndim != 2 or points.shape[1] < 2:
+        raise ValueError(f"ambient points of shape {tuple(points.shape)} must have shape (N, n + 1), time first")
+    time, space = points[:, 0].double(), lorentz.from_ambient(points)
+    expected = lorentz.time(space.double(), c=c)
+    off = ~((time - expected).abs() <= AMBIENT_TOLERANCE * expected)
+    if off.any():
+        row = int(off.nonzero()[0])
+        raise ValueError(
+            f"{int(off.sum())} of {len(points)} ambient points do not lie on the hyperboloid of c={c:g}, the first in "
+            f"row {row}: its time is {time[row].item():.6g}, but sqrt(1/c + |x|^2) is {expected[row].item():.6g}. "
+            "Is c right, and does time come first?"
+        )
+    return space

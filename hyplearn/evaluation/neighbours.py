@@ -143,12 +143,10 @@ class Search:
         columns: np.ndarray[tuple[int, int], np.dtype[np.float32]] = term.columns.float().cpu().numpy()
         return columns
 
-    def blocks(self, k: int, rows: range) -> Iterator[tuple[range, Neighbours]]:
-        """The k nearest of the queries `rows`, block after block."""
-        step = max(1, min(FAISS_ROWS, CANDIDATES // max(1, k)))
-        for start in range(rows.start, rows.stop, step):
-            block = range(start, min(start + step, rows.stop))
-            yield block, self.nearest(torch.arange(block.start, block.stop, device=self.query.device), k)
+    def blocks(self, k: int, rows: Tensor) -> Iterator[tuple[Tensor, Neighbours]]:
+        """The k nearest of the queries at positions `rows` (B,), block after block: positions and neighbours."""
+        for block in rows.split(max(1, min(FAISS_ROWS, CANDIDATES // k))):
+            yield block, self.nearest(block, k)
 
     def nearest(self, rows: Tensor, k: int) -> Neighbours:
         """The k nearest of the queries at positions `rows` (B,)."""
@@ -171,11 +169,10 @@ class Search:
             candidates = self._by_faiss(lifted[0], count) if fast else self._by_products(lifted, count)
             ordered = self._order(part, lifted, candidates)
             kept = min(k, count)
-            nearest = Neighbours(ordered.indices[:, :kept], ordered.distances[:, :kept])
-            last = nearest.distances[:, -1:].amax(-1) if kept else candidates.floor.new_zeros(len(part))
-            proven = candidates.floor.isinf() | (candidates.floor > last * (1 + self.relative))
-            found.indices[place[proven], :kept] = nearest.indices[proven]
-            found.distances[place[proven], :kept] = nearest.distances[proven]
+            indices, distances = ordered.indices[:, :kept], ordered.distances[:, :kept]
+            proven = candidates.floor.isinf() | (candidates.floor > distances[:, -1] * (1 + self.relative))
+            found.indices[place[proven], :kept] = indices.masked_fill(distances.isinf(), -1)[proven]
+            found.distances[place[proven], :kept] = distances[proven]
             if not proven.all():
                 more = margin if fast else margin * GROWTH
                 self._fill(found, place[~proven], part[~proven], margin=more, fast=False)
@@ -186,13 +183,14 @@ class Search:
 
         term = self.terms[0]
         assert self.columns32 is not None
-        vectors = rows.vectors.float().cpu().numpy()
+        vectors = rows.vectors.clamp(-LARGEST_SIZE, LARGEST_SIZE).float().cpu().numpy()
         with _threads(faiss, torch.get_num_threads()):
             scores, found = faiss.knn(vectors, self.columns32, count, metric=faiss.METRIC_INNER_PRODUCT)
         index = torch.from_numpy(found).to(rows.vectors.device)
         worst = torch.from_numpy(scores[:, -1]).to(rows.vectors)
         gap = term.form.scale * (rows.offset - worst) - term.slack(rows, torch.float32)
-        return _Candidates(index, [term.gathered(rows, index)], self._floor(term.distance(gap), count))
+        floor = term.distance(gap.masked_fill(rows.sizes.amax(-1) > LARGEST_SIZE, 0))  # proves nothing if clamped
+        return _Candidates(index, [term.gathered(rows, index)], self._floor(floor, count))
 
     def _by_products(self, rows: list[Lifted], count: int) -> _Candidates:
         """The `count` nearest by products in float64."""
@@ -277,9 +275,7 @@ def neighbours(
     if k < 1:
         raise ValueError(f"k={k} must be >= 1: the number of neighbours")
     search = Search(query, gallery, query_ids=query_ids, gallery_ids=gallery_ids, index=index)
-    found = [block for _, block in search.blocks(k, range(len(query)))]
-    if not found:
-        return search.nearest(torch.arange(0, device=query.device), k)
+    found = [block for _, block in search.blocks(k, torch.arange(len(query), device=query.device))]
     return Neighbours(torch.cat([block.indices for block in found]), torch.cat([block.distances for block in found]))
 
 

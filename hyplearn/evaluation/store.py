@@ -1,0 +1,249 @@
+"""Embeddings on the disk, with all that their evaluation needs: one .npz, and the same tensors as .safetensors.
+
+Arrays: `embeddings` (N, n), or `embeddings_0`, `embeddings_1`, ... of several spaces; `labels` (N,); optional: `ids`
+(N,), `query` and `gallery` (N,) boolean, `super_labels` (N,), `backbone` (N, D), the features before the head.
+Texts (in .safetensors: in the metadata): `metrics`, JSON such as [{"kind": "poincare", "c": 0.1, "weight": 1.0}], one
+entry for each space, and `class_names`, a JSON list.
+Files of other programs need `embeddings` and `labels` alone; their labels may be texts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hyplearn.evaluation.metric import Embeddings, Metric
+
+Arrays = Mapping[str, Any]
+
+SUFFIXES = (".npz", ".safetensors")
+TEXTS = ("metrics", "class_names")
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """N images as stored. metrics: None if the file names none. class_names: by label, if known."""
+
+    points: tuple[Tensor, ...]
+    labels: Tensor
+    ids: Tensor
+    query: Tensor
+    gallery: Tensor
+    metrics: tuple[Metric, ...] | None = None
+    super_labels: Tensor | None = None
+    backbone: Tensor | None = None
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """Under the metric they were stored with."""
+        if self.metrics is None:
+            raise ValueError("the file names no metric: say by which geometry the embeddings are to be compared")
+        return Embeddings(self.points, self.metrics)
+
+
+def save(
+    path: Path,
+    embeddings: Embeddings,
+    labels: Tensor,
+    *,
+    ids: Tensor | None = None,
+    query: Tensor | None = None,
+    gallery: Tensor | None = None,
+    super_labels: Tensor | None = None,
+    backbone: Tensor | None = None,
+    class_names: Sequence[str] | None = None,
+    info: Mapping[str, str] | None = None,
+) -> tuple[Path, Path]:
+    """Write <path>.npz and <path>.safetensors (a suffix of either kind is replaced), each as a whole; return both.
+
+    Defaults of ids, query and gallery: positions, and every image. class_names: by label. info: further texts for the
+    metadata of the .safetensors.
+    """
+    count = len(embeddings)
+    everything = torch.ones(count, dtype=torch.bool)
+    names = (
+        ["embeddings"] if len(embeddings.points) == 1 else [f"embeddings_{i}" for i in range(len(embeddings.points))]
+    )
+    tensors = {
+        **dict(zip(names, embeddings.points, strict=True)),
+        "labels": labels,
+        "ids": torch.arange(count) if ids is None else ids,
+        "query": everything if query is None else query,
+        "gallery": everything if gallery is None else gallery,
+        "super_labels": super_labels,
+        "backbone": backbone,
+    }
+    kept = {name: x.detach().cpu().contiguous() for name, x in tensors.items() if x is not None}
+    for name, x in kept.items():
+        if len(x) != count:
+            raise ValueError(f"{name} of shape {tuple(x.shape)} must have {count} rows, one per embedding")
+    # save_file refuses tensors that share memory, as the two default masks do
+    kept = {name: x.clone() for name, x in kept.items()}
+    texts = {"metrics": json.dumps([asdict(metric) for metric in embeddings.metrics])}
+    if class_names is not None:
+        texts["class_names"] = json.dumps(list(class_names))
+    stem = path.with_suffix("") if path.suffix in SUFFIXES else path
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    npz, safetensors = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES)
+    part = stem.with_name(f"{stem.name}.part")
+    arrays: dict[str, Any] = {name: _array(x) for name, x in kept.items()}
+    arrays |= {name: np.array(text) for name, text in texts.items()}
+    with part.open("wb") as file:
+        np.savez(file, **arrays)
+    os.replace(part, npz)
+    save_file(kept, part, metadata={**(info or {}), **texts})
+    os.replace(part, safetensors)
+    return npz, safetensors
+
+
+def _array(x: Tensor) -> np.ndarray[Any, Any]:
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # numpy has no bfloat16
+
+
+def load(path: Path) -> Stored:
+    """Read a file of `save`, or a user's own .npz or .safetensors; ValueError says what is missing or does not fit."""
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: embeddings are read from {' or '.join(SUFFIXES)} files")
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist")
+    read = _read_npz if path.suffix == ".npz" else _read_safetensors
+    try:
+        return _stored(read(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_npz(path: Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("is a single array: store several by np.savez(path, embeddings=..., labels=...)")
+            return {name: _from_npz(file, name) for name in file.files}
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"is no .npz file, or a damaged one ({error})") from error
+
+
+def _from_npz(file: Any, name: str) -> np.ndarray[Any, Any]:
+    try:
+        array: np.ndarray[Any, Any] = file[name]
+    except ValueError as error:  # an array of objects
+        raise ValueError(
+            f"array {name!r} cannot be read without unpickling: store numbers or texts ({error})"
+        ) from error
+    return array
+
+
+def _read_safetensors(path: Path) -> Arrays:
+    try:
+        with safe_open(path, framework="pt") as file:
+            arrays: dict[str, Any] = {name: _array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"is no .safetensors file, or a damaged one ({error})") from error
+    return {**arrays, **{name: np.array(metadata[name]) for name in TEXTS if name in metadata}}
+
+
+def _stored(arrays: Arrays) -> Stored:
+    points = _points(arrays)
+    count = len(points[0])
+    class_names = _class_names(arrays)
+    labels = _column(arrays, "labels", count, "an integer or a text for each row of embeddings", kinds="iuU")
+    assert labels is not None
+    if labels.dtype.kind == "U":
+        names, labels = np.unique(labels, return_inverse=True)
+        class_names = tuple(map(str, names))
+    ids = _column(arrays, "ids", count, "distinct integers", kinds="iu", required=False)
+    query, gallery = (
+        _column(arrays, name, count, "booleans", kinds="b", required=False) for name in ("query", "gallery")
+    )
+    super_labels = _column(arrays, "super_labels", count, "integers", kinds="iu", required=False)
+    return Stored(
+        points=points,
+        labels=_integers(labels),
+        ids=torch.arange(count) if ids is None else _integers(ids),
+        query=torch.ones(count, dtype=torch.bool) if query is None else torch.from_numpy(query),
+        gallery=torch.ones(count, dtype=torch.bool) if gallery is None else torch.from_numpy(gallery),
+        metrics=_metrics(arrays, len(points)),
+        super_labels=None if super_labels is None else _integers(super_labels),
+        backbone=_matrix(arrays, "backbone", count) if "backbone" in arrays else None,
+        class_names=class_names,
+    )
+
+
+def _points(arrays: Arrays) -> tuple[Tensor, ...]:
+    numbered = itertools.takewhile(arrays.__contains__, (f"embeddings_{i}" for i in itertools.count()))
+    names = ["embeddings"] if "embeddings" in arrays else list(numbered)
+    if not names:
+        raise ValueError(f"holds {_listed(arrays)}, but no array 'embeddings': a float array (N, n), one row per image")
+    count = len(arrays[names[0]]) if arrays[names[0]].ndim else 0
+    return tuple(_matrix(arrays, name, count) for name in names)
+
+
+def _matrix(arrays: Arrays, name: str, count: int) -> Tensor:
+    array = arrays[name]
+    if array.ndim != 2 or len(array) != count or not array.size or array.dtype.kind != "f" or array.dtype.itemsize > 8:
+        raise ValueError(f"array {name!r} has {_shape(array)}: needed are floats of shape ({count or 'N'}, n), n >= 1")
+    tensor = torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
+    return tensor.float() if tensor.dtype == torch.float16 else tensor
+
+
+def _column(
+    arrays: Arrays, name: str, count: int, what: str, *, kinds: str, required: bool = True
+) -> np.ndarray[Any, Any] | None:
+    """The array `name` of one entry per image, its dtype one of `kinds`."""
+    if name not in arrays:
+        if not required:
+            return None
+        raise ValueError(f"holds {_listed(arrays)}, but no array {name!r}: {what}, shape ({count},)")
+    array: np.ndarray[Any, Any] = arrays[name]
+    if array.shape != (count,) or array.dtype.kind not in kinds:
+        raise ValueError(f"array {name!r} has {_shape(array)}: needed are {what}, shape ({count},)")
+    return array
+
+
+def _integers(array: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _metrics(arrays: Arrays, spaces: int) -> tuple[Metric, ...] | None:
+    if "metrics" not in arrays:
+        return None
+    text = str(arrays["metrics"])
+    try:
+        metrics = tuple(Metric(**entry) for entry in json.loads(text))
+    except (TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"'metrics' is {text!r}: needed is a JSON list of kind, c and weight ({error})") from error
+    if len(metrics) != spaces:
+        raise ValueError(f"'metrics' is {text!r}: needed is one entry for each of {spaces} arrays of embeddings")
+    return metrics
+
+
+def _class_names(arrays: Arrays) -> tuple[str, ...] | None:
+    if "class_names" not in arrays:
+        return None
+    text = str(arrays["class_names"])
+    try:
+        return tuple(map(str, json.loads(text)))
+    except (TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"'class_names' is {text[:200]!r}: needed is a JSON list of names ({error})") from error
+
+
+def _shape(array: np.ndarray[Any, Any]) -> str:
+    return f"shape {array.shape} and type {array.dtype}"
+
+
+def _listed(arrays: Arrays) -> str:
+    return ", ".join(sorted(arrays)) or "nothing"
