@@ -56,9 +56,21 @@ def draw_radii(path: Path, radii: Mapping[str, Tensor], *, limits: Mapping[str, 
     axes.set_xlabel("distance to the origin", fontsize=11)
     axes.set_ylabel("images", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
+    low, high = min(float(r.min()) for r in radii.values()), max(float(r.max()) for r in radii.values())
+    margin = max(0.02 * (high - low), 0.02 * high, 1e-6)  # points on a sphere around the origin have one radius
     for index, (name, values) in enumerate(radii.items()):
         colour, dashes = COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]
-        axes.hist(values.numpy(), bins=60, histtype="step", color=colour, linestyle=dashes, linewidth=1.8, label=name)
+        span = (max(low - margin, 0.0), high + margin)
+        axes.hist(
+            values.numpy(),
+            bins=60,
+            range=span,
+            label=name,
+            histtype="step",
+            color=colour,
+            linestyle=dashes,
+            linewidth=1.8,
+        )
         if values.max() > 0.7 * limits[name]:
             axes.axvline(limits[name], color=colour, linewidth=1, linestyle=(0, (1, 2)), label=f"{name}, limit")
     figure.legend(loc="outside right upper", frameon=False, fontsize=11)
@@ -73,8 +85,10 @@ def _picture(axes: Axes, image: Tensor, caption: str) -> None:
 
 def _frame(axes: Axes, *, right: bool) -> None:
     colour, style = (RIGHT, "-") if right else (WRONG, "--")
-    options = {"fill": False, "edgecolor": colour, "linestyle": style, "linewidth": 3}
-    axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, **options))
+    frame = Rectangle(
+        (0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=colour, linestyle=style, linewidth=3
+    )
+    axes.add_patch(frame)
 
 
 def _short(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,9 @@ from hyplearn.engine.settings import EvaluationSettings
 from hyplearn.losses.base import EmbeddingLoss
 from hyplearn.nn.embedding import Space
 from hyplearn.nn.processes import gather, processes
+
+if TYPE_CHECKING:
+    from hyplearn.engine.ranking import Ranked
 
 Points = tuple[Tensor, ...]
 
@@ -56,8 +59,8 @@ class Embedded(NamedTuple):
 class RetrievalModule(TrainingModule):
     """Images to points to loss; retrieval of validation and test images. Evaluation is in float32 or better.
 
-    chunk: see `ChunkedBatch`. `embedded` holds the images of the last validation and of the test; `ranked`, the
-    metrics of each by name, is filled by `hyplearn.engine.ranking`.
+    chunk: see `ChunkedBatch`. Of the last validation and of the test, `embedded` holds the images' embeddings, `ranked`
+    the metrics by name, and `ranking` what each query found.
     """
 
     loss: EmbeddingLoss
@@ -81,6 +84,7 @@ class RetrievalModule(TrainingModule):
         self.settings, self.chunk = settings, chunk
         self.embedded: dict[str, Embedded] = {}
         self.ranked: dict[str, dict[str, float]] = {"val": {}, "test": {}}
+        self.ranking: dict[str, Ranked | None] = {}
         self.last_batch: tuple[Points, Tensor] | None = None
         self._collected: list[tuple[Tensor, Points, Tensor]] = []
         self._chunked: ChunkedBatch | None = None

@@ -34,6 +34,7 @@ from hyplearn.engine.readings import CurvatureReadings, GeometryProbe, Optimizer
 from hyplearn.engine.record import Recorder, Row, recorded_rows, write_csv
 from hyplearn.engine.report import RESULTS, listing, summarize, table
 from hyplearn.engine.retrieval import RetrievalModule
+from hyplearn.engine.retrieval_record import RetrievalRecord
 from hyplearn.engine.seeding import seed_everything
 from hyplearn.engine.settings import (
     BatchSettings,
@@ -45,6 +46,8 @@ from hyplearn.engine.settings import (
 from hyplearn.engine.trainer import build_trainer, prepare_model, quiet_lightning
 
 log = logging.getLogger("hyplearn")
+
+SELECTED_ON_TEST = " of the test classes: SELECTED ON TEST"
 
 
 @dataclass
@@ -167,6 +170,9 @@ class _Run:
         self.rows = self._rows_so_far()
         self.module = spec.build_module()
         self.recorder = Recorder(spec.run_dir)
+        self.retrieval_record = (
+            RetrievalRecord(spec.run_dir, figures=spec.callbacks.figures) if spec.retrieval else None
+        )
         self.checkpoints = Checkpoints(
             spec.run_dir / "checkpoints",
             monitor=spec.callbacks.monitored(retrieval=spec.retrieval),
@@ -194,7 +200,15 @@ class _Run:
         )
         readings = [Provenance(folder, run_id=self.run_id), optimizer, guard, Speed(), CurvatureReadings()]
         probe = [GeometryProbe()] if settings.geometry else []
-        return [*readings, *probe, self.recorder, *build_progress(self.spec.trainer.progress), self.checkpoints]
+        retrieval = [] if self.retrieval_record is None else [self.retrieval_record]
+        return [
+            *readings,
+            *probe,
+            *retrieval,
+            self.recorder,
+            *build_progress(self.spec.trainer.progress),
+            self.checkpoints,
+        ]
 
     def fit(self) -> dict[str, Any]:
         try:
@@ -221,6 +235,8 @@ class _Run:
             rows=self.rows,
         )
         self.recorder.listeners = [logger.log for logger in self.loggers]
+        if self.retrieval_record is not None:
+            self.retrieval_record.loggers = self.loggers
 
     def _train(self) -> None:
         try:
@@ -231,6 +247,8 @@ class _Run:
     def _test(self) -> None:
         """Choose the weights and read the test data, for the first and only time."""
         rule, epoch, path = self.checkpoints.choice(int(self.recorder.rows[-1]["epoch"]))
+        if self.spec.datamodule.fingerprint.get("selection") == "test":
+            rule += SELECTED_ON_TEST
         self.selection = {"rule": rule, "epoch": epoch, "checkpoint": f"checkpoints/{path.name}"}
         if self.spec.trainer.limit_test_batches != 0:
             load_weights(self.module, path)

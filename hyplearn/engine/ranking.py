@@ -1,0 +1,136 @@
+"""From the embeddings of a stage to its retrieval metrics: under the metric that was trained, and beside it others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hyplearn.data.retrieval_source import Evaluation
+from hyplearn.engine.readings import space_names
+from hyplearn.engine.retrieval import Embedded, RetrievalModule
+from hyplearn.evaluation.metric import Embeddings, Metric
+from hyplearn.evaluation.recall import QueryResults, concatenate, evaluate, summarize
+from hyplearn.manifolds import CurvedManifold
+from hyplearn.nn.embedding import Space
+from hyplearn.nn.processes import processes
+
+log = logging.getLogger("hyplearn")
+
+COUNTS = ("queries", "lone_queries", "ties")  # of `summarize`; everything else is a share
+
+
+class Ranked(NamedTuple):
+    """A stage, ranked: what it holds, the embeddings under the trained metric, and what each query found."""
+
+    data: Evaluation
+    embeddings: Embeddings
+    results: QueryResults
+
+
+def rank(module: RetrievalModule, data: Evaluation, *, stage: str) -> dict[str, float]:
+    """Metrics in percent: `recall@1` of the trained metric, of the test also `cosine/recall@1`, `backbone/recall@1`.
+
+    Every process searches for its share of the queries; all get the same numbers. Leaves `module.ranking[stage]`.
+    """
+    embedded = module.embedded[stage]
+    data = subset(data, embedded.ids)
+    module.ranking[stage] = None
+    found: dict[str, float] = {}
+    for name, embeddings in metrics_of(module, embedded, every=stage == "test"):
+        results = searched(module, embeddings, data)
+        if results.lone.all():
+            log.warning("no %s query has an image of its class in the gallery: nothing is ranked", stage)
+            return {}
+        if not name:
+            module.ranking[stage] = Ranked(data, embeddings, results)
+        found |= percent(summarize(results, module.settings.k), name)
+    return found
+
+
+def metrics_of(module: RetrievalModule, embedded: Embedded, *, every: bool) -> Iterator[tuple[str, Embeddings]]:
+    """The trained metric, without a name, and, if `every` one is asked for, those beside it.
+
+    Of several spaces each by itself, by its name; cosine and Euclidean distance of the coordinates of the last space,
+    where they are other metrics than those before; cosine of the backbone's features.
+    """
+    spaces, points = module.spaces, embedded.points
+    trained = trained_metrics(module)
+    yield "", Embeddings(points, trained)
+    if not every:
+        return
+    if len(spaces) > 1:
+        for name, x, metric in zip(space_names(spaces), points, trained, strict=True):
+            yield name, Embeddings(x, Metric(metric.kind, metric.c))
+    kinds = {metric.kind for metric in trained}
+    if "sphere" not in kinds and "cosine" in module.settings.metrics:
+        yield "cosine", Embeddings(points[-1], Metric("sphere"))
+    if trained[-1].kind != "sphere" and "euclidean" not in kinds and "euclidean" in module.settings.metrics:
+        yield "euclidean", Embeddings(points[-1], Metric("euclidean"))
+    if module.settings.backbone:
+        yield "backbone", Embeddings(embedded.features.float(), Metric("sphere"))
+
+
+def trained_metrics(module: RetrievalModule) -> list[Metric]:
+    """The metric of each space, weighted as the loss weighs its distances, relative to the first."""
+    weights = module.loss.fusion(module.spaces)
+    return [metric_of(space, weight / weights[0]) for space, weight in zip(module.spaces, weights, strict=True)]
+
+
+def metric_of(space: Space, weight: float = 1.0) -> Metric:
+    """What evaluation has to know of a space."""
+    return Metric(space.name, space.c, weight)  # type: ignore[arg-type]
+
+
+def subset(data: Evaluation, ids: Tensor) -> Evaluation:
+    """Of the images that were embedded: all, unless trainer.limit_*_batches left some out."""
+    if len(ids) == len(data.labels):
+        return data
+    return data._replace(
+        labels=data.labels[ids],
+        query=data.query[ids],
+        gallery=data.gallery[ids],
+        super_labels=None if data.super_labels is None else data.super_labels[ids],
+        paths=None if data.paths is None else tuple(data.paths[index] for index in ids.tolist()),
+    )
+
+
+def searched(module: RetrievalModule, embeddings: Embeddings, data: Evaluation) -> QueryResults:
+    """What every query found; each process searches for every P-th one."""
+    on_device = embeddings.to(module.device) if module.settings.index != "faiss" else embeddings
+    results = evaluate(
+        on_device,
+        data.labels,
+        query=data.query,
+        gallery=data.gallery,
+        ks=module.settings.k,
+        index=module.settings.index,  # type: ignore[arg-type]
+        share=slice(module.global_rank, None, processes()),
+    )
+    if processes() == 1:
+        return results
+    shares: list[Any] = [None] * processes()
+    dist.all_gather_object(shares, results)
+    return concatenate(shares)
+
+
+def percent(summary: dict[str, float], name: str) -> dict[str, float]:
+    """Shares in percent under the name of the metric; counts once, with the trained one."""
+    prefix = f"{name}/" if name else ""
+    shares = {f"{prefix}{key}": 100 * value for key, value in summary.items() if key not in COUNTS}
+    counts = {key: float(summary[key]) for key in COUNTS if not name}
+    return shares | counts
+
+
+@torch.no_grad()
+def radii_of(spaces: Sequence[Space], points: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Distances to the origin (N,) in each space that has a curvature, on the CPU."""
+    found = {}
+    for name, space, x in zip(space_names(spaces), spaces, points, strict=True):
+        if isinstance(space.manifold, CurvedManifold):
+            found[name] = space.manifold.dist0(x.to(space.log_weight.device)).cpu()
+    return found
