@@ -232,10 +232,9 @@ class LorentzNeck:
 
     def build(self, features: int, manifolds: Manifolds | None) -> Head:
         """The layers for features (B, features). Raises ValueError unless the manifold is the hyperboloid."""
-        manifold = _manifold("lorentz", "lorentz", None, manifolds)
         if _kind_of(manifolds) != "lorentz":
             raise ValueError(f"manifold={_kind_of(manifolds)}: a Lorentz neck needs manifold=lorentz_embedding")
-        return LorentzHead(features, self, Space(manifold))
+        return LorentzHead(features, self, Space(_manifold("lorentz", "lorentz", None, manifolds)))
 
 
 class LorentzHead(Head):
