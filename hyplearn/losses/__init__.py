@@ -1,7 +1,24 @@
 """Losses. Each says by `expects` what it is computed from: `logits` or `embeddings`."""
 
+from hyplearn.losses.class_proxies import NormalizedSoftmax, ProxyAnchor, ProxyNCA, ProxyNCAPlusPlus, SoftTriple
 from hyplearn.losses.classification import CrossEntropy
 from hyplearn.losses.hier import HIER, HierarchicalLoss
+from hyplearn.losses.pairs import Contrastive, CrossBatchMemory, FastAP, Margin, MultiSimilarity
 from hyplearn.losses.pairwise import PairwiseCrossEntropy
 
-__all__ = ["HIER", "CrossEntropy", "HierarchicalLoss", "PairwiseCrossEntropy"]
+__all__ = [
+    "HIER",
+    "Contrastive",
+    "CrossBatchMemory",
+    "CrossEntropy",
+    "FastAP",
+    "HierarchicalLoss",
+    "Margin",
+    "MultiSimilarity",
+    "NormalizedSoftmax",
+    "PairwiseCrossEntropy",
+    "ProxyAnchor",
+    "ProxyNCA",
+    "ProxyNCAPlusPlus",
+    "SoftTriple",
+]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hyplearn.losses.base import EmbeddingLoss, build_part
+from hyplearn.losses.placement import at_distance
 from hyplearn.losses.triplets import Triplets, generator_on, reciprocal_triplets
 from hyplearn.manifolds import CurvedManifold, manifold_parameter
 from hyplearn.nn.embedding import Space
@@ -183,24 +184,17 @@ class HIER(EmbeddingLoss):
         self.manifold = spaces[self.index].manifold
         vectors = radius / 2 * torch.randn(proxies, sizes[self.index]) / sizes[self.index] ** 0.5
         self.rho: nn.Parameter = (
-            manifold_parameter(self._exp(2 * vectors), self.manifold)
+            manifold_parameter(at_distance(2 * vectors, self.manifold), self.manifold)
             if parametrization == "manifold"
             else nn.Parameter(vectors)
         )
-
-    def _exp(self, vectors: Tensor) -> Tensor:
-        """Points at distances |v| from the origin: exp takes v/2 in the ball, v on the hyperboloid."""
-        axis = torch.zeros_like(vectors[:1])
-        axis[:, 0] = 1
-        points: Tensor = self.manifold.expmap0(vectors / self.manifold.norm(torch.zeros_like(axis), axis))
-        return points
 
     def points(self) -> Tensor:
         """The proxies as points, (proxies, n), before rescaling."""
         if self.parametrization == "manifold":
             return self.rho
         length = torch.linalg.vector_norm(self.rho, dim=-1, keepdim=True)
-        points = self._exp(2 * self.rho * (self.clip / length.clamp_min(self.clip)))
+        points = at_distance(2 * self.rho * (self.clip / length.clamp_min(self.clip)), self.manifold)
         if self.riemannian and points.requires_grad:
             at = points.detach()
             points.register_hook(lambda gradient: self.manifold.egrad2rgrad(at, gradient))

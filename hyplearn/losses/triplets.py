@@ -54,38 +54,32 @@ def reciprocal_triplets(
     `reciprocal_neighbours`. No triplet where no point qualifies. Takes as many random numbers whatever the distances.
     """
     neighbours, mutual = reciprocal_neighbours(distances, labels, topk=topk)
-    return draw_triplets(neighbours, mutual, fewest=2, per_anchor=per_anchor, generator=generator)
+    related = torch.zeros_like(distances, dtype=torch.bool).scatter_(1, neighbours, mutual)
+    unrelated = ~related
+    unrelated.fill_diagonal_(False)
+    unrelated &= related.sum(1, keepdim=True) >= 2  # without an other one, the anchor is left out
+    return draw_triplets(related, unrelated, per_anchor=per_anchor, generator=generator)
 
 
-def draw_triplets(
-    listed: Tensor, related: Tensor, *, fewest: int, per_anchor: int, generator: torch.Generator
-) -> Triplets:
-    """per_anchor draws for each of N points with at least `fewest` related points, and an unrelated one.
+def draw_triplets(related: Tensor, unrelated: Tensor, *, per_anchor: int, generator: torch.Generator) -> Triplets:
+    """per_anchor uniform draws of a partner and an other one, for every row that has both.
 
-    listed: (N, k), indices of points, no index twice in a row. related: (N, k), which of them are related to the
-    row's point. No sets are built: the r-th unrelated point is r plus the number of excluded points before it.
+    related, unrelated: (N, M) bool, what row n may be given. Takes as many random numbers whatever they hold.
     """
-    size, device = len(listed), listed.device
-    itself = torch.arange(size, device=device)
-    partners = torch.where(related, listed, size).sort().values  # padded by N
-    count = related.sum(1)
-    rest = size - 1 - count
+    device = related.device
     share = torch.rand(
-        2, size, per_anchor, generator=generator_on(generator, device), device=device, dtype=torch.float64
+        2, len(related), per_anchor, generator=generator_on(generator, device), device=device, dtype=torch.float64
     )
-    first = _rank(share[0], count).clamp_(max=max(partners.shape[1] - 1, 0))
-    excluded = torch.cat([partners, itself[:, None]], 1).sort().values
-    before = torch.where(excluded < size, excluded - torch.arange(excluded.shape[1], device=device), size)
-    second = _rank(share[1], rest)
-    others = second + torch.searchsorted(before, second, right=True)
-    anchors = ((count >= fewest) & (rest > 0)).nonzero().squeeze(1)
+    anchors = (related.any(1) & unrelated.any(1)).nonzero().squeeze(1)
     return Triplets(
-        itself[anchors].repeat_interleave(per_anchor),
-        partners.gather(1, first)[anchors].flatten(),
-        others[anchors].flatten(),
+        anchors.repeat_interleave(per_anchor),
+        _draw(related[anchors], share[0, anchors]).flatten(),
+        _draw(unrelated[anchors], share[1, anchors]).flatten(),
     )
 
 
-def _rank(share: Tensor, count: Tensor) -> Tensor:
-    """share (N, t) in [0, 1) to integers uniform in [0, count), 0 where count is 0."""
-    return (share * count[:, None]).long()
+def _draw(allowed: Tensor, share: Tensor) -> Tensor:
+    """share (N, t), uniform in [0, 1), to columns uniform among those allowed (N, M) in the row, at least one."""
+    rank = allowed.cumsum(1, dtype=torch.int32)
+    wanted = (share * rank[:, -1:]).to(torch.int32) + 1
+    return torch.searchsorted(rank, wanted)

@@ -1,0 +1,283 @@
+"""Losses of pairs and triplets of a batch through pytorch-metric-learning, and of a batch with a memory."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from pytorch_metric_learning import losses as pml
+from pytorch_metric_learning.miners import MultiSimilarityMiner
+from torch import Tensor, nn
+
+from hyplearn.losses.adapter import AdaptedLoss, Form, Similarity, side_by_side
+from hyplearn.losses.base import EmbeddingLoss, build_part
+from hyplearn.losses.triplets import draw_triplets
+from hyplearn.manifolds import CurvedManifold
+from hyplearn.nn.embedding import Space
+
+
+class PairLoss(AdaptedLoss):
+    """A loss over pairs (or triplets) of points of a batch and others, which are those of the batch, or a memory."""
+
+    least_per_class = 2
+
+    def compute(
+        self, points: Sequence[Tensor], labels: Tensor, spaces: Sequence[Space], *, generator: torch.Generator | None
+    ) -> Tensor:
+        itself = torch.arange(len(labels), device=labels.device)
+        return self.between(points, labels, points, labels, itself, spaces, generator=generator)
+
+    def between(
+        self,
+        points: Sequence[Tensor],
+        labels: Tensor,
+        others: Sequence[Tensor],
+        other_labels: Tensor,
+        itself: Tensor,
+        spaces: Sequence[Space],
+        *,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """The loss of points (B, n_i) with others (M, n_i). itself: (B,), which of the others a point is; no pair."""
+        x, sizes = side_by_side(points)
+        y = x if others is points else side_by_side(others)[0]
+        positive = labels[:, None] == other_labels
+        negative = ~positive
+        positive[torch.arange(len(labels), device=labels.device), itself] = False
+        with self.distance.over(spaces, sizes):
+            loss = self.value(x, labels, y, other_labels, positive, negative, generator)
+        return loss.reshape(())
+
+    @abstractmethod
+    def value(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        y: Tensor,
+        other_labels: Tensor,
+        positive: Tensor,
+        negative: Tensor,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """The loss of points x (B, sum n_i) with y (M, sum n_i) over pairs (B, M), positive and negative ones."""
+
+
+class Contrastive(PairLoss):
+    """Contrastive loss on similarities: [pos_margin - s]+ of positive and [s - neg_margin]+ of negative pairs.
+
+    Each is the mean over the pairs where it is not 0. Margins 1 and 0.5 are those of cross-batch memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        pos_margin: float = 1.0,
+        neg_margin: float = 0.5,
+        similarity: Similarity = "cosine",
+        scale: float = 4.6,
+    ) -> None:
+        super().__init__(similarity=similarity, scale=scale)
+        self.metric = pml.ContrastiveLoss(pos_margin=pos_margin, neg_margin=neg_margin, distance=self.distance)
+
+    def value(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        y: Tensor,
+        other_labels: Tensor,
+        positive: Tensor,
+        negative: Tensor,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        pairs = (*positive.nonzero(as_tuple=True), *negative.nonzero(as_tuple=True))
+        loss: Tensor = self.metric(x, labels, pairs, y, other_labels)
+        return loss
+
+
+class MultiSimilarity(PairLoss):
+    """Multi-similarity loss (Wang et al. 2019), mean over the samples of
+
+    log(1 + sum_pos exp(-alpha (s - base))) / alpha + log(1 + sum_neg exp(beta (s - base))) / beta.
+
+    epsilon: the pairs are those of the paper's miner with this epsilon (0.1 there); None: all pairs, as in HIER's code.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 2.0,
+        beta: float = 50.0,
+        base: float = 0.5,
+        epsilon: float | None = None,
+        similarity: Similarity = "cosine",
+        scale: float = 4.6,
+    ) -> None:
+        super().__init__(similarity=similarity, scale=scale)
+        self.metric = pml.MultiSimilarityLoss(alpha=alpha, beta=beta, base=base, distance=self.distance)
+        self.miner = None if epsilon is None else MultiSimilarityMiner(epsilon=epsilon, distance=self.distance)
+
+    def value(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        y: Tensor,
+        other_labels: Tensor,
+        positive: Tensor,
+        negative: Tensor,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        if self.miner is None:
+            pairs = (*positive.nonzero(as_tuple=True), *negative.nonzero(as_tuple=True))
+        else:
+            a1, p, a2, n = self.miner(x, labels, y, other_labels)
+            apart = positive[a1, p]  # the miner takes a point in the memory for a positive of itself
+            pairs = (a1[apart], p[apart], a2, n)
+        loss: Tensor = self.metric(x, labels, pairs, y, other_labels)
+        return loss
+
+
+class Margin(PairLoss):
+    """Margin loss (Wu et al. 2017): [d - beta + margin]+ of positive and [beta - d + margin]+ of negative pairs.
+
+    d is the chord. triplets: how many (positive, negative) are drawn uniformly for each anchor. learn_beta: beta is a
+    parameter, with nu beta added to the loss.
+    """
+
+    form: Form = "length"
+
+    def __init__(
+        self,
+        *,
+        margin: float = 0.2,
+        beta: float = 1.2,
+        nu: float = 0.0,
+        learn_beta: bool = False,
+        triplets: int = 50,
+        similarity: Similarity = "cosine",
+        scale: float = 4.6,
+    ) -> None:
+        super().__init__(similarity=similarity, scale=scale)
+        if triplets < 1:
+            raise ValueError(f"triplets={triplets} must be >= 1, the triplets drawn for each anchor")
+        self.triplets = triplets
+        self.metric = pml.MarginLoss(margin=margin, beta=beta, nu=nu, learn_beta=learn_beta, distance=self.distance)
+
+    def value(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        y: Tensor,
+        other_labels: Tensor,
+        positive: Tensor,
+        negative: Tensor,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        if generator is None:
+            raise ValueError("generator=None: Margin draws triplets; pass a torch.Generator of the run")
+        drawn = draw_triplets(positive, negative, per_anchor=self.triplets, generator=generator)
+        loss: Tensor = self.metric(x, labels, tuple(drawn), y, other_labels)
+        return loss
+
+
+class FastAP(AdaptedLoss):
+    """FastAP (Cakir et al. 2019): 1 - average precision of every sample, from soft histograms of num_bins distances.
+
+    The bins divide u in [0, 2] of `SpaceDistance`; what is farther counts in the last one.
+    """
+
+    form: Form = "share"
+    least_per_class = 2
+
+    def __init__(self, *, num_bins: int = 10, similarity: Similarity = "cosine", scale: float = 4.6) -> None:
+        super().__init__(similarity=similarity, scale=scale)
+        if num_bins < 1:
+            raise ValueError(f"num_bins={num_bins} must be >= 1")
+        self.metric = pml.FastAPLoss(num_bins=num_bins)
+        self.metric.distance = self.distance  # its constructor takes only its own; with power 1 its bins end at 2
+
+    def compute(
+        self, points: Sequence[Tensor], labels: Tensor, spaces: Sequence[Space], *, generator: torch.Generator | None
+    ) -> Tensor:
+        x, sizes = side_by_side(points)
+        with self.distance.over(spaces, sizes):
+            loss: Tensor = self.metric(x, labels)
+        return loss.reshape(())
+
+
+class CrossBatchMemory(EmbeddingLoss):
+    """Cross-batch memory (Wang et al. 2020): the batch against itself and the `size` latest points before it.
+
+    base: `Contrastive` or `MultiSimilarity` or `Margin`, as class or partial. The batch enters the memory first, in the
+    order given and without gradient, and a point is never compared with its own copy. Kept are tangent vectors at the
+    origin, which mean the same point when a learned curvature moves, in buffers that are saved with the model. In
+    evaluation the batch is compared with itself alone, and nothing is kept.
+    """
+
+    least_per_class = 1
+
+    def __init__(
+        self, *, spaces: Sequence[Space], sizes: Sequence[int], base: Callable[..., EmbeddingLoss], size: int = 1024
+    ) -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"size={size} must be >= 1, the number of points in the memory")
+        built = build_part(base, spaces=spaces, sizes=sizes)
+        if not isinstance(built, PairLoss):
+            raise ValueError(
+                f"base={type(built).__name__} has no form with a memory; take Contrastive, MultiSimilarity or Margin"
+            )
+        self.base, self.size, self.sizes = built, size, list(sizes)
+        self.memory: Tensor
+        self.labels: Tensor
+        self.written: Tensor
+        self.register_buffer("memory", torch.zeros(size, sum(sizes)))
+        self.register_buffer("labels", torch.full((size,), -1))
+        self.register_buffer("written", torch.zeros((), dtype=torch.int64))
+
+    def compute(
+        self, points: Sequence[Tensor], labels: Tensor, spaces: Sequence[Space], *, generator: torch.Generator | None
+    ) -> Tensor:
+        if not self.training:
+            return self.base.compute(points, labels, spaces, generator=generator)
+        place = self._enqueue(points, labels, spaces)
+        filled = min(int(self.written), self.size)
+        blocks = self.memory[:filled].to(points[0].dtype, copy=True).split(self.sizes, 1)
+        with torch.no_grad():
+            others = [_from_origin(v, space) for v, space in zip(blocks, spaces, strict=True)]
+        return self.base.between(points, labels, others, self.labels[:filled], place, spaces, generator=generator)
+
+    @torch.no_grad()
+    def _enqueue(self, points: Sequence[Tensor], labels: Tensor, spaces: Sequence[Space]) -> Tensor:
+        """Where each point of the batch stands in the memory, (B,)."""
+        if len(labels) > self.size:
+            raise ValueError(
+                f"size={self.size} of the memory must be at least the batch, {len(labels)} points of all processes"
+            )
+        place = (self.written + torch.arange(len(labels), device=labels.device)) % self.size
+        vectors = [_to_origin(x, space) for x, space in zip(points, spaces, strict=True)]
+        self.memory[place] = torch.cat(vectors, 1).to(self.memory.dtype)
+        self.labels[place] = labels
+        self.written += len(labels)
+        return place
+
+    def proxies(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Those of the base loss."""
+        return self.base.proxies()
+
+    def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
+        """That of the base loss."""
+        return self.base.fusion(spaces)
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}"
+
+
+def _to_origin(x: Tensor, space: Space) -> Tensor:
+    vectors: Tensor = space.manifold.logmap0(x) if isinstance(space.manifold, CurvedManifold) else x
+    return vectors
+
+
+def _from_origin(v: Tensor, space: Space) -> Tensor:
+    points: Tensor = space.manifold.expmap0(v) if isinstance(space.manifold, CurvedManifold) else v
+    return points
