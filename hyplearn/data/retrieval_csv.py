@@ -78,7 +78,7 @@ def _read(path: Path, *, split_needed: bool) -> list[tuple[int, dict[str, str]]]
             reader.fieldnames = names
             return [(reader.line_num, {key: value for key, value in row.items() if key in names}) for row in reader]
     except csv.Error as error:
-        raise DatasetError(f"{path}, line {reader.line_num}: {error}") from error
+        raise DatasetError(f"{path}, line {reader.reader.line_num}: {error}") from error
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path} is not in UTF-8 ({error}): save it as CSV in UTF-8") from error
 

@@ -5,7 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyplearn.data.sampler import OrderedBatches, ShuffledBatches, share
+from hyplearn.data.sampler import (
+    ClassBalancedBatches,
+    OrderedBatches,
+    ShuffledBatches,
+    UniqueClassBatches,
+    check_class_batches,
+    share,
+)
 
 
 def test_every_sample_comes_once_an_epoch_in_a_new_order() -> None:
@@ -96,3 +103,115 @@ def test_evaluation_that_cannot_be_shared_is_an_error() -> None:
 def test_evaluation_of_nothing_has_no_batch() -> None:
     sampler = OrderedBatches(torch.arange(0), batch_size=8)
     assert (len(sampler), sampler.batches()) == (0, [])
+
+
+CLASS_SAMPLERS = [UniqueClassBatches, ClassBalancedBatches]
+# Classes 0 to 5 of 12, 12, 12, 3, 1 and 20 images, in no order.
+SIZES = [12, 12, 12, 3, 1, 20]
+LABELS = torch.arange(6).repeat_interleave(torch.tensor(SIZES))[torch.randperm(60, generator=torch.Generator())]
+
+
+@pytest.mark.parametrize("kind", CLASS_SAMPLERS)
+def test_class_batches_hold_as_many_images_of_each_class_side_by_side(kind: type[UniqueClassBatches]) -> None:
+    sampler = kind(LABELS, batch_size=12, images_per_class=4, seed=3)
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        batches = sampler.batches()
+        assert len(batches) == len(sampler)
+        for batch in batches:
+            rows = LABELS[batch].reshape(3, 4)
+            assert (rows == rows[:, :1]).all()
+            assert len(rows[:, 0].unique()) == 3
+            for ids, label in zip(batch.reshape(3, 4), rows[:, 0].tolist(), strict=True):
+                _, times = ids.unique(return_counts=True)
+                assert len(times) == min(SIZES[label], 4)  # without replacement where there are enough
+                assert times.max() - times.min() <= 1
+
+
+@pytest.mark.parametrize("kind", CLASS_SAMPLERS)
+def test_class_batches_are_a_function_of_seed_and_epoch(kind: type[UniqueClassBatches]) -> None:
+    first, second = (kind(LABELS, batch_size=8, images_per_class=4, seed=1) for _ in range(2))
+    other = kind(LABELS, batch_size=8, images_per_class=4, seed=2)
+    second.batches()
+    for sampler in (first, second, other):
+        sampler.set_epoch(5)
+    assert torch.cat(first.batches()).equal(torch.cat(second.batches()))
+    assert not torch.cat(first.batches()).equal(torch.cat(other.batches()))
+    second.set_epoch(6)
+    assert not torch.cat(first.batches()).equal(torch.cat(second.batches()))
+
+
+@pytest.mark.parametrize("kind", CLASS_SAMPLERS)
+def test_class_batches_do_not_depend_on_the_number_of_processes(kind: type[UniqueClassBatches]) -> None:
+    samplers = [kind(LABELS, batch_size=12, images_per_class=4, seed=1, world_size=size) for size in (1, 2, 3)]
+    expected = torch.cat(samplers[0].batches())
+    for sampler in samplers[1:]:
+        assert torch.cat(sampler.batches()).equal(expected)
+
+
+def test_an_epoch_of_unique_classes_has_each_class_once_but_for_the_remainder() -> None:
+    sampler = UniqueClassBatches(LABELS, batch_size=16, images_per_class=4, seed=0)
+    left_out = set()
+    for epoch in range(30):
+        sampler.set_epoch(epoch)
+        (batch,) = sampler.batches()  # 4 of the 6 classes
+        assert len(LABELS[batch].unique()) == 4
+        left_out |= set(range(6)) - set(LABELS[batch].tolist())
+    assert left_out == set(range(6))
+    assert len(UniqueClassBatches(LABELS, batch_size=12, images_per_class=4, seed=0)) == 2
+
+
+def test_unique_classes_draw_every_image_and_class_with_equal_frequency() -> None:
+    sampler = UniqueClassBatches(LABELS, batch_size=12, images_per_class=4, seed=0)
+    counts = torch.zeros(60)
+    for epoch in range(600):
+        sampler.set_epoch(epoch)
+        counts += torch.bincount(torch.cat(sampler.batches()), minlength=60)
+    for label, size in enumerate(SIZES):
+        expected = 600 * 4 / size
+        assert counts[label == LABELS].sum() == 600 * 4  # two batches of three classes: all six
+        deviation = (counts[label == LABELS] - expected).abs().max()
+        assert deviation < 4.5 * expected**0.5
+
+
+def test_an_epoch_of_balanced_classes_has_as_many_batches_as_the_images_fill() -> None:
+    sampler = ClassBalancedBatches(LABELS, batch_size=8, images_per_class=4, seed=0)
+    assert len(sampler) == 60 // 8
+    classes = torch.cat([LABELS[batch][::4] for batch in sampler.batches()])
+    assert len(classes) == 14
+    drawn = torch.zeros(6)
+    for epoch in range(300):
+        sampler.set_epoch(epoch)
+        drawn += torch.bincount(torch.cat([LABELS[batch][::4] for batch in sampler.batches()]), minlength=6)
+    assert (drawn - 700).abs().max() < 4.5 * 700**0.5  # whatever the size of the class
+
+
+def test_classes_without_an_image_are_not_drawn() -> None:
+    labels = torch.tensor([0, 0, 2, 2, 5, 5])
+    sampler = UniqueClassBatches(labels, batch_size=6, images_per_class=2, seed=0)
+    assert sorted(labels[sampler.batches()[0]].tolist()) == [0, 0, 2, 2, 5, 5]
+
+
+@pytest.mark.parametrize("kind", CLASS_SAMPLERS)
+@pytest.mark.parametrize(
+    ("batch_size", "images_per_class", "world_size", "message"),
+    [
+        (28, 4, 1, "a batch of 28 with images_per_class=4 needs 7 classes, but 6 are trained on: set batch_size to 24"),
+        (10, 4, 1, "multiple of images_per_class=4, of the 1 processes, and hold at least 2 classes, got 10: try 8"),
+        (4, 4, 1, "got 4: try 8"),
+        (20, 4, 3, "of the 3 processes, .* got 20: try 24"),
+        (8, 1, 1, "images_per_class must be at least 2"),
+    ],
+)
+def test_class_batches_that_cannot_be_formed_are_named(
+    kind: type[UniqueClassBatches], batch_size: int, images_per_class: int, world_size: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(LABELS, batch_size=batch_size, images_per_class=images_per_class, seed=0, world_size=world_size)
+    with pytest.raises(ValueError, match=message):  # the same, before any label is known
+        check_class_batches(batch_size=batch_size, images_per_class=images_per_class, classes=6, world_size=world_size)
+
+
+def test_too_few_images_for_a_balanced_epoch_are_named() -> None:
+    with pytest.raises(ValueError, match="6 training samples do not fill one batch of 8: set batch_size to 4 or less"):
+        ClassBalancedBatches(torch.tensor([0, 0, 0, 1, 1, 1]), batch_size=8, images_per_class=4, seed=0)

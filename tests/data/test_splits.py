@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hyplearn.data.splits import stratified_split, stratified_subset
+from hyplearn.data.splits import held_out_classes, stratified_split, stratified_subset
 
 label_lists = st.lists(st.integers(0, 6), min_size=20, max_size=120).map(torch.tensor)
 
@@ -79,3 +79,26 @@ def test_a_subset_of_equal_classes_is_equal() -> None:
 def test_a_subset_outside_the_range_is_named(count: int) -> None:
     with pytest.raises(ValueError, match=f"limit_train must be from 5 .* to 100 .*, got {count}"):
         stratified_subset(torch.arange(100) % 5, count, seed=0)
+
+
+def test_held_out_classes_are_a_share_that_the_seed_chooses() -> None:
+    kept, held_out = held_out_classes(100, 0.1, seed=0)
+    assert (len(kept), len(held_out)) == (90, 10)
+    assert torch.cat([kept, held_out]).sort().values.equal(torch.arange(100))
+    assert kept.equal(kept.sort().values)
+    assert not held_out_classes(100, 0.1, seed=1)[1].equal(held_out)
+    assert held_out_classes(3, 0.0, seed=0)[0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "message"),
+    [
+        (10, 0.1, r"of 10 training classes holds out 1 and keeps 9, .* set val_fraction=0\.2 or set val_fraction=0 "),
+        (10, 0.01, "holds out 0 and keeps 10"),
+        (10, 0.9, "holds out 9 and keeps 1"),
+        (3, 0.5, "at least 2 of each: set val_fraction=0 to validate on nothing"),
+    ],
+)
+def test_a_single_class_on_one_side_is_an_error(count: int, fraction: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        held_out_classes(count, fraction, seed=0)

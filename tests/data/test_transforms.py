@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms import functional as tv1
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from hyplearn.data.transforms import Augmentation, Normalization, crop, flip
+from hyplearn.data.transforms import Augmentation, Normalization, affine, crop, flip
 
 
 @pytest.fixture(params=[1, 3], ids=["grey", "colour"])
@@ -95,3 +97,63 @@ def test_impossible_augmentations_are_named(options: dict[str, float], message: 
 def test_impossible_normalisations_are_named(mean: list[float], std: list[float]) -> None:
     with pytest.raises(ValueError, match="std"):
         Normalization(mean, std)
+
+
+def test_rotation_has_the_pixels_of_torchvision() -> None:
+    images = torch.randint(0, 256, (12, 3, 17, 17), dtype=torch.uint8, generator=torch.Generator())
+    degrees = torch.linspace(-180, 180, 12)
+    for image, angle, ours in zip(images, degrees.tolist(), affine(images, degrees=degrees), strict=True):
+        theirs = tv.rotate(image, angle, InterpolationMode.BILINEAR)
+        assert (ours.int() - theirs.int()).abs().max() <= 1
+
+
+def test_rotation_keeps_the_shape_of_what_is_not_square() -> None:
+    images = torch.randint(0, 256, (1, 1, 9, 15), dtype=torch.uint8, generator=torch.Generator())
+    ours, theirs = affine(images, degrees=torch.tensor([90.0])), images[..., 3:12].rot90(1, (-2, -1))
+    assert torch.equal(ours[..., 3:12], theirs)
+    assert not ours[..., :3].any()
+
+
+@pytest.mark.parametrize("position", [(0.0, 0.0), (1.0, 0.0), (0.5, 0.5), (0.25, 1.0)])
+def test_a_window_has_the_pixels_of_torchvision(position: tuple[float, float]) -> None:
+    images = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator())
+    ours = affine(images, degrees=torch.zeros(1), scale=torch.tensor([0.5]), position=torch.tensor([position]))
+    top, left = (round(8 * p) for p in position)
+    theirs = tv.resized_crop(images, top, left, 8, 8, [16, 16], antialias=False)
+    inside = slice(1, 15)  # at the rim torchvision sees the window alone, here the pixels beside it are seen too
+    assert (ours.int() - theirs.int())[..., inside, inside].abs().max() <= 1
+
+
+def test_affine_draws_are_uniform_and_leave_the_others_as_they_were() -> None:
+    plain = Augmentation(crop_padding=2, horizontal_flip=0.5)
+    full = Augmentation(crop_padding=2, horizontal_flip=0.5, rotation=30, resized_crop=(0.25, 1.0))
+    before, draws = (a.draw(20_000, torch.Generator().manual_seed(3)) for a in (plain, full))
+    assert before.dtype == torch.int64
+    assert torch.equal(draws[:, :3].long(), before)
+    angle, area, place = draws[:, 3], draws[:, 4].square(), draws[:, 5:]
+    assert (angle >= -30).all() and (angle <= 30).all()
+    assert angle.std().item() == pytest.approx(60 / 12**0.5, rel=0.02)
+    assert area.min() >= 0.25 and area.max() <= 1
+    assert area.mean().item() == pytest.approx(0.625, abs=0.01)
+    assert place.mean(0).tolist() == pytest.approx([0.5, 0.5], abs=0.01)
+
+
+def test_everything_together_stays_in_bytes_and_channels_last(images: Tensor) -> None:
+    augmentation = Augmentation(crop_padding=1, horizontal_flip=0.5, rotation=20, resized_crop=(0.5, 1.0))
+    changed = augmentation(images, augmentation.draw(len(images), torch.Generator().manual_seed(0)))
+    assert changed.dtype == torch.uint8
+    assert changed.shape == images.shape
+    assert changed.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rotation": 181.0}, "rotation must be from 0 to 180"),
+        ({"resized_crop": (0.0, 1.0)}, "resized_crop is the least and the largest"),
+        ({"resized_crop": (0.8, 0.5)}, r"got \[0\.8, 0\.5\]"),
+    ],
+)
+def test_impossible_windows_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Augmentation(**options)

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from data.retrieval_trees import make_cars, make_cub, make_inshop, make_sop
+
+from hyplearn.data.cars import Cars
+from hyplearn.data.cub import CUB
+from hyplearn.data.datasets import Digits, FashionMNIST
+from hyplearn.data.folder import ImageFolder
+from hyplearn.data.inshop import InShop
+from hyplearn.data.retrieval_folder import ImageFolderRetrieval
+from hyplearn.data.sop import SOP
+from hyplearn.data.verify import Report, verify
+
+
+def texts(report: Report, base: Path) -> list[str]:
+    return [str(problem).replace(f"{base}/", "") for problem in report.problems]
+
+
+def test_a_sound_tree_is_clean_and_says_how_much_of_the_archive_it_is(tmp_path: Path) -> None:
+    make_cub(tmp_path)
+    report = verify(CUB(), tmp_path)
+    assert report.clean
+    assert report.complete is False
+    text = report.render()
+    for line in ("training images   20 of 5,864", "test classes      3 of 100", "no problems", "Not the full archive"):
+        assert line in text
+
+
+def test_every_problem_has_its_file_and_line(tmp_path: Path) -> None:
+    base = make_cub(tmp_path)
+    (base / "images/001.Bird_1/Bird_1_0002.jpg").unlink()
+    (base / "images/101.Bird_101/Bird_101_0000.jpg").write_bytes(b"")
+    with (base / "images.txt").open("a") as file:
+        file.write("junk\n")
+    report = verify(CUB(), tmp_path)
+    assert not report.clean
+    assert texts(report, base) == [
+        "images.txt, line 33: 'junk' is not a number and a text",
+        "images.txt, line 3: images/001.Bird_1/Bird_1_0002.jpg: No such file",
+        "images.txt, line 21: images/101.Bird_101/Bird_101_0000.jpg: the file is empty",
+    ]
+    assert "3 problems:" in report.render()
+    assert "CUB_200_2011.tgz and place it in" in report.render()
+    loaded = json.loads(json.dumps(report.to_dict()))
+    assert loaded["problems"][1]["line"] == 3
+    assert loaded["counts"]["training images"] == {"found": 20, "full": 5864}
+    assert (loaded["clean"], loaded["complete"]) == (False, False)
+
+
+def test_every_official_set_is_verified_in_its_layout(tmp_path: Path) -> None:
+    for number, (make, source) in enumerate(((make_cars, Cars()), (make_sop, SOP()), (make_inshop, InShop()))):
+        base = make(tmp_path / str(number))
+        assert verify(source, tmp_path / str(number)).clean
+        path = next(base.rglob("*.[jJ][pP][gG]"))
+        path.unlink()
+        (problem,) = verify(source, tmp_path / str(number)).problems
+        assert problem.line is not None
+        assert path.name in problem.message
+    assert verify(InShop(), tmp_path / "2").counts["query images"] == (10, 14218)
+
+
+def test_the_official_counts_add_up() -> None:
+    totals = {CUB: (200, 11788), Cars: (196, 16185), SOP: (22634, 120053), InShop: (7982, 52712)}
+    for source, (classes, images) in totals.items():
+        official = source.official
+        assert official["training classes"] + official["test classes"] == classes
+        assert official["training images"] + official["test images"] == images
+    assert InShop.official["query images"] + InShop.official["gallery images"] == InShop.official["test images"]
+
+
+def test_the_full_archive_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_cub(tmp_path)
+    small = {"training classes": 5, "training images": 20, "test classes": 3, "test images": 12}
+    monkeypatch.setattr(CUB, "official", small)
+    report = verify(CUB(), tmp_path)
+    assert report.complete
+    assert "Not the full archive" not in report.render()
+
+
+def test_what_is_not_there_is_told_with_where_to_get_it(tmp_path: Path) -> None:
+    report = verify(Cars(), tmp_path)
+    assert not report.clean
+    assert report.counts["training images"] == (0, 8054)
+    assert f"no cars found, neither in {tmp_path}/cars196 nor" in report.render()
+    assert "place in" in report.render()
+
+
+def test_a_broken_index_is_a_problem(tmp_path: Path) -> None:
+    (make_cars(tmp_path) / "cars_annos.mat").write_bytes(b"no matrix")
+    (problem,) = verify(Cars(), tmp_path).problems
+    assert "cars_annos.mat" in problem.message
+
+
+def test_users_folders_and_other_data_sets_are_verified_too(tmp_path: Path, folder_root: Path) -> None:
+    (folder_root / "train" / "ant" / "3.png").write_bytes(b"unreadable")
+    report = verify(ImageFolder(), folder_root)
+    assert report.counts == {"training images": (20, None), "test images": (8, None)}
+    assert report.complete is None
+    (problem,) = report.problems
+    assert problem.file == folder_root / "train" / "ant" / "3.png"
+    assert verify(Digits(), None).clean
+    assert not verify(FashionMNIST(), tmp_path / "nowhere").clean
+    overlap = verify(ImageFolderRetrieval(), folder_root)
+    assert any("class ant is in train and in test" in str(problem) for problem in overlap.problems)
+
+
+def test_progress_counts_every_image_once(tmp_path: Path) -> None:
+    make_cub(tmp_path)
+    told: list[tuple[int, int]] = []
+    verify(CUB(), tmp_path, threads=3, progress=lambda done, total: told.append((done, total)))
+    assert told == [(number, 32) for number in range(1, 33)]
