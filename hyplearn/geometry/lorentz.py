@@ -94,13 +94,13 @@ def dist0(x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
 
 
 def distance_rows(x: Tensor, c: Tensor) -> Tensor:
-    """What x brings to sinh^2(d/2k) = c/2 (x_t y_t - 1/c - x.y), a product of rows and columns: (N, n) to (N, n + 3).
+    """What x brings to cosh(d/k) - 1 = c (x_t y_t - 1/c - x.y), a product of rows and columns: (N, n) to (N, n + 3).
 
     x_t y_t - 1/c = k a + k b + a b with a = x_t - k = |x|^2/(x_t + k), b likewise: exact near the origin too.
     """
     k = c.rsqrt()
     a = squared_norm(x) / (time(x, c=c, keepdim=True) + k)
-    return c / 2 * torch.cat([x, k * a, a, torch.ones_like(a)], dim=-1)
+    return c * torch.cat([x, k * a, a, torch.ones_like(a)], dim=-1)
 
 
 def distance_columns(y: Tensor, c: Tensor) -> Tensor:
@@ -110,9 +110,21 @@ def distance_columns(y: Tensor, c: Tensor) -> Tensor:
     return torch.cat([-y, torch.ones_like(b), b, k * b], dim=-1)
 
 
-_cdist = distance_operator(
-    "lorentz_cdist", rows=distance_rows, columns=distance_columns, near=lambda x, y, c: dist(x, y, c=c)
-)
+def cosh_minus_one(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
+    """cosh(d/k) - 1 = c/2 |x - y|_L^2 of close pairs: (P, n), (P, n) to (P,). Half the work of `squared_chord`.
+
+    Split e = x - y into b s along s = x + y and q across it: |x - y|_L^2 = |q|^2 + |b s|^2 (1 - |s|^2/(x_t + y_t)^2),
+    where (x_t + y_t)^2 - |s|^2 = 4/c + |x - y|_L^2; solved for the chord, no term is the difference of large ones.
+    """
+    e, s = x - y, x + y
+    along, s_square = (e * s).sum(-1), s.square().sum(-1)
+    b = along / torch.where(s_square > 0, s_square, 1.0)
+    q_square = torch.addcmul(e, -b.unsqueeze(-1), s).square().sum(-1)
+    t = b * along / (time(x, c=c) + time(y, c=c)).square()
+    return (c / 2 * q_square + 2 * t) / (1 - t)
+
+
+_cdist = distance_operator("lorentz_cdist", rows=distance_rows, columns=distance_columns, near=cosh_minus_one)
 
 
 def cdist(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:

@@ -1,9 +1,11 @@
 """All pairwise hyperbolic distances by one matrix product, with the pairs a product cannot resolve computed directly.
 
-w = sinh^2(d/2k) is an inner product of a row that depends on x and a column that depends on y, exact but for close
-pairs, where it is the small difference of large terms. Those few, known by their w, are replaced by the direct formula.
-No (N, M, n) tensor exists: what exists beside the result is a few tensors of at most 2 BLOCK entries, forward and
-backward.
+u = cosh(d/k) - 1 is an inner product of a row that depends on x and a column that depends on y, exact but for close
+pairs, where it is the small difference of large terms. Those few, known by their u, get it from a formula of pairs.
+With r = sqrt(u + u^2/2) the distance is k log(1 + u + sqrt(2) r), and its slope in u is k/(sqrt(2) r).
+
+No (N, M, n) tensor exists. The backward pass keeps the slopes, (N, M), if there will be one; beside distances and
+slopes there are a few tensors of at most 2 BLOCK entries. Distances below 1e-22 k may come out as 0.
 
 The operators are opaque to torch.compile (one node, no graph break) because the number of close pairs is data. They
 are differentiable once; use `dist` on broadcast points where second derivatives are needed. Accuracy assumes float32
@@ -12,6 +14,7 @@ products in float32: with TF32 allowed (torch.set_float32_matmul_precision) the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,8 +23,12 @@ from torch import Tensor
 
 from hyplearn.geometry.numerics import vector_norm
 
-# A pair is close when w is less than this share of c/2 |x| |y| (space coordinates), which bounds the rounding error.
+# A pair is close when u is less than this share of c |x| |y| (space coordinates), which bounds the rounding error of d.
 CLOSE = 0.1
+
+# The share below which the gradient, too, is that of the formula of pairs: above it |x - y| is at least 1.4 % of |x|,
+# so that the difference of x and y within a matrix product keeps five digits.
+CLOSEST = 1e-4
 
 # Entries of a temporary tensor: 16 MiB in float32.
 BLOCK = 1 << 22
@@ -41,98 +48,135 @@ def _row_blocks(x: Tensor, y: Tensor) -> Iterator[tuple[int, slice]]:
             yield b, slice(start, start + rows)
 
 
-def _close_pairs(close: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Row and column indices of the close pairs, in pieces of at most BLOCK / width pairs."""
-    row, column = close.nonzero(as_tuple=True)
-    pairs = max(1, BLOCK // max(1, width))
-    yield from zip(row.split(pairs), column.split(pairs), strict=True)
+def _indices(mask: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Row and column indices where the mask holds, in pieces of at most BLOCK / width pairs."""
+    row, column = mask.nonzero(as_tuple=True)
+    if len(row):
+        pairs = max(1, BLOCK // max(1, width))
+        yield from zip(row.split(pairs), column.split(pairs), strict=True)
 
 
-def _product(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """w of all pairs, 1 where they are close, and the mask of those."""
-    w = left @ right.mT
-    close = w <= (CLOSE * vector_norm(left[:, :-EXTRA], keepdim=True)) * vector_norm(right[:, :-EXTRA])
-    return w.masked_fill_(close, 1), close
+def _settle_close_pairs(
+    near: Near, u: Tensor, left: Tensor, right: Tensor, x: Tensor, y: Tensor, c: Tensor
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Replace u of the close pairs in place. Returns row, column and slope sign of those that the slope must mark."""
+    scale_x, scale_y = vector_norm(left[:, :-EXTRA]), vector_norm(right[:, :-EXTRA])
+    marked = []
+    for i, j in _indices(u <= CLOSE * scale_x.unsqueeze(-1) * scale_y, x.shape[-1]):
+        exact = near(x[i], y[j], c)
+        u[i, j] = exact
+        closest = exact <= CLOSEST * scale_x[i] * scale_y[j]
+        marked.append((i[closest], j[closest], -exact[closest].sign()))
+    return marked
 
 
-def _forward(rows: Features, columns: Features, near: Near, x: Tensor, y: Tensor, c: Tensor) -> Tensor:
-    """(B, N, n), (B, M, n) to (B, N, M)."""
+def _forward(
+    near: Near, left: Tensor, right: Tensor, x: Tensor, y: Tensor, c: Tensor, keep: bool
+) -> tuple[Tensor, Tensor]:
+    """Distances and, with keep, their slopes dd/du, (B, N, M) both. A slope is 0 at d = 0 and -1 for a closest pair."""
     result = x.new_empty(x.shape[0], x.shape[1], y.shape[1])
+    slopes = torch.empty_like(result) if keep else x.new_empty(0)
+    k = c.rsqrt()
     for b, block in _row_blocks(x, y):
-        w, close = _product(rows(x[b, block], c), columns(y[b], c))
-        distance = w.sqrt_().asinh_().mul_(2 * c.rsqrt())
-        for i, j in _close_pairs(close, x.shape[-1]):
-            distance[i, j] = near(x[b, block][i], y[b, j], c)
-        result[b, block] = distance
-    return result
+        u = torch.mm(left[b, block], right[b].mT, out=result[b, block])
+        marked = _settle_close_pairs(near, u, left[b, block], right[b], x[b, block], y[b], c)
+        r = torch.addcmul(u, u, u, value=0.5, out=slopes[b, block] if keep else None).sqrt_()
+        u.add_(r, alpha=math.sqrt(2)).log1p_().mul_(k)
+        if keep:
+            torch.div(k / math.sqrt(2), r, out=r)
+            for i, j, mark in marked:
+                r[i, j] = mark
+    return result, slopes
 
 
-def _far_gradients(
-    rows: Features, columns: Features, grad: Tensor, x: Tensor, y: Tensor, c: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x (N, n), y (M, n) and c from the pairs that are not close, and the mask of the close ones.
-
-    d = 2/sqrt(c) asinh(sqrt w), so dd/dw = 1/sqrt(c w (1 + w)) and, at fixed w, dd/dc = -d/(2c).
-    """
-    pulls: list[Any] = [torch.func.vjp(rows, x, c), torch.func.vjp(columns, y, c)]
-    (left, pull_left), (right, pull_right) = pulls
-    w, close = _product(left, right)
-    grad = grad.masked_fill(close, 0)
-    at_fixed_w = -(w.sqrt().asinh_() * grad).sum() * c.pow(-1.5)
-    slope = torch.addcmul(w, w, w).rsqrt_().mul_(grad)
-    (g_x, c_left), (g_y, c_right) = pull_left(c.rsqrt() * (slope @ right)), pull_right(c.rsqrt() * (slope.mT @ left))
-    return g_x, g_y, c_left + c_right + at_fixed_w, close
+def _closest_gradients(near: Near, grad: Tensor, x: Tensor, y: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x (P, n), y (P, n) and c at fixed k from the distances of P pairs."""
+    direct: Any = torch.func.vjp(near, x, y, c)
+    u, pull = direct
+    gradients: tuple[Tensor, Tensor, Tensor] = pull(grad * (c * u * (u + 2)).rsqrt())
+    return gradients
 
 
 def _backward(
-    rows: Features, columns: Features, near: Near, grad: Tensor, x: Tensor, y: Tensor, c: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, y and c; every block is computed again, so nothing but the inputs is kept from the forward."""
-    grad_x, grad_y, grad_c = map(torch.zeros_like, (x, y, c))
+    near: Near,
+    grad: Tensor,
+    slopes: Tensor,
+    result: Tensor,
+    left: Tensor,
+    right: Tensor,
+    x: Tensor,
+    y: Tensor,
+    c: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the features, and of points and c as far as they do not pass through the features.
+
+    result: the distances, or empty if the gradient of c is not needed. At fixed u, dd/dc = -d/(2c).
+    """
+    left_grad, right_grad, x_grad, y_grad, c_grad = map(torch.zeros_like, (left, right, x, y, c))
     for b, block in _row_blocks(x, y):
-        g_x, g_y, g_c, close = _far_gradients(rows, columns, grad[b, block], x[b, block], y[b], c)
-        for i, j in _close_pairs(close, x.shape[-1]):
-            direct: Any = torch.func.vjp(near, x[b, block][i], y[b, j], c)
-            p_x, p_y, p_c = direct[1](grad[b, block][i, j])
-            g_x, g_y, g_c = g_x.index_add(0, i, p_x), g_y.index_add(0, j, p_y), g_c + p_c
-        grad_x[b, block] = g_x
-        grad_y[b] += g_y
-        grad_c += g_c
-    return grad_x, grad_y, grad_c
+        slope = slopes[b, block]
+        pull = grad[b, block] * slope
+        if slope.numel() and slope.amin() < 0:
+            for i, j in _indices(slope < 0, x.shape[-1]):
+                x_part, y_part, c_part = _closest_gradients(near, grad[b, block][i, j], x[b, block][i], y[b, j], c)
+                x_grad[b, block].index_add_(0, i, x_part)
+                y_grad[b].index_add_(0, j, y_part)
+                c_grad += c_part
+                pull[i, j] = 0
+        torch.mm(pull, right[b], out=left_grad[b, block])
+        right_grad[b].addmm_(pull.mT, left[b, block])
+        if result.numel():
+            c_grad -= torch.mul(grad[b, block], result[b, block], out=pull).sum() / (2 * c)
+    return left_grad, right_grad, x_grad, y_grad, c_grad
 
 
 def distance_operator(
     name: str, *, rows: Features, columns: Features, near: Near
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Register `hyplearn::<name>` and return it as a function of x (..., N, n), y (..., M, n), c () giving (..., N, M).
+    """Register `hyplearn::<name>` and return the distances as a function of x (..., N, n), y (..., M, n), c ().
 
-    rows(x (N, n), c) and columns(y (M, n), c): (N, n + EXTRA), (M, n + EXTRA) with rows @ columns^T = w, their first n
-    entries being c/2 x and -y in space coordinates. near(x (P, n), y (P, n), c): the distances of P pairs.
+    rows(x (..., N, n), c) and columns(y (..., M, n), c): (..., N, n + EXTRA), (..., M, n + EXTRA) with
+    rows @ columns^T = u, their first n entries being c x and -y in space coordinates. near(x (P, n), y (P, n), c):
+    u of P pairs, (P,), without cancellation.
     """
 
     @torch.library.custom_op(f"hyplearn::{name}", mutates_args=())
-    def forward(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
+    def forward(left: Tensor, right: Tensor, x: Tensor, y: Tensor, c: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
-            return _forward(rows, columns, near, x, y, c)
+            return _forward(near, left, right, x, y, c, keep)
 
     @torch.library.custom_op(f"hyplearn::{name}_backward", mutates_args=())
-    def backward(grad: Tensor, x: Tensor, y: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(
+        grad: Tensor, slopes: Tensor, result: Tensor, left: Tensor, right: Tensor, x: Tensor, y: Tensor, c: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
-            return _backward(rows, columns, near, grad, x, y, c)
+            return _backward(near, grad, slopes, result, left, right, x, y, c)
 
-    forward.register_fake(lambda x, y, c: x.new_empty(x.shape[0], x.shape[1], y.shape[1]))
-    backward.register_fake(lambda grad, x, y, c: tuple(map(torch.empty_like, (x, y, c))))
-    forward.register_autograd(
-        lambda ctx, grad: backward(grad, *ctx.saved_tensors),
-        setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
-    )
+    @forward.register_fake
+    def _(left: Tensor, right: Tensor, x: Tensor, y: Tensor, c: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+        result = x.new_empty(x.shape[0], x.shape[1], y.shape[1])
+        return result, torch.empty_like(result) if keep else x.new_empty(0)
+
+    backward.register_fake(lambda grad, slopes, result, *inputs: tuple(map(torch.empty_like, inputs)))
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        *tensors, _ = inputs
+        result, slopes = output
+        ctx.mark_non_differentiable(slopes)
+        ctx.save_for_backward(slopes, result if tensors[-1].requires_grad else slopes.new_empty(0), *tensors)
+
+    def pull_back(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        return (*backward(grad, *ctx.saved_tensors), None)
+
+    forward.register_autograd(pull_back, setup_context=setup_context)
 
     def distances(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
         if min(x.ndim, y.ndim) < 2:
             raise ValueError(f"x {tuple(x.shape)} and y {tuple(y.shape)} must have shapes (..., N, n) and (..., M, n)")
         batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
         x, y = (t.expand(*batch, *t.shape[-2:]).reshape(batch.numel(), *t.shape[-2:]) for t in (x, y))
-        result: Tensor = forward(x, y, c)
+        keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, y, c))
+        result: Tensor = forward(rows(x, c), columns(y, c), x, y, c, keep)[0]
         return result.reshape(*batch, x.shape[-2], y.shape[-2])
 
     return distances

@@ -64,7 +64,7 @@ _cdist = distance_operator(
     "poincare_cdist",
     rows=lambda x, c: lorentz.distance_rows(poincare_to_lorentz(x, c=c), c),
     columns=lambda y, c: lorentz.distance_columns(poincare_to_lorentz(y, c=c), c),
-    near=lambda x, y, c: dist(x, y, c=c),
+    near=lambda x, y, c: 2 * _half_sinh_squared(x, y, c).squeeze(-1),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hyplearn.geometry import lorentz, pairwise, poincare
-from hyplearn.geometry.isometry import lorentz_to_poincare
+from hyplearn.geometry.isometry import lorentz_to_poincare, poincare_to_lorentz
 
 F64 = torch.float64
 MODELS = [lorentz, poincare]
@@ -101,22 +102,63 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
+class Live(TorchDispatchMode):
+    """The largest number of bytes that tensors made under it held at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storages: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self.storages.setdefault(storage._cdata, (weakref.ref(storage), storage.nbytes()))
+        self.storages = {key: entry for key, entry in self.storages.items() if entry[0]() is not None}
+        self.peak = max(self.peak, sum(size for _, size in self.storages.values()))
+        return out
+
+
+def inputs(x: Tensor, c: float) -> tuple[Tensor, ...]:
+    """Those of the operator, of the hyperboloid: features, points and c."""
+    curvature = torch.tensor(c, dtype=x.dtype)
+    return lorentz.distance_rows(x, curvature), lorentz.distance_columns(x, curvature), x, x, curvature
+
+
 def test_memory_is_bounded_even_if_all_pairs_are_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairwise, "BLOCK", 1 << 12)
     n, dim = 60, 32
-    x, c = torch.ones(1, n, dim) + 1e-4 * torch.randn(1, n, dim), torch.tensor(1.0)
-    functions = {
-        "rows": lorentz.distance_rows,
-        "columns": lorentz.distance_columns,
-        "near": lambda x, y, c: lorentz.dist(x, y, c=c),
-    }
+    operands = inputs(torch.ones(1, n, dim) + 1e-4 * torch.randn(1, n, dim), 1.0)
     with LargestTensor() as forward:
-        distances = pairwise._forward(*functions.values(), x, x, c)
+        distances, slopes = pairwise._forward(lorentz.cosh_minus_one, *operands, True)
     with LargestTensor() as backward:
-        pairwise._backward(*functions.values(), torch.ones_like(distances), x, x, c)
+        pairwise._backward(lorentz.cosh_minus_one, torch.ones_like(distances), slopes, distances, *operands)
+    assert slopes.le(0).all()
     limit = 2 * pairwise.BLOCK  # two indices of each close pair of a block; all coordinates would be 28 BLOCK
     assert forward.entries <= limit
     assert backward.entries <= limit
+
+
+def test_peak_memory_is_a_few_matrices() -> None:
+    """At most 6 N M entries, the result and its gradient among them."""
+    n = 400
+    x = points(lorentz, n, 4, c=0.1, distance=3.0, dtype=torch.float32)
+    operands = inputs(x[None], 0.1)
+    with Live() as live:
+        distances, slopes = pairwise._forward(lorentz.cosh_minus_one, *operands, True)
+        grad = torch.ones_like(distances)
+        pairwise._backward(lorentz.cosh_minus_one, grad, slopes, distances, *operands)
+    assert 4 * 4 * n * n <= live.peak <= 6 * 4 * n * n
+
+
+def test_without_gradient_no_slopes_are_kept() -> None:
+    operands = inputs(torch.randn(1, 5, 3), 1.0)
+    assert torch.ops.hyplearn.lorentz_cdist(*operands, False)[1].numel() == 0
+    x = torch.randn(5, 3, requires_grad=True)
+    with torch.no_grad():
+        assert not lorentz.cdist(x, x, c=1.0).requires_grad
 
 
 def test_empty_sets_of_points() -> None:
@@ -143,5 +185,84 @@ def test_autocast_does_not_reach_the_product() -> None:
 @pytest.mark.parametrize("name", ["lorentz_cdist", "poincare_cdist"])
 def test_operator_registration(name: str) -> None:
     operator = getattr(torch.ops.hyplearn, name).default
-    x = (0.2 * torch.randn(1, 4, 3)).requires_grad_()
-    torch.library.opcheck(operator, (x, x.detach().clone().requires_grad_(), torch.tensor(1.0, requires_grad=True)))
+    operands = [t.detach().clone().requires_grad_() for t in inputs(0.2 * torch.randn(1, 4, 3), 1.0)]
+    torch.library.opcheck(operator, (*operands, True))
+
+
+def ball_points(kind: str, c: float) -> tuple[Tensor, Tensor]:
+    """Points of the ball in float32 at the clip radius 2.3 sqrt(0.1/c), a scene of the same shape for every c."""
+    v = torch.nn.functional.normalize(torch.randn(40, 32, dtype=F64), dim=-1)
+    w = {
+        "apart": torch.nn.functional.normalize(torch.randn(40, 32, dtype=F64), dim=-1),
+        "1e-4 apart": v + 1e-4 * torch.nn.functional.normalize(torch.randn(40, 32, dtype=F64), dim=-1),
+        "antipodal": -v,
+    }[kind]
+    radius = 2.3 * (0.1 / c) ** 0.5
+    x, y = (poincare.expmap0(radius * t, c=torch.tensor(c, dtype=F64)).float() for t in (v, w))
+    return x, y
+
+
+@pytest.mark.parametrize("c", [0.01, 0.1, 1.0, 10.0])
+@pytest.mark.parametrize("kind", ["apart", "1e-4 apart", "antipodal"])
+@pytest.mark.parametrize("model", MODELS)
+def test_float32_distances_and_gradients_against_float64(model: ModuleType, kind: str, c: float) -> None:
+    """Of the pairs on the diagonal; the others are always apart."""
+    x, y = ball_points(kind, c)
+    if model is lorentz:
+        x, y = (poincare_to_lorentz(t.double(), c=c).float() for t in (x, y))
+    x.requires_grad_()
+    wide = x.detach().double().requires_grad_()
+    exact = model.dist(wide, y.double(), c=torch.tensor(c).double())
+    (exact_gradient,) = torch.autograd.grad(exact.sum(), wide)
+    distances = model.cdist(x, y, c=c).diagonal()
+    (gradient,) = torch.autograd.grad(distances.sum(), x)
+    error = (distances.double() - exact).abs() / exact
+    assert error.max() < 4e-7
+    assert error.square().mean().sqrt() < 2e-7
+    gradient_error = (gradient - exact_gradient).norm(dim=-1) / exact_gradient.norm(dim=-1)
+    assert gradient_error.max() < 3e-6
+
+
+@pytest.mark.parametrize("gap", [1e-5, 1e-3, 1e-2, 0.03, 0.1, 0.3])
+@pytest.mark.parametrize("model", MODELS)
+def test_float32_gradients_on_both_sides_of_the_thresholds(model: ModuleType, gap: float) -> None:
+    x = points(model, 64, 128, c=0.1, distance=4.6 if model is lorentz else 2.3)
+    x = x[::2].repeat_interleave(2, 0)
+    x[1::2] += gap * x[1::2].norm(dim=-1, keepdim=True) * torch.nn.functional.normalize(torch.randn(32, 128, dtype=F64))
+    x = x.float().requires_grad_()
+    wide = x.detach().double().requires_grad_()
+    exact = model.dist(wide[::2], wide[1::2], c=torch.tensor(0.1).double())
+    (expected,) = torch.autograd.grad(exact.sum(), wide)
+    distances = model.cdist(x[::2], x[1::2], c=0.1).diagonal()
+    (gradient,) = torch.autograd.grad(distances.sum(), x)
+    assert ((distances.double() - exact) / exact).abs().max() < 2e-6
+    assert ((gradient - expected).norm(dim=-1) / expected.norm(dim=-1)).max() < 2e-5
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_vanishing_curvature_leaves_twice_the_euclidean_distance_of_the_ball(model: ModuleType) -> None:
+    x, y = torch.randn(6, 3, dtype=F64), torch.randn(5, 3, dtype=F64)
+    factor = 2 if model is poincare else 1
+    for c in (1e-4, 1e-6):
+        assert_close(model.cdist(x, y, c=c), factor * torch.cdist(x, y), rtol=20 * c, atol=0)
+
+
+def test_distances_of_unit_vectors_and_of_clipped_ones_as_the_papers_lift_them() -> None:
+    """c = 0.1 and exp at the origin of the ball, where the geodesic radius is twice the norm."""
+    c = torch.tensor(0.1, dtype=F64)
+    first = torch.tensor([[1.0, 0.0]], dtype=F64)
+    others = torch.tensor([[0.0, 1.0], [0.5, 0.75**0.5], [-1.0, 0.0]], dtype=F64)
+    x, y = poincare.expmap0(first, c=c), poincare.expmap0(others, c=c)
+    assert_close(x.norm().item(), 0.967948, rtol=0, atol=1e-6)
+    assert_close(poincare.dist0(x, c=c).item(), 2.0)
+    assert_close(poincare.cdist(x, y, c=c)[0], torch.tensor([2.9163, 2.0974, 4.0], dtype=F64), rtol=0, atol=1e-4)
+    cosine = others[:, 0]
+    kappa = torch.sinh(2 * c.sqrt()).square()
+    assert_close(kappa.item(), 0.456261, rtol=0, atol=1e-6)
+    assert_close(poincare.cdist(x, y, c=c)[0], torch.acosh(1 + kappa * (1 - cosine)) / c.sqrt())
+    x, y = poincare.expmap0(2.3 * first, c=c), poincare.expmap0(2.3 * others, c=c)
+    assert_close(x.norm().item(), 1.965117, rtol=0, atol=1e-5)
+    assert_close(poincare.dist0(x, c=c).item(), 4.6)
+    assert_close(poincare.cdist(x, y, c=c)[0, 2].item(), 9.2)
+    assert_close(torch.sinh(4.6 * c.sqrt()).square().item(), 4.0996, rtol=0, atol=1e-4)
+    assert_close(poincare.conformal_factor(x, c=c).item() ** -2, 0.094197, rtol=0, atol=1e-6)
