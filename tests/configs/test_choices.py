@@ -9,10 +9,13 @@ import yaml
 
 from hyplearn.cli.compose import compose
 from hyplearn.cli.configs import config_dir, groups
+from hyplearn.cli.errors import ConfigError
 from hyplearn.cli.train import checked_specification
 
 GROUPS = groups([config_dir()])
 EXPERIMENTS = GROUPS.pop("experiment")
+RETRIEVAL = ("sph", "hyp", "mix", "hier", "lhier")
+CLASSIFIERS = [name for name in GROUPS["model"] if name.partition("_")[0] not in RETRIEVAL]
 PAPER = [name for name in EXPERIMENTS if name.startswith("bdeir_")]
 ROOTLESS = ("image_folder", "image_folder_224", "image_folder_retrieval", "csv_retrieval")
 NEEDED = {name: ["dataset.root=somewhere"] for name in ROOTLESS}
@@ -21,7 +24,8 @@ NEEDED = {name: ["dataset.root=somewhere"] for name in ROOTLESS}
 @pytest.mark.parametrize("choice", [f"{group}={name}" for group, names in GROUPS.items() for name in names])
 def test_every_choice_composes(choice: str) -> None:
     group, _, name = choice.partition("=")
-    composed = compose([choice, *NEEDED.get(name, [])])
+    model = ["model=hyp_vit_s"] if group == "backbone" else []  # the others have none to choose
+    composed = compose([choice, *NEEDED.get(name, []), *model])
     assert composed.choices[group] == name
 
 
@@ -31,9 +35,19 @@ def test_every_experiment_composes(name: str) -> None:
     assert composed.choices["experiment"] == name
 
 
-@pytest.mark.parametrize("model", GROUPS["model"])
-def test_every_model_works_with_an_optimizer_of_the_papers_and_the_default_data(model: str) -> None:
+def test_a_classifier_has_no_backbone_to_choose() -> None:
+    with pytest.raises(ConfigError, match=r"unknown key model\.backbone"):
+        compose(["model=hecnn_r18", "backbone=r50"])
+
+
+@pytest.mark.parametrize("model", CLASSIFIERS)
+def test_every_classifier_works_with_an_optimizer_of_the_papers_and_the_default_data(model: str) -> None:
     checked_specification(compose([f"model={model}", "model.width=4", "optim=rsgd"]))
+
+
+@pytest.mark.parametrize("model", sorted(set(GROUPS["model"]) - set(CLASSIFIERS)))
+def test_every_retrieval_model_works_with_what_it_chooses(model: str) -> None:
+    checked_specification(compose([f"model={model}"]))
 
 
 def test_the_groups_are_those_of_the_root() -> None:
