@@ -24,6 +24,7 @@ class IndexedSource(ByPart, ABC):
 
     name: str
     in_files = True
+    _last: tuple[Path, Index] | None = None  # a list of 120,000 images takes seconds, and is asked for several times
 
     def facts(self, root: Path | None) -> Facts:
         train = self.index(root).need("train", self.name)
@@ -37,9 +38,19 @@ class IndexedSource(ByPart, ABC):
     @abstractmethod
     def prepare(self, root: Path | None) -> None: ...
 
-    @abstractmethod
     def index(self, root: Path | None) -> Index:
-        """All images by name. Raises DatasetError if there is none; lines that cannot be used are in its `problems`."""
+        """All images by name, read once by each object. Bad lines are in its `problems`.
+
+        Raises DatasetError if there is no index, or none that can be read.
+        """
+        root = needed(root, self.name)
+        if self._last is None or self._last[0] != root:
+            self._last = root, self.read_index(root)
+        return self._last[1]
+
+    @abstractmethod
+    def read_index(self, root: Path) -> Index:
+        """Read it from the files that are there now."""
 
 
 class OfficialSet(IndexedSource):
@@ -62,8 +73,7 @@ class OfficialSet(IndexedSource):
     def part(self, root: Path | None, part: Part) -> RetrievalImages | None:
         return None if part == "val" else super().part(root, part)
 
-    def index(self, root: Path | None) -> Index:
-        root = needed(root, self.name)
+    def read_index(self, root: Path) -> Index:
         base = self.base(root)
         if base is None:
             raise DatasetError(f"{self.name} not found below {root}. {self.placement(root)}")

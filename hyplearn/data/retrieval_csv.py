@@ -56,8 +56,7 @@ class CSVRetrieval(IndexedSource):
             )
         return path
 
-    def index(self, root: Path | None) -> Index:
-        root = needed(root, self.name)
+    def read_index(self, root: Path) -> Index:
         path = self._path(root)
         problems: list[Problem] = []
         rows = _read(path, split_needed=not self.split.given)

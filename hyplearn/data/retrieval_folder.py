@@ -42,8 +42,7 @@ class ImageFolderRetrieval(IndexedSource):
     def prepare(self, root: Path | None) -> None:
         self._check(needed(root, self.name))
 
-    def index(self, root: Path | None) -> Index:
-        root = needed(root, self.name)
+    def read_index(self, root: Path) -> Index:
         self._check(root)
         problems: list[Problem] = []
         entries = list(self._split(root, problems) if self.split.given else self._parted(root, problems))

@@ -87,3 +87,13 @@ def test_a_folder_without_a_class_number_is_a_problem(tmp_path: Path) -> None:
         "images/201.Dodo: the name has no class number from 1 to 200 in front",
         "images/Cardinal: the name has no class number from 1 to 200 in front",
     ]
+
+
+def test_the_index_is_read_once_by_each_object(tmp_path: Path) -> None:
+    base = make_cub(tmp_path, LAST, 1)
+    source = CUB()
+    assert source.index(tmp_path) is source.index(tmp_path)
+    (base / "images.txt").unlink()
+    assert not source.index(tmp_path).problems
+    assert CUB().index(tmp_path).problems
+    assert len(source.index(make_cub(tmp_path / "other", LAST, 2)).parts["train"]) == 6
