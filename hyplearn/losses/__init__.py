@@ -3,12 +3,14 @@
 from hyplearn.losses.class_proxies import NormalizedSoftmax, ProxyAnchor, ProxyNCA, ProxyNCAPlusPlus, SoftTriple
 from hyplearn.losses.classification import CrossEntropy
 from hyplearn.losses.hier import HIER, HierarchicalLoss
+from hyplearn.losses.mix import ConvexCombination
 from hyplearn.losses.pairs import Contrastive, CrossBatchMemory, FastAP, Margin, MultiSimilarity
 from hyplearn.losses.pairwise import PairwiseCrossEntropy
 
 __all__ = [
     "HIER",
     "Contrastive",
+    "ConvexCombination",
     "CrossBatchMemory",
     "CrossEntropy",
     "FastAP",
