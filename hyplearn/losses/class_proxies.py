@@ -82,8 +82,8 @@ class ClassProxyLoss(AdaptedLoss):
     def _check(self, labels: Tensor, sizes: Sequence[int]) -> None:
         if list(sizes) != self.sizes:
             raise ValueError(f"points have sizes {list(sizes)}, the proxies {self.sizes}; build both for one model")
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
-            low, high = int(labels.min()), int(labels.max())
+        low, high = (int(bound) for bound in labels.aminmax())
+        if not 0 <= low <= high < self.num_classes:
             raise ValueError(
                 f"labels in [{low}, {high}] must lie in [0, {self.num_classes}), one for each of num_classes="
                 f"{self.num_classes} proxies"

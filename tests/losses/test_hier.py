@@ -61,7 +61,7 @@ def by_autograd(
 def test_value_and_gradient_are_those_of_autograd(
     masked: bool, margin: float, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(hier.BLOCK, "cpu", block)  # 60: blocks of 3 triplets
+    monkeypatch.setattr(hier, "BLOCK", block)  # 60: blocks of 3 triplets
     distances, triplets = distances_to_proxies(12, 20), random_triplets(12, 100)
     options: Any = {"tau": 0.1, "margin": margin, "masked": masked}
     ours = hierarchical(distances, triplets, **options, generator=seeded(1))
