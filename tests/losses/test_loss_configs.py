@@ -1,4 +1,4 @@
-"""Every retrieval loss of configs/loss is built for every kind of space it is for, and computes."""
+"""Every retrieval loss of configs/loss is built for kinds of spaces it is for, and computes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hyplearn.losses.base import build_part
 
 NODES = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((config_dir() / "loss").glob("*.yaml"))}
 EMBEDDING = [name for name, node in NODES.items() if get_class(node["_target_"]).expects == "embeddings"]
-HYPERBOLIC = {"hier": ("poincare", "two"), "lhier": ("lorentz",)}
+KINDS = {"hier": ("poincare", "two"), "lhier": ("lorentz",), "mix_convex": ("two",)}
 
 
 def nodes_with_a_target(node: dict[str, Any]) -> list[dict[str, Any]]:
@@ -39,7 +39,7 @@ def test_every_key_is_an_argument_of_its_target(name: str) -> None:
 
 @pytest.mark.parametrize("name", EMBEDDING)
 def test_every_file_makes_a_loss_that_computes(name: str) -> None:
-    for kind in HYPERBOLIC.get(name, ("sphere", "two")):
+    for kind in KINDS.get(name, ("sphere", "two")):
         spaces = spaces_of(kind)
         part = instantiate(NODES[name], _partial_=True, _convert_="all")
         loss = build_part(part, spaces=spaces, sizes=SIZES[kind], num_classes=CLASSES)
