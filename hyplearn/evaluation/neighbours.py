@@ -28,13 +28,13 @@ from hyplearn.evaluation.metric import Embeddings, Metric
 
 Index = Literal["auto", "faiss", "torch"]
 
-MARGIN = 32  # candidates beyond k; what a search that fell short multiplies it by
-GROWTH = 8
+MARGIN = 32  # candidates beyond k
+GROWTH = 8  # how many times as many a search that fell short takes next
 
-# Entries of a temporary tensor of the float64 search, 128 MiB, and of gathered gallery points, which should stay in a
-# cache. Rows that FAISS gets at once: it is slow with few.
+# Entries of a temporary tensor: products with the whole gallery, 128 MiB; gathered gallery points, 64 MiB; candidates
+# of a block of queries, 32 MiB. FAISS is slow with few queries at once.
 BLOCK = 1 << 24
-GATHERED = 1 << 19
+GATHERED = 1 << 23
 CANDIDATES = 1 << 22
 FAISS_ROWS = 4096
 
@@ -84,12 +84,17 @@ class _Term:
         error = _rounding(self.width, dtype) * (rows.sizes @ self.largest)
         return self.form.scale * (error + torch.finfo(torch.float64).eps * 4 * rows.offset)
 
-    def products(self, rows: Lifted) -> Tensor:
-        """Gaps to the whole gallery, (B, M) float64."""
-        return (rows.vectors @ self.columns.mT).neg_().add_(rows.offset[:, None]).mul_(self.form.scale)
+    def gap(self, rows: Lifted, score: Tensor) -> Tensor:
+        """Gaps from scores (B, ...), which are overwritten."""
+        return score.neg_().add_(rows.offset[:, None]).mul_(self.form.scale)
+
+    def scores(self, rows: Lifted) -> Tensor:
+        """Scores of the whole gallery, (B, M) float64."""
+        product: Tensor = rows.vectors @ self.columns.mT
+        return product
 
     def gathered(self, rows: Lifted, index: Tensor) -> Tensor:
-        """Gaps to the gallery points `index` (B, K), in pieces small enough for a cache."""
+        """Gaps to the gallery points `index` (B, K)."""
         count = index.shape[1]
         step = max(1, GATHERED // max(1, count * self.width))
         space = self.columns.new_empty(step * count, self.width)
@@ -98,7 +103,7 @@ class _Term:
             part = index[start : start + step].reshape(-1)
             points = torch.index_select(self.columns, 0, part, out=space[: len(part)]).view(-1, count, self.width)
             torch.bmm(points, rows.vectors[start : start + step, :, None], out=score[start : start + step])
-        return score.squeeze(-1).neg_().add_(rows.offset[:, None]).mul_(self.form.scale)
+        return self.gap(rows, score.squeeze(-1))
 
     def distance(self, gap: Tensor) -> Tensor:
         """Weighted D."""
@@ -106,8 +111,11 @@ class _Term:
 
     def close(self, rows: Lifted, index: Tensor, gap: Tensor) -> Tensor:
         """Pairs whose gap is too small a difference of its terms, (B, K)."""
+        share = CLOSE * self.form.scale
+        if not (gap <= share * (rows.sizes @ self.largest + rows.offset)[:, None]).any():
+            return torch.zeros_like(gap, dtype=torch.bool)
         head, tail = (self.sizes[:, i][index].mul_(rows.sizes[:, i, None]) for i in (0, 1))
-        return gap <= head.add_(tail).add_(rows.offset[:, None]).mul_(CLOSE * self.form.scale)
+        return gap <= head.add_(tail).add_(rows.offset[:, None]).mul_(share)
 
 
 class Search:
@@ -174,7 +182,7 @@ class Search:
             found.indices[place[proven], :kept] = indices.masked_fill(distances.isinf(), -1)[proven]
             found.distances[place[proven], :kept] = distances[proven]
             if not proven.all():
-                more = margin if fast else margin * GROWTH
+                more = margin if fast else (k + margin) * GROWTH
                 self._fill(found, place[~proven], part[~proven], margin=more, fast=False)
 
     def _by_faiss(self, rows: Lifted, count: int) -> _Candidates:
@@ -194,12 +202,14 @@ class Search:
 
     def _by_products(self, rows: list[Lifted], count: int) -> _Candidates:
         """The `count` nearest by products in float64."""
-        gaps = [term.products(lifted) for term, lifted in zip(self.terms, rows, strict=True)]
+        scores = [term.scores(lifted) for term, lifted in zip(self.terms, rows, strict=True)]
         slacks = [term.slack(lifted, torch.float64) for term, lifted in zip(self.terms, rows, strict=True)]
-        if len(gaps) == 1:
-            values, index = gaps[0].topk(count, largest=False, sorted=False)
-            floor = self.terms[0].distance(values.amax(-1) - slacks[0])
-            return _Candidates(index, [values], self._floor(floor, count))
+        if len(scores) == 1:
+            best, index = scores[0].topk(count, sorted=False)
+            gap = self.terms[0].gap(rows[0], best)
+            floor = self.terms[0].distance(gap.amax(-1) - slacks[0])
+            return _Candidates(index, [gap], self._floor(floor, count))
+        gaps = [term.gap(lifted, score) for term, lifted, score in zip(self.terms, rows, scores, strict=True)]
         total = sum(term.distance(gap) for term, gap in zip(self.terms, gaps, strict=True))
         assert isinstance(total, Tensor)
         values, index = total.topk(count, largest=False, sorted=False)
@@ -244,7 +254,7 @@ class Search:
 
     def _direct(self, distance: Tensor, part: Tensor, index: Tensor, where: Tensor) -> None:
         """Overwrite D of the pairs `where` (B, K) by the direct formula."""
-        step = max(1, GATHERED // self.query.width)
+        step = max(1, GATHERED // (8 * self.query.width))  # the formulas hold several tensors of this size
         for pairs in where.nonzero().split(step):
             i, j = pairs.unbind(-1)
             distance[i, j] = self.query.direct(part[i], self.gallery, index[i, j])
@@ -308,7 +318,7 @@ def _positions(
     repeated = (known.diff() == 0).nonzero()
     if len(repeated):
         raise ValueError(f"gallery_ids={known[repeated[0]].item()} appears twice: every gallery point needs its own id")
-    wanted = query_ids.to(gallery.device)
+    wanted = query_ids.to(gallery.device).contiguous()
     place = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
     return torch.where(known[place] == wanted, order[place], -1)
 
