@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -127,13 +128,17 @@ def load(path: Path) -> Stored:
 
 
 def _read_npz(path: Path) -> Arrays:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("is a single array: store several by np.savez(path, embeddings=..., labels=...)")
-            return {name: _from_npz(file, name) for name in file.files}
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"is no .npz file, or a damaged one ({error})") from error
+    with path.open("rb") as file:
+        if file.read(6) == b"\x93NUMPY":
+            raise ValueError("is a single array: store several by np.savez(path, embeddings=..., labels=...)")
+        if not zipfile.is_zipfile(file):
+            raise ValueError("is no .npz file, or a damaged one")
+        file.seek(0)
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: _from_npz(arrays, name) for name in arrays.files}
+        except (zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"is damaged ({error})") from error
 
 
 def _from_npz(file: Any, name: str) -> np.ndarray[Any, Any]:
