@@ -62,7 +62,7 @@ class HardNegatives:
     jaccard: dict[tuple[str, str], float]
 
     def as_row(self) -> dict[str, float]:
-        """Flat: hard_negatives/entropy, hard_negatives/top5_sphere, hard_negatives/overlap_sphere_poincare and so on."""
+        """Flat: hard_negatives/entropy, hard_negatives/top5_sphere, hard_negatives/overlap_sphere_poincare, ..."""
         row = dict(self.fused.as_row())
         for name, weights in self.single.items():
             row |= {f"{key}_{name}": value for key, value in weights.as_row().items()}

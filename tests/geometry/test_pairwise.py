@@ -85,6 +85,7 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     whole = lorentz.cdist(x, x, c=1.0)
     (gradient,) = torch.autograd.grad(whole.square().sum(), x)
     monkeypatch.setattr(pairwise, "BLOCK", 20)
+    monkeypatch.setattr(pairwise, "PAIRS", 7)
     pieces = lorentz.cdist(x, x, c=1.0)
     assert_close(pieces, whole, rtol=1e-12, atol=1e-14)
     assert_close(torch.autograd.grad(pieces.square().sum(), x)[0], gradient)
@@ -129,6 +130,7 @@ def inputs(x: Tensor, c: float) -> tuple[Tensor, ...]:
 
 def test_memory_is_bounded_even_if_all_pairs_are_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairwise, "BLOCK", 1 << 12)
+    monkeypatch.setattr(pairwise, "PAIRS", 1 << 12)
     n, dim = 60, 32
     operands = inputs(torch.ones(1, n, dim) + 1e-4 * torch.randn(1, n, dim), 1.0)
     with LargestTensor() as forward:
@@ -266,3 +268,15 @@ def test_distances_of_unit_vectors_and_of_clipped_ones_as_the_papers_lift_them()
     assert_close(poincare.cdist(x, y, c=c)[0, 2].item(), 9.2)
     assert_close(torch.sinh(4.6 * c.sqrt()).square().item(), 4.0996, rtol=0, atol=1e-4)
     assert_close(poincare.conformal_factor(x, c=c).item() ** -2, 0.094197, rtol=0, atol=1e-6)
+
+
+def test_distances_of_the_ball_are_those_of_moebius_addition() -> None:
+    """Yue Eqs. 1 and 2 as printed, with all pairs of coordinates."""
+    c = 0.1
+    x, y = (poincare.expmap0(2.3 * torch.nn.functional.normalize(torch.randn(n, 6, dtype=F64)), c=c) for n in (7, 5))
+    a, b = -x[:, None], y[None]
+    product, a_square, b_square = ((s * t).sum(-1, keepdim=True) for s, t in ((a, b), (a, a), (b, b)))
+    total = (1 + 2 * c * product + c * b_square) * a + (1 - c * a_square) * b
+    total = total / (1 + 2 * c * product + c**2 * a_square * b_square)
+    expected = 2 / c**0.5 * torch.atanh(c**0.5 * total.norm(dim=-1))
+    assert_close(poincare.cdist(x, y, c=c), expected, rtol=1e-10, atol=0)
