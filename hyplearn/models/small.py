@@ -23,12 +23,16 @@ class SmallViT:
     """A ViT of `depth` blocks on class and patch tokens of `width` numbers.
 
     patch: pixels of a patch's side; None for 2 below 16 pixels, 4 below 48, else 8: about 16 to 64 patches.
+    position_std: > 0, of the initial position embeddings. With timm's 0.02 the class token starts as the mean of the
+        patches, blind to where they are, and after training tells classes that it never saw far worse apart
+        (digits 5-9 after 112 steps on 0-4: Recall@1 0.54 with 0.02, 0.89 with 1).
     """
 
     width: int = 96
     depth: int = 4
     heads: int = 3
     patch: int | None = None
+    position_std: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "heads"):
@@ -37,6 +41,8 @@ class SmallViT:
             raise ValueError(f"small.width={self.width} must be a multiple of small.heads={self.heads}")
         if self.patch is not None:
             positive("small.patch", self.patch)
+        if not self.position_std > 0:
+            raise ValueError(f"small.position_std={self.position_std} must be > 0")
 
     def build(self, *, in_channels: int, image_size: int, drop_path_rate: float) -> nn.Module:
         """Raises ValueError for images that are no multiple of the patch."""
@@ -46,7 +52,7 @@ class SmallViT:
                 f"image_size={image_size} must be a multiple of the patch of {patch} pixels: set dataset.image_size, "
                 "or model.small.patch"
             )
-        network: nn.Module = VisionTransformer(
+        network: Any = VisionTransformer(
             img_size=image_size,
             patch_size=patch,
             in_chans=in_channels,
@@ -56,7 +62,9 @@ class SmallViT:
             num_heads=self.heads,
             drop_path_rate=drop_path_rate,
         )
-        return network
+        nn.init.normal_(network.pos_embed, std=self.position_std)
+        made: nn.Module = network
+        return made
 
 
 @dataclass(frozen=True)

@@ -354,6 +354,16 @@ def test_a_small_vit_stands_in(size: int, channels: int, patches: int, caplog: p
     assert all(parameter.requires_grad for parameter in backbone.parameters())
 
 
+def test_a_small_vit_sees_where_its_patches_are() -> None:
+    """The same patches in another order, against another image: to timm's 0.02 they are nearly the same."""
+    first, other = images(8, 1, count=128).split(64)
+    moved = first.roll((4, 4), dims=(2, 3))
+    for std, low, high in ((0.02, 0, 0.03), (1.0, 0.1, 1)):
+        network = build(None, small=SmallViT(position_std=std), image_size=8, in_channels=1).eval()
+        far, near = ((network(x) - network(first)).norm(dim=1).mean() for x in (other, moved))
+        assert low < near / far < high
+
+
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (28, 1), (32, 3)])
 def test_a_small_resnet_stands_in(size: int, channels: int) -> None:
     options: dict[str, Any] = {"small": SmallResNet(width=8), "freeze_norm": True, "pool": "avg_max"}
@@ -385,6 +395,7 @@ def test_weights_of_the_stand_in(tmp_path: Path) -> None:
         (lambda: build(None, small=SmallViT(), image_size=9), "image_size=9 must be a multiple of the patch of 2"),
         (lambda: SmallViT(width=10), "small.width=10 must be a multiple of small.heads=3"),
         (lambda: SmallViT(patch=0), "small.patch=0"),
+        (lambda: SmallViT(position_std=0.0), "small.position_std=0.0"),
         (lambda: SmallResNet(blocks=0), "small.blocks=0"),
     ],
 )

@@ -202,5 +202,5 @@ def test_learns_to_tell_light_from_dark(neck: Neck | LorentzNeck) -> None:
         loss.backward()
         rule.step()
         ratios.append((d[same].mean() / d[~same].mean()).item())
-    assert ratios[0] > 0.7
+    assert ratios[0] > 0.6
     assert ratios[-1] < 0.3, ratios
