@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hyplearn.evaluation.duplicates import Distinct
 from hyplearn.evaluation.forms import Lifted
 from hyplearn.evaluation.metric import Embeddings, Metric
 
@@ -135,8 +136,12 @@ class Search:
         _check_comparable(query, gallery)
         self.query, self.gallery = query, gallery
         self.own = _positions(query, gallery, query_ids, gallery_ids)
+        distinct = Distinct(gallery)
+        self.distinct = distinct if distinct.most > MARGIN else None
+        if self.distinct is not None:
+            self.gallery = gallery.select(self.distinct.first)
         self.terms = [
-            _Term(metric, x, y) for metric, x, y in zip(query.metrics, query.points, gallery.points, strict=True)
+            _Term(metric, x, y) for metric, x, y in zip(query.metrics, query.points, self.gallery.points, strict=True)
         ]
         self.relative = 2 * max(_rounding(term.width, torch.float64) for term in self.terms) / CLOSE
         self.columns32 = self._faiss_columns(index)
@@ -158,24 +163,35 @@ class Search:
 
     def nearest(self, rows: Tensor, k: int) -> Neighbours:
         """The k nearest of the queries at positions `rows` (B,)."""
+        own = None if self.own is None else self.own[rows]
+        if self.distinct is None:
+            return self._nearest(rows, k, own)
+        found = self._nearest(rows, min(k + 1, len(self.gallery)), None)
+        return Neighbours(*self.distinct.expand(found.indices, found.distances, k, own))
+
+    def _nearest(self, rows: Tensor, k: int, own: Tensor | None) -> Neighbours:
+        """The k nearest of `self.gallery`, without the positions `own` (B,)."""
         found = Neighbours(
             torch.full((len(rows), k), -1, device=rows.device),
             torch.full((len(rows), k), torch.inf, dtype=torch.float64, device=rows.device),
         )
         # where nearly all are candidates anyway, gathering them costs more than all products
         fast = self.columns32 is not None and k * GROWTH <= len(self.gallery)
-        self._fill(found, torch.arange(len(rows), device=rows.device), rows, margin=MARGIN, fast=fast)
+        self._fill(found, torch.arange(len(rows), device=rows.device), rows, own, margin=MARGIN, fast=fast)
         return found
 
-    def _fill(self, found: Neighbours, places: Tensor, rows: Tensor, *, margin: int, fast: bool) -> None:
-        """Write the neighbours of queries `rows` to `places` of `found`; search again where the proof fails."""
+    def _fill(
+        self, found: Neighbours, places: Tensor, rows: Tensor, own: Tensor | None, *, margin: int, fast: bool
+    ) -> None:
+        """Write the neighbours of the queries at `places` of `rows` to `found`; again where the proof fails."""
         k, total = found.indices.shape[1], len(self.gallery)
         count = min(k + 1 + margin, total)  # one may be the query itself
         step = FAISS_ROWS if fast else max(1, BLOCK // (total * len(self.terms)))
-        for place, part in zip(places.split(step), rows.split(step), strict=True):
+        for place in places.split(step):
+            part, excluded = rows[place], None if own is None else own[place]
             lifted = [term.rows(part) for term in self.terms]
             candidates = self._by_faiss(lifted[0], count) if fast else self._by_products(lifted, count)
-            ordered = self._order(part, lifted, candidates)
+            ordered = self._order(part, lifted, candidates, excluded)
             kept = min(k, count)
             indices, distances = ordered.indices[:, :kept], ordered.distances[:, :kept]
             proven = candidates.floor.isinf() | (candidates.floor > distances[:, -1] * (1 + self.relative))
@@ -183,7 +199,7 @@ class Search:
             found.distances[place[proven], :kept] = distances[proven]
             if not proven.all():
                 more = margin if fast else (k + margin) * GROWTH
-                self._fill(found, place[~proven], part[~proven], margin=more, fast=False)
+                self._fill(found, place[~proven], rows, own, margin=more, fast=False)
 
     def _by_faiss(self, rows: Lifted, count: int) -> _Candidates:
         """The `count` best scores in float32."""
@@ -222,8 +238,8 @@ class Search:
         """Nothing is left out when all are candidates."""
         return torch.full_like(floor, torch.inf) if count == len(self.gallery) else floor
 
-    def _order(self, part: Tensor, rows: list[Lifted], candidates: _Candidates) -> Neighbours:
-        """The candidates by (D, position), the query itself last at D = inf."""
+    def _order(self, part: Tensor, rows: list[Lifted], candidates: _Candidates, own: Tensor | None) -> Neighbours:
+        """The candidates by (D, position), those to leave out last at D = inf."""
         index = candidates.indices
         distance = torch.zeros(index.shape, dtype=torch.float64, device=index.device)
         exact = torch.zeros(index.shape, dtype=torch.bool, device=index.device)
@@ -231,8 +247,8 @@ class Search:
             exact |= term.close(lifted, index, gap)
             distance += term.distance(gap)
         self._direct(distance, part, index, exact)
-        if self.own is not None:
-            distance[index == self.own[part][:, None]] = torch.inf
+        if own is not None:
+            distance[index == own[:, None]] = torch.inf
         distance, order = distance.sort(-1)
         index, exact = index.gather(1, order), exact.gather(1, order)
         # neighbours in this order whose D the rounding of products may have exchanged

@@ -5,7 +5,7 @@ import re
 import evaluation.brute as brute
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
@@ -49,6 +49,13 @@ def duplicates() -> Embeddings:
     return Embeddings(as_trained().points[0][torch.randint(0, 30, (400,))], Metric("poincare", 0.1))
 
 
+def collapsed() -> Embeddings:
+    """Three points in turn, and a few others."""
+    p = as_trained().points[0].clone()
+    p[:360] = p[torch.arange(360) % 3]
+    return Embeddings(p, Metric("poincare", 0.1))
+
+
 def far_from_zero() -> Embeddings:
     return Embeddings(1e4 + torch.randn(300, 6), Metric("euclidean"))
 
@@ -67,7 +74,7 @@ def fused() -> Embeddings:
     return Embeddings((x, p), (Metric("sphere", weight=0.7), Metric("poincare", 0.1, weight=0.2)))
 
 
-SETS = [as_trained, near_duplicates, deep, duplicates, far_from_zero, cosine, fused]
+SETS = [as_trained, near_duplicates, deep, duplicates, collapsed, far_from_zero, cosine, fused]
 
 
 @pytest.mark.parametrize("index", INDEXES)
@@ -106,19 +113,30 @@ def small_sets(draw: st.DrawFn) -> tuple[Embeddings, Embeddings, int]:
     )
 
 
-@given(case=small_sets(), margin=st.sampled_from([0, 1, 32]), index=st.sampled_from(INDEXES))
-def test_ties_and_small_galleries_follow_the_definition(case, margin: int, index: str) -> None:
+@settings(max_examples=50)
+@given(
+    case=small_sets(),
+    margin=st.sampled_from([0, 1, 32]),
+    index=st.sampled_from(INDEXES),
+    own=st.lists(st.integers(-1, 11), min_size=4, max_size=4),
+)
+def test_ties_and_small_galleries_follow_the_definition(case, margin: int, index: str, own: list[int]) -> None:
     query, gallery, k = case
+    ids, own_ids = torch.arange(len(gallery)), torch.tensor(own[: len(query)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MARGIN", margin)
-        found = neighbours(query, gallery, k, index=index)
-    indices, distances = brute.neighbours(query, gallery, k)
+        found = neighbours(query, gallery, k, query_ids=own_ids, gallery_ids=ids, index=index)
+    indices, distances = brute.neighbours(query, gallery, k, own=own_ids)
     assert torch.equal(found.indices, indices)
     assert_close(found.distances, distances, rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.parametrize("margin", [0, 32])
 @pytest.mark.parametrize("index", INDEXES)
-def test_the_query_is_left_out_by_its_id_wherever_it_ranks(index: str) -> None:
+def test_the_query_is_left_out_by_its_id_wherever_it_ranks(
+    index: str, margin: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MARGIN", margin)
     embeddings = Embeddings(torch.zeros(5, 2), Metric("euclidean"))
     found = neighbours(
         embeddings.select(torch.tensor([3, 0])),
@@ -142,6 +160,15 @@ def test_a_gallery_smaller_than_k_is_padded(index: str) -> None:
 
 
 @pytest.mark.parametrize("index", INDEXES)
+def test_a_collapsed_model_is_searched_in_seconds(index: str) -> None:
+    embeddings = Embeddings(torch.ones(20_000, 8), Metric("lorentz", 1.0))
+    ids = torch.arange(20_000)
+    query = embeddings.select(slice(0, 2))
+    found = neighbours(query, embeddings, 3, query_ids=ids[:2], gallery_ids=ids, index=index)
+    assert found.indices.tolist() == [[1, 2, 3], [0, 2, 3]]
+
+
+@pytest.mark.parametrize("index", INDEXES)
 def test_no_queries_have_no_neighbours(index: str) -> None:
     embeddings = as_trained()
     found = neighbours(embeddings.select(slice(0, 0)), embeddings, 3, index=index)
@@ -152,9 +179,9 @@ def test_float32_search_is_proven_for_most_queries_as_trained(monkeypatch: pytes
     searched = []
     fill = Search._fill
 
-    def counted(self, found, places, rows, *, margin: int, fast: bool) -> None:
-        searched.append((len(rows), fast))
-        fill(self, found, places, rows, margin=margin, fast=fast)
+    def counted(self, found, places, rows, own, *, margin: int, fast: bool) -> None:
+        searched.append((len(places), fast))
+        fill(self, found, places, rows, own, margin=margin, fast=fast)
 
     monkeypatch.setattr(Search, "_fill", counted)
     embeddings = as_trained()

@@ -7,7 +7,7 @@ from typing import Any
 import evaluation.brute as brute
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
@@ -40,6 +40,7 @@ def ranked_by_definition(x: Tensor, ids: Tensor, roles: list[tuple[bool, bool]])
     return [sorted(js, key=lambda j, i=i: (abs(x[i] - x[j]).item(), int(ids[j]))) for i, js in enumerate(others)]
 
 
+@settings(max_examples=50)
 @given(case=labelled(), index=st.sampled_from(["faiss", "torch"]))
 def test_every_query_is_measured_as_defined(case: dict[str, Any], index: str) -> None:
     query, gallery = (torch.tensor([role[i] for role in case["roles"]]) for i in (0, 1))

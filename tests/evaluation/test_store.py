@@ -131,7 +131,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     np.savez(tmp_path / "torn.npz", embeddings=X, labels=LABELS)
     whole = (tmp_path / "torn.npz").read_bytes()
     (tmp_path / "torn.npz").write_bytes(whole.replace(X.tobytes(), X.tobytes()[::-1]))
-    with pytest.raises(ValueError, match="is damaged .*CRC"):
+    with pytest.raises(ValueError, match=r"is damaged .*CRC"):
         load(tmp_path / "torn.npz")
     with (tmp_path / "one.npz").open("wb") as file:
         np.save(file, X)
