@@ -97,7 +97,7 @@ class _Term:
     def gathered(self, rows: Lifted, index: Tensor) -> Tensor:
         """Gaps to the gallery points `index` (B, K)."""
         count = index.shape[1]
-        step = max(1, GATHERED // max(1, count * self.width))
+        step = max(1, min(len(index), GATHERED // (count * self.width)))
         space = self.columns.new_empty(step * count, self.width)
         score = self.columns.new_empty(*index.shape, 1)
         for start in range(0, len(index), step):

@@ -155,8 +155,9 @@ def _measured(asked: Tensor, labels: Tensor, offered: Tensor, matches: Tensor, f
     hit = (labels[offered][indices.clamp(min=0)] == labels[asked, None]) & (indices >= 0)
     rank = torch.arange(1, indices.shape[1] + 1)
     first = torch.where(hit, rank, NEVER).amin(-1)
-    within = hit & (rank <= matches[:, None])
-    precision = within.cumsum(-1) / rank.double()
+    deepest = int(matches.max()) if len(matches) else 0
+    within = hit[:, :deepest] & (rank[:deepest] <= matches[:, None])
+    precision = within.cumsum(-1) / rank[:deepest].double()
     at_first = distances.gather(1, (first - 1).clamp(max=len(rank) - 1)[:, None])
     tied = ((distances == at_first) & ~hit & (indices >= 0)).any(-1) & (first < NEVER)
     return QueryResults(
