@@ -171,10 +171,7 @@ class Search:
 
     def _nearest(self, rows: Tensor, k: int, own: Tensor | None) -> Neighbours:
         """The k nearest of `self.gallery`, without the positions `own` (B,)."""
-        found = Neighbours(
-            torch.full((len(rows), k), -1, device=rows.device),
-            torch.full((len(rows), k), torch.inf, dtype=torch.float64, device=rows.device),
-        )
+        found = _none_found(len(rows), k, rows.device)
         # where nearly all are candidates anyway, gathering them costs more than all products
         fast = self.columns32 is not None and k * GROWTH <= len(self.gallery)
         self._fill(found, torch.arange(len(rows), device=rows.device), rows, own, margin=MARGIN, fast=fast)
@@ -301,8 +298,17 @@ def neighbours(
     if k < 1:
         raise ValueError(f"k={k} must be >= 1: the number of neighbours")
     search = Search(query, gallery, query_ids=query_ids, gallery_ids=gallery_ids, index=index)
-    found = [block for _, block in search.blocks(k, torch.arange(len(query), device=query.device))]
-    return Neighbours(torch.cat([block.indices for block in found]), torch.cat([block.distances for block in found]))
+    found = _none_found(len(query), k, query.device)
+    for rows, block in search.blocks(k, torch.arange(len(query), device=query.device)):
+        found.indices[rows], found.distances[rows] = block
+    return found
+
+
+def _none_found(count: int, k: int, device: torch.device) -> Neighbours:
+    return Neighbours(
+        torch.full((count, k), -1, device=device),
+        torch.full((count, k), torch.inf, dtype=torch.float64, device=device),
+    )
 
 
 def _check_comparable(query: Embeddings, gallery: Embeddings) -> None:
