@@ -13,7 +13,9 @@ from hyplearn.cli import build
 from hyplearn.cli.compose import Composed
 from hyplearn.cli.errors import ConfigError, listing
 from hyplearn.cli.signature import target
+from hyplearn.data.retrieval_datamodule import RetrievalDataModule
 from hyplearn.engine.module import Model, TrainingModule
+from hyplearn.engine.retrieval import RetrievalModule
 from hyplearn.engine.run import TrainSpec
 from hyplearn.engine.settings import TrainerSettings
 from hyplearn.optim import build_schedule, check_supports
@@ -53,6 +55,8 @@ def check(composed: Composed, spec: TrainSpec) -> None:
     check_manifold_used(composed, module.model)
     check_batch_norm(composed, module.model, processes=device_count(spec.trainer))
     check_optimizer(composed, spec, module)
+    if isinstance(module, RetrievalModule):
+        check_batches(composed, spec, module)
 
 
 def device_count(trainer: TrainerSettings) -> int:
@@ -139,6 +143,27 @@ def check_batch_norm(composed: Composed, model: nn.Module, *, processes: int) ->
             f"dataset.batch_size={batch_size}{shared}: batch norm, in model={composed.choices['model']}, needs "
             f"at least 2 images per device. Set dataset.batch_size={2 * processes} or more."
         )
+
+
+def check_batches(composed: Composed, spec: TrainSpec, module: RetrievalModule) -> None:
+    """The training classes form batches, and those hold what the loss compares."""
+    data, loss = spec.datamodule, module.loss
+    assert isinstance(data, RetrievalDataModule)
+    chosen = f"loss={composed.choices['loss']}"
+    if data.images_per_class is None and (loss.equal_per_class or loss.least_per_class > 1):
+        raise ConfigError(
+            f"{chosen} compares {loss.least_per_class} or more images of each class, but dataset.sampler=shuffled "
+            "takes images as they come: use dataset.sampler=class_balanced dataset.images_per_class=2."
+        )
+    if data.images_per_class is not None and data.images_per_class < loss.least_per_class:
+        raise ConfigError(
+            f"{chosen} compares {loss.least_per_class} or more images of each class: set "
+            f"dataset.images_per_class={loss.least_per_class} or more, not {data.images_per_class}."
+        )
+    try:
+        data.check_batches(processes=device_count(spec.trainer))
+    except ValueError as error:
+        raise ConfigError(f"dataset: {error}") from error
 
 
 def check_optimizer(composed: Composed, spec: TrainSpec, module: TrainingModule) -> None:
