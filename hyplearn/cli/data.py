@@ -1,16 +1,64 @@
-"""`hyplearn data verify`: look over the files of a data set."""
+"""`hyplearn data verify`: look through the files of a data set."""
 
 from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hyplearn.cli.compose import compose, unknown_choice
+from hyplearn.cli.compose import compose, parse, unknown_choice
 from hyplearn.cli.configs import config_dir, groups
-from hyplearn.cli.errors import FAILED, OK, ConfigError
+from hyplearn.cli.errors import FAILED, OK, ConfigError, listing
+from hyplearn.cli.parser import Parser, folder
+
+HELP = """\
+hyplearn data verify <dataset> [dataset.root=<folder>] [dataset.key=value ...] [options]
+
+Reads the lists of a data set and decodes every image once; changes and downloads nothing. Says how many classes and
+images there are, of how many in the published archive, names every problem with its file and line (missing and broken
+images, lines that cannot be read), and where to get the set and what to place where. A part of a published set can be
+trained on and counts as clean. Without dataset.root the folder is $HYPLEARN_DATA, or data/ here.
+
+  --json              one JSON object instead of text
+  --config-dir DIR    further choices for the groups: DIR/dataset/mine.yaml makes a data set mine
+  -h, --help          this text
+
+  hyplearn data verify cub
+  hyplearn data verify inshop dataset.root=/data --json
+  hyplearn data verify image_folder_retrieval dataset.root=photos dataset.source.test_fraction=0.5
+
+Data sets: {datasets}
+Exit status: 0 clean, 1 problems found, 2 a mistake in the command."""
+
+
+def data(argv: Sequence[str]) -> int:
+    """Run `hyplearn data <argv>`; there is one command, verify."""
+    parser = Parser("data")
+    parser.add_argument("command", nargs="?")
+    parser.add_argument("dataset", nargs="?")
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--config-dir", type=folder, action="append", default=[])
+    options = parser.parse_intermixed_args(list(argv))
+    if options.help:
+        print(_help(options.config_dir))
+        return OK
+    if options.command != "verify":
+        asked = "a command" if options.command is None else f"another command than {options.command}"
+        raise ConfigError(f"hyplearn data needs {asked}: hyplearn data verify <dataset> (see hyplearn data --help)")
+    if options.dataset is None or "=" in options.dataset:
+        raise ConfigError("hyplearn data verify needs a data set: hyplearn data verify cub (see hyplearn data --help)")
+    return verify(options.dataset, options.overrides, as_json=options.json, extra=options.config_dir)
+
+
+def _help(extra: Sequence[Path]) -> str:
+    """The text, with the names of all data sets."""
+    known = groups([config_dir(), *extra])["dataset"]
+    names = textwrap.fill(listing(known), 118, initial_indent=" " * 11, subsequent_indent=" " * 11)
+    return HELP.format(datasets=names.lstrip())
 
 
 def verify(name: str, overrides: Sequence[str], *, as_json: bool = False, extra: Sequence[Path] = ()) -> int:
@@ -21,6 +69,9 @@ def verify(name: str, overrides: Sequence[str], *, as_json: bool = False, extra:
     known = groups([config_dir(), *extra])["dataset"]
     if name not in known:
         raise unknown_choice("dataset", name, known)
+    for text in overrides:
+        if not parse(text).key_or_group.startswith("dataset."):
+            raise ConfigError(f"{text} would be ignored: verify reads keys of the data set, such as dataset.root.")
     composed = compose([f"dataset={name}", *overrides], extra=extra)
     from hyplearn.cli.build import make
     from hyplearn.data.datamodule import ImageDataModule

@@ -6,21 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from hyplearn import __version__
 from hyplearn.cli.errors import CONFIG, FAILED, INTERRUPTED, NON_FINITE, OK, ConfigError
+from hyplearn.cli.parser import Parser, folder
 from hyplearn.data.errors import DatasetError
 from hyplearn.engine.errors import Interrupted, NonFiniteLoss
 
 COMMANDS = ("train", "evaluate", "recall", "data")
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports what it cannot read as every other mistake is reported."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} (see {self.prog} --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,11 +61,10 @@ def _dispatch(arguments: list[str]) -> int:
     return _train(options) if command == "train" else _evaluate(options)
 
 
-def _parser(command: str) -> _Parser:
-    parser = _Parser(prog=f"hyplearn {command}", add_help=False, allow_abbrev=False)
-    parser.add_argument("-h", "--help", action="store_true")
+def _parser(command: str) -> Parser:
+    parser = Parser(command)
     if command == "train":
-        parser.add_argument("--config-dir", type=_folder, action="append", default=[])
+        parser.add_argument("--config-dir", type=folder, action="append", default=[])
         parser.add_argument("-m", "--multirun", action="store_true")
         parser.add_argument("--cfg", choices=["job"])
         parser.add_argument("--print-config", action="store_const", const="job", dest="cfg")
@@ -80,12 +72,6 @@ def _parser(command: str) -> _Parser:
         parser.add_argument("run", nargs="?", type=Path)
     parser.add_argument("overrides", nargs="*")
     return parser
-
-
-def _folder(text: str) -> Path:
-    if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is no folder")
-    return Path(text)
 
 
 def _help(command: str | None) -> int:

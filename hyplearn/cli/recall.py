@@ -6,9 +6,10 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from hyplearn.cli.errors import OK, ConfigError
+from hyplearn.cli.parser import Parser
 
 if TYPE_CHECKING:
     from hyplearn.evaluation.metric import Embeddings
@@ -49,16 +50,8 @@ Recall@k: the share of queries with an image of their class among the k nearest.
 left out and counted as lone. Equally far images are ranked by their ids."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports what it cannot read as every other mistake is reported."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} (see {self.prog} --help)")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(prog="hyplearn recall", add_help=False, allow_abbrev=False)
-    parser.add_argument("-h", "--help", action="store_true")
+def _parser() -> Parser:
+    parser = Parser("recall")
     parser.add_argument("file", nargs="?", type=Path)
     parser.add_argument("--geometry", choices=GEOMETRIES)
     parser.add_argument("--c", type=float)

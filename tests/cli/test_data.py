@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from data.retrieval_trees import make_cub
 
+from hyplearn.cli.configs import config_dir, groups
 from hyplearn.cli.data import verify
 from hyplearn.cli.errors import FAILED, OK, ConfigError
 
@@ -34,9 +35,53 @@ def test_data_in_no_files_are_clean() -> None:
         ("carrs", [], r"unknown choice dataset=carrs\. Did you mean cars\?"),
         ("csv_retrieval", [], "dataset.root is missing"),
         ("cub", ["dataset.roots=x"], r"unknown key dataset\.roots"),
+        ("cub", ["root=x"], r"root=x would be ignored: verify reads keys of the data set, such as dataset\.root"),
         ("cub", ["dataset.root=null"], r"cub is read from files: set dataset\.root"),
     ],
 )
 def test_mistakes_in_the_command_are_named(name: str, overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         verify(name, overrides)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("data", "hyplearn data needs a command: hyplearn data verify <dataset>"),
+        ("data verfy cub", "hyplearn data needs another command than verfy"),
+        ("data verify", "needs a data set: hyplearn data verify cub"),
+        ("data verify dataset.root=x", "needs a data set"),
+        ("data verify cub --jsn", "unrecognized arguments: --jsn (see hyplearn data --help)"),
+        ("data verify cub --config-dir nowhere", "nowhere is no folder"),
+    ],
+)
+def test_mistakes_in_the_command_line_are_named(command, line: str, message: str) -> None:
+    result = command(*line.split())
+    assert result.status == 2
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert message in result.err
+
+
+def test_the_command_line_verifies_and_explains_itself(command, tmp_path: Path) -> None:
+    make_cub(tmp_path / "data")
+    assert command("data", "verify", "cub").status == 0  # data/ of the working directory
+    found = command("data", "verify", "cub", f"dataset.root={tmp_path / 'data'}", "--json")
+    assert found.status == 0
+    assert json.loads(found.out)["counts"]["test images"] == {"found": 12, "full": 5924}
+    nowhere = command("data", "verify", "sop", "dataset.root=elsewhere")
+    assert nowhere.status == 1
+    assert "1 problem:\n  elsewhere: no sop found" in nowhere.out
+    assert "or set dataset.root to where it is" in nowhere.out
+    shown = command("data", "--help")
+    assert shown.status == 0
+    assert all(name in shown.out for name in groups([config_dir()])["dataset"])
+
+
+def test_a_data_set_of_ones_own_is_verified(command, tmp_path: Path) -> None:
+    make_cub(tmp_path / "birds")
+    (tmp_path / "more" / "dataset").mkdir(parents=True)
+    mine = f"defaults: [cub]\nroot: {tmp_path / 'birds'}\n"
+    (tmp_path / "more" / "dataset" / "mine.yaml").write_text(mine)
+    assert command("data", "verify", "mine", "--config-dir", "more").status == 0
+    assert "mine" in command("data", "--help", "--config-dir", "more").out
