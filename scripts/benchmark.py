@@ -1,28 +1,31 @@
-"""Speed and memory of hyperbolic networks relative to their Euclidean twins, all from one interleaved run.
+"""Speed and memory of hyperbolic networks, losses and retrieval relative to their plain counterparts, from one run.
 
     python scripts/benchmark.py                     # every row that this machine can measure
     python scripts/benchmark.py --only r18 --repeats 15
+    python scripts/benchmark.py --only recall --recall-size 10000
 
 Every round times each subject of a row once, one after the other, so that a change of the machine's speed meets all of
-them; a ratio is the median over the rounds of (subject / reference) within a round. Saved bytes are those of the
-tensors that autograd keeps between forward and backward, parameters left out, each storage counted once; on a GPU the
-peak of the allocator is printed instead. The table goes to the terminal, with everything measured to
-outputs/benchmark/<time>.json.
+them; a ratio is the median over the rounds of (subject / reference) within a round. The bytes of networks are those of
+the tensors that autograd keeps between forward and backward, parameters left out, each storage counted once (on a GPU
+the peak of the allocator); those of distances and losses are the most that all tensors hold at one time, see
+`measure.peak_bytes`; those of retrieval are the resident set of a process. Retrieval at its full size takes minutes and
+is measured once. The table goes to the terminal, with everything measured to outputs/benchmark/<time>.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from measure import HEADER, Row, interleave, peak_bytes, saved_bytes
+from retrieval_rows import retrieval_rows
 from torch import Tensor, nn
 
 from hyplearn.cli.build import make
@@ -32,30 +35,6 @@ from hyplearn.nn.batchnorm import LorentzBatchNorm2d
 from hyplearn.optim import RiemannianAdamW, RiemannianSGD, parameter_groups
 
 CLASSES = 100
-
-
-@dataclass
-class Row:
-    """One comparison: `subject` against `reference`, the targets it is held to, and what was measured."""
-
-    name: str
-    time_target: float
-    bytes_target: float | None
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    saved: dict[str, int] = field(default_factory=dict)
-    images: int = 0
-
-    @property
-    def time_ratio(self) -> float:
-        reference, subject = self.seconds.values()
-        return statistics.median(s / r for s, r in zip(subject, reference, strict=True))
-
-    @property
-    def bytes_ratio(self) -> float | None:
-        if not self.saved:
-            return None
-        reference, subject = self.saved.values()
-        return subject / reference
 
 
 def model(name: str, *, image_size: int, device: str) -> nn.Module:
@@ -79,43 +58,6 @@ def training_step(network: nn.Module, images: Tensor, labels: Tensor, precision:
     return step
 
 
-def saved_bytes(forward: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
-    """Bytes of the storages autograd keeps for the backward pass of `forward()`, parameters left out."""
-    owned = {p.untyped_storage().data_ptr() for p in parameters}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in owned:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = forward()
-    total = sum(kept.values())
-    del result
-    return total
-
-
-def interleave(row: Row, steps: dict[str, Callable[[], None]], *, repeats: int, warmup: int, device: str) -> Row:
-    """Time every step once a round."""
-    row.seconds = {name: [] for name in steps}
-    for round_number in range(-warmup, repeats):
-        for name, step in steps.items():
-            _synchronize(device)
-            start = time.perf_counter()
-            step()
-            _synchronize(device)
-            if round_number >= 0:
-                row.seconds[name].append(time.perf_counter() - start)
-    return row
-
-
-def _synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def models_row(names: tuple[str, str], targets: tuple[float, float], *, batch: int, options: argparse.Namespace) -> Row:
     """Training step of a model against its Euclidean twin."""
     device, size = options.device, options.image_size
@@ -132,18 +74,8 @@ def models_row(names: tuple[str, str], targets: tuple[float, float], *, batch: i
             network.compile()
         steps[name] = training_step(network, images, labels, precision)
         if device == "cuda":
-            row.saved[name] = _peak(steps[name])
+            row.saved[name] = peak_bytes(steps[name], device)
     return interleave(row, steps, repeats=options.repeats, warmup=1, device=device)
-
-
-def _peak(step: Callable[[], None]) -> int:
-    step()
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    step()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
 
 
 def batch_norm_row(options: argparse.Namespace) -> Row:
@@ -241,25 +173,20 @@ def rows(options: argparse.Namespace) -> Iterable[Row]:
     for kind in ("sgd", "adamw"):
         if wanted(f"optimizer_{kind}"):
             yield optimizer_row(kind, options)
-
-
-def line(row: Row) -> str:
-    """One line of the table: ratios, targets, and images a second of reference and subject."""
-    cells = [row.name, f"{row.time_ratio:.2f}", f"{row.time_target:.2f}"]
-    memory = row.bytes_ratio
-    cells += ["", ""] if memory is None or row.bytes_target is None else [f"{memory:.2f}", f"{row.bytes_target:.2f}"]
-    rates = [row.images / statistics.median(s) for s in row.seconds.values()] if row.images else []
-    cells.append(" / ".join(f"{rate:.0f}" for rate in rates))
-    missed = row.time_ratio > row.time_target or (memory or 0) > (row.bytes_target or float("inf"))
-    return "| " + " | ".join([*cells, "missed" if missed else "met"]) + " |"
+    yield from retrieval_rows(options, wanted)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="rows whose name contains this: hcnn, r50, batchnorm, optimizer, loader")
+    parser.add_argument(
+        "--only",
+        help="rows whose name contains this: hcnn, r50, batchnorm, optimizer, loader, pairwise (pairwise_lorentz_384), "
+        "moebius, hier (hier_loss, hier_sampler), mix_step, recall (recall_poincare)",
+    )
     parser.add_argument("--repeats", type=int, default=11, help="rounds of a row (5 times as many for small ones)")
     parser.add_argument("--batches", type=int, nargs="+", help="default: 16 128 on a CPU, 128 on a GPU")
     parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--recall-size", type=int, default=60_502, help="images of the retrieval rows (default: SOP's)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("32", "bf16"), help="default: 32 on a CPU, bf16 on a GPU")
@@ -277,10 +204,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     measured = []
-    print("| measure | time ratio | target | bytes ratio | target | images/s | |\n|---|---|---|---|---|---|---|")
+    print(HEADER)
     for row in rows(options):
         measured.append(row)
-        print(line(row), flush=True)
+        print(row.line(), flush=True)
     if options.only is None or "loader" in options.only:
         rate = loader_rate(options)
         print(f"| loader and augmentation, 32 x 32 x 3, batch 128 | | | | | {rate:.0f} | target 30000 |")
