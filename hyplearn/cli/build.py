@@ -23,6 +23,8 @@ from hyplearn.engine.settings import (
     TrainerSettings,
 )
 
+NOT_FETCHED = {"pretrained": False, "weights": None}
+
 
 def make(node: Mapping[str, Any], path: str, **supplied: Any) -> Any:
     """The object of the `_target_` at `path`, with `supplied` arguments beside the configured ones."""
@@ -100,15 +102,20 @@ def optimizer(config: Mapping[str, Any], groups: list[dict[str, Any]]) -> Optimi
     return made
 
 
-def specification(config: dict[str, Any]) -> TrainSpec:
-    """All that training or evaluation needs, beside the directory."""
+def specification(config: dict[str, Any], *, restores: bool = False) -> TrainSpec:
+    """All that training or evaluation needs, beside the directory.
+
+    restores: a checkpoint will give the model its weights, so none are fetched for it.
+    """
     data = datamodule(config)
+    fetched = {key: value for key, value in NOT_FETCHED.items() if restores and key in config["model"]}
+    built = {**config, "model": {**config["model"], **fetched}}
     return TrainSpec(
         run_dir=Path(),
         config=config,
         seed=config["seed"],
         datamodule=data,
-        build_model=lambda: model(config, facts(data)),
+        build_model=lambda: model(built, facts(data)),
         build_loss=lambda network: loss(config, network, facts(data)),
         build_optimizer=lambda groups: optimizer(config, groups),
         optim={key: value for key, value in config["optim"].items() if key != "optimizer"},

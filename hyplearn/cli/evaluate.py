@@ -24,7 +24,7 @@ def evaluate(run: Path, overrides: Sequence[str]) -> int:
     from hyplearn.engine.checkpoint import checkpoint_to_evaluate
     from hyplearn.engine.files import write_json
 
-    spec = replace(checked_specification(composed), run_dir=run_dir)
+    spec = replace(checked_specification(composed, restores=True), run_dir=run_dir)
     results = engine.evaluate(spec, checkpoint_to_evaluate(run))
     if first_process():
         path = new_evaluation(run_dir)

@@ -50,7 +50,7 @@ class Plan(NamedTuple):
 def train(overrides: Sequence[str], *, extra: Sequence[Path] = ()) -> int:
     """Train the configuration that `overrides` describe, or continue the run that resume=... names."""
     plan = _plan(overrides, extra)
-    spec = checked_specification(plan.composed)
+    spec = checked_specification(plan.composed, restores=plan.checkpoint is not None)
     from hyplearn.engine.run import fit
 
     config = plan.composed.config
@@ -76,15 +76,15 @@ def show(overrides: Sequence[str], *, extra: Sequence[Path] = ()) -> int:
     return OK
 
 
-def checked_specification(composed: Composed) -> TrainSpec:
-    """The parts of a run, found to work together. Raises ConfigError.
+def checked_specification(composed: Composed, *, restores: bool = False) -> TrainSpec:
+    """The parts of a run, found to work together. Raises ConfigError. restores: see `build.specification`.
 
     Imports torch and Lightning only now: the mistakes that `compose` finds are told at once.
     """
     from hyplearn.cli.build import specification
     from hyplearn.cli.check import check
 
-    spec = specification(composed.config)
+    spec = specification(composed.config, restores=restores)
     check(composed, spec)
     return spec
 

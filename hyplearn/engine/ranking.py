@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hyplearn.data.retrieval_datamodule import RetrievalDataModule
 from hyplearn.data.retrieval_source import Evaluation
 from hyplearn.engine.readings import space_names
 from hyplearn.engine.retrieval import Embedded, RetrievalModule
@@ -56,7 +57,7 @@ def metrics_of(module: RetrievalModule, embedded: Embedded, *, every: bool) -> I
     """The trained metric, without a name, and, if `every` one is asked for, those beside it.
 
     Of several spaces each by itself, by its name; cosine and Euclidean distance of the coordinates of the last space,
-    where they are other metrics than those before; cosine of the backbone's features.
+    where they are other metrics than those before; cosine of the backbone's features; distance of the pixels.
     """
     spaces, points = module.spaces, embedded.points
     trained = trained_metrics(module)
@@ -73,6 +74,10 @@ def metrics_of(module: RetrievalModule, embedded: Embedded, *, every: bool) -> I
         yield "euclidean", Embeddings(points[-1], Metric("euclidean"))
     if module.settings.backbone:
         yield "backbone", Embeddings(embedded.features.float(), Metric("sphere"))
+    if "pixels" in module.settings.metrics:
+        data: RetrievalDataModule = module.trainer.datamodule  # type: ignore[attr-defined]
+        pixels = data.thumbnails("test", embedded.ids).flatten(1)
+        yield "pixels", Embeddings(pixels.float() / 255, Metric("euclidean"))
 
 
 def trained_metrics(module: RetrievalModule) -> list[Metric]:

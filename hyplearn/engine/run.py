@@ -47,6 +47,7 @@ from hyplearn.engine.trainer import build_trainer, prepare_model, quiet_lightnin
 
 log = logging.getLogger("hyplearn")
 
+LARGEST_PIXELS = 64  # side of images that can be compared pixel by pixel without filling the memory
 SELECTED_ON_TEST = " of the test classes: SELECTED ON TEST"
 
 
@@ -91,6 +92,11 @@ class TrainSpec:
         monitor = self.callbacks.monitored(retrieval=self.retrieval)
         if monitor == "val/top5" and self.datamodule.num_classes <= 5:
             raise ValueError("callbacks.monitor=val/top5 needs more than 5 classes: use val/top1")
+        if "pixels" in self.evaluation.metrics and self.datamodule.image_size > LARGEST_PIXELS:
+            raise ValueError(
+                f"evaluation.metrics=pixels compares images of up to {LARGEST_PIXELS} pixels, these have "
+                f"{self.datamodule.image_size}: leave it out"
+            )
         if self.batch.chunk is not None and not self.retrieval:
             raise ValueError(
                 f"batch.chunk={self.batch.chunk} is for retrieval: a classifier's loss needs no whole batch"

@@ -152,7 +152,7 @@ class BatchSettings:
         _count("batch.chunk", self.chunk)
 
 
-SIDE_METRICS = ("cosine", "euclidean")
+SIDE_METRICS = ("cosine", "euclidean", "pixels")
 
 
 @dataclass
@@ -160,8 +160,9 @@ class EvaluationSettings:
     """How retrieval is evaluated, during validation and after training.
 
     k: of Recall@k, increasing. index: faiss, torch (equal results), or auto: torch on a GPU, else faiss.
-    metrics: cosine, euclidean: metrics beside the one that was trained, by which the head's embeddings are ranked once
-    more after training. backbone: evaluate the backbone's features (cosine) as well, after training.
+    metrics: what the test images are ranked by once more after training: cosine and Euclidean distance of the head's
+    embeddings, and (pixels) Euclidean distance of the images themselves, up to 64 pixels wide. backbone: cosine of the
+    backbone's features as well.
     nmi: cluster the test embeddings and compare with the classes (slow). per_class: write recall of every class.
     save: write the test embeddings, to be evaluated again by `hyplearn recall`.
     gallery: queries shown with their neighbours in figures/gallery.png, 0 for no picture.
@@ -170,7 +171,7 @@ class EvaluationSettings:
 
     k: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
     index: str = "auto"
-    metrics: list[str] = field(default_factory=lambda: list(SIDE_METRICS))
+    metrics: list[str] = field(default_factory=lambda: ["cosine", "euclidean"])
     backbone: bool = True
     nmi: bool = False
     per_class: bool = True

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from hyplearn.manifolds import CurvatureParameter, CurvedManifold, Manifold, Manifolds
 from hyplearn.models.backbone import build_backbone
 from hyplearn.models.necks import Head, LorentzNeck, Neck
-from hyplearn.models.small import SmallResNet, SmallViT
+from hyplearn.models.small import SmallConvNet, SmallViT
 
 
 class Embedder(nn.Module):
@@ -28,7 +28,7 @@ class Embedder(nn.Module):
         manifold: Manifolds | None = None,
         pretrained: bool = False,
         weights: str | None = None,
-        small: SmallViT | SmallResNet | None = None,
+        small: SmallViT | SmallConvNet | None = None,
         pool: str = "default",
         frozen: str | int = "none",
         freeze_norm: bool = False,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
-from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 
 from hyplearn.nn.choices import positive
 
@@ -68,29 +68,45 @@ class SmallViT:
 
 
 @dataclass(frozen=True)
-class SmallResNet:
-    """A ResNet of four stages of `blocks` basic blocks, with `width` to 8 `width` channels and a stem of stride 1."""
+class SmallConvNet:
+    """Three 3 x 3 convolutions of width, 2 width and 4 width channels with batch norm, read out over all positions.
+
+    The sum of average and maximum over positions does not depend on where in the image something is, and early layers
+    without strides see every pixel: untrained, its features of unseen digits are almost as good as their pixels, where
+    a ResNet of this size starts blind (its blocks start as zero and its shortcuts skip pixels).
+    """
 
     width: int = 32
-    blocks: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("width", "blocks"):
-            positive(f"small.{name}", getattr(self, name))
+        positive("small.width", self.width)
 
     def build(self, *, in_channels: int, image_size: int, drop_path_rate: float) -> nn.Module:
-        """image_size: any, at least 8 to leave the last stage one position."""
-        network: Any = ResNet(
-            BasicBlock,  # type: ignore[arg-type]  # timm means the type
-            layers=(self.blocks,) * 4,
-            in_chans=in_channels,
-            num_classes=0,
-            channels=tuple(self.width << stage for stage in range(4)),
-            drop_path_rate=drop_path_rate,
-        )
-        # timm's stem is for 224 pixels: a 7 x 7 convolution and a pool, both of stride 2
-        network.conv1 = nn.Conv2d(in_channels, network.conv1.out_channels, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        network.maxpool = nn.Identity()
-        made: nn.Module = network
-        return made
+        """Maximum pools of 2 behind the first layer from 24 pixels on, and behind the second from 12 on."""
+        if drop_path_rate:
+            raise ValueError(f"drop_path_rate={drop_path_rate}: SmallConvNet has no paths; set model.drop_path_rate=0")
+        return ConvNet(in_channels, self.width, pools=(image_size >= 24, image_size >= 12))
+
+
+class ConvNet(nn.Module):
+    """What `SmallConvNet` describes, with the ends of a timm model."""
+
+    def __init__(self, in_channels: int, width: int, *, pools: tuple[bool, bool]) -> None:
+        super().__init__()
+        sizes = (in_channels, width, 2 * width, 4 * width)
+        self.num_features = self.head_hidden_size = sizes[-1]
+        parts: list[nn.Module] = []
+        for number, (into, out) in enumerate(pairwise(sizes)):
+            parts += [nn.Conv2d(into, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+            parts += [nn.MaxPool2d(2)] if number < 2 and pools[number] else []
+        self.layers = nn.Sequential(*parts)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to a feature map."""
+        features: Tensor = self.layers(images)
+        return features
+
+    def forward_head(self, x: Tensor, pre_logits: bool = True) -> Tensor:
+        """Average plus maximum over the positions. There is no classifier, whatever `pre_logits` says."""
+        positions = x.flatten(2)
+        return positions.mean(2) + positions.amax(2)

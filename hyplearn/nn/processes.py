@@ -57,9 +57,9 @@ def gather(x: Tensor) -> Tensor:
     """(B, ...) of every process to (P B, ...) in rank order, with gradient; x itself where there is one process.
 
     For a loss that every process computes from the whole batch. Its derivative by the whole batch is the same
-    everywhere, so each takes its own rows of it, times P: distributed data parallel averages the weights' gradients over
-    the processes, where their sum is wanted. Parameters of the loss itself get the whole gradient in every process,
-    which the average leaves as it is.
+    everywhere, so each takes its own rows of it, times P: distributed data parallel averages the weights' gradients
+    over the processes, where their sum is wanted. Parameters of the loss itself get the whole gradient in every
+    process, which the average leaves as it is.
     """
     if processes() == 1:
         return x

@@ -13,13 +13,14 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from hyplearn.models import backbone as module
 from hyplearn.models import weights as weights_module
 from hyplearn.models.backbone import Backbone, build_backbone, data_config
-from hyplearn.models.small import SmallResNet, SmallViT
+from hyplearn.models.small import SmallConvNet, SmallViT
 from hyplearn.models.weights import load_weights
 
 VIT, DEIT = "vit_tiny_patch16_224.augreg_in21k_ft_in1k", "deit_tiny_distilled_patch16_224.fb_in1k"
@@ -219,7 +220,7 @@ def _explode() -> None:
 
 
 def small_network() -> nn.Module:
-    return SmallResNet(width=8).build(in_channels=1, image_size=8, drop_path_rate=0)
+    return ResNet(BasicBlock, layers=(1,) * 4, in_chans=1, num_classes=0, channels=(8, 16, 32, 64))
 
 
 @pytest.mark.parametrize(
@@ -365,13 +366,11 @@ def test_a_small_vit_sees_where_its_patches_are() -> None:
 
 
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (28, 1), (32, 3)])
-def test_a_small_resnet_stands_in(size: int, channels: int) -> None:
-    options: dict[str, Any] = {"small": SmallResNet(width=8), "freeze_norm": True, "pool": "avg_max"}
+def test_small_convolutions_stand_in_for_a_resnet(size: int, channels: int) -> None:
+    options: dict[str, Any] = {"small": SmallConvNet(width=8), "freeze_norm": True, "pool": "avg_max"}
     backbone = build("resnet50.tv_in1k", image_size=size, in_channels=channels, **options)
-    x = backbone.network.forward_features(images(size, channels))
-    assert x.shape == (2, 64, -(-size // 8), -(-size // 8))
     assert not backbone.freeze_norm
-    assert backbone(images(size, channels)).shape == (2, 64)
+    assert backbone(images(size, channels)).shape == (2, 32)
 
 
 def test_a_network_for_small_images_alone_at_any_size(caplog: pytest.LogCaptureFixture) -> None:
@@ -396,9 +395,20 @@ def test_weights_of_the_stand_in(tmp_path: Path) -> None:
         (lambda: SmallViT(width=10), "small.width=10 must be a multiple of small.heads=3"),
         (lambda: SmallViT(patch=0), "small.patch=0"),
         (lambda: SmallViT(position_std=0.0), "small.position_std=0.0"),
-        (lambda: SmallResNet(blocks=0), "small.blocks=0"),
+        (lambda: SmallConvNet(width=0), "small.width=0"),
     ],
 )
 def test_small_images_that_do_not_fit(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("size", "side"), [(8, 8), (16, 8), (28, 7), (32, 8)])
+def test_the_small_convolutions_read_out_every_position(size: int, side: int) -> None:
+    network = SmallConvNet(width=4).build(in_channels=1, image_size=size, drop_path_rate=0)
+    x = network.forward_features(torch.randn(2, 1, size, size))
+    assert x.shape == (2, 16, side, side)
+    expected = torch.stack([x[:, :, i, j] for i in range(side) for j in range(side)])
+    assert_close(network.forward_head(x), expected.mean(0) + expected.amax(0))
+    with pytest.raises(ValueError, match=r"drop_path_rate=0.1: SmallConvNet has no paths"):
+        SmallConvNet().build(in_channels=1, image_size=8, drop_path_rate=0.1)
