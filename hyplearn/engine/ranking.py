@@ -14,6 +14,7 @@ from hyplearn.data.retrieval_datamodule import RetrievalDataModule
 from hyplearn.data.retrieval_source import Evaluation
 from hyplearn.engine.readings import space_names
 from hyplearn.engine.retrieval import Embedded, RetrievalModule
+from hyplearn.evaluation.clustering import clustering
 from hyplearn.evaluation.metric import Embeddings, Metric
 from hyplearn.evaluation.recall import QueryResults, concatenate, evaluate, summarize
 from hyplearn.manifolds import CurvedManifold
@@ -50,6 +51,8 @@ def rank(module: RetrievalModule, data: Evaluation, *, stage: str) -> dict[str, 
         if not name:
             module.ranking[stage] = Ranked(data, embeddings, results)
         found |= percent(summarize(results, module.settings.k), name)
+        if module.settings.nmi and stage == "test" and not name:
+            found |= percent(clustering(embeddings, data.labels, seed=module.seed), name)
     return found
 
 
@@ -127,7 +130,7 @@ def percent(summary: dict[str, float], name: str) -> dict[str, float]:
     """Shares in percent under the name of the metric; counts once, with the trained one."""
     prefix = f"{name}/" if name else ""
     shares = {f"{prefix}{key}": 100 * value for key, value in summary.items() if key not in COUNTS}
-    counts = {key: float(summary[key]) for key in COUNTS if not name}
+    counts = {key: float(summary[key]) for key in COUNTS if key in summary and not name}
     return shares | counts
 
 

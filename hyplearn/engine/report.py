@@ -57,7 +57,7 @@ def table(results: Mapping[str, Any]) -> str:
     return "\n".join([rule, *(f"{name:<{width}}  {value}" for name, value in lines), rule])
 
 
-RETRIEVAL = ("recall@", "map@r", "r_precision")
+RETRIEVAL = ("recall@", "map@r", "r_precision", "nmi", "ami")
 
 
 def _is_retrieval(name: str) -> bool:
@@ -71,7 +71,13 @@ def _spoken(name: str) -> str:
     """`test/cosine/recall@1` as `test Recall@1, cosine`."""
     stage, _, rest = name.partition("/")
     by, _, measure = rest.rpartition("/")
-    title = measure.replace("recall@", "Recall@").replace("map@r", "MAP@R").replace("r_precision", "R-precision")
+    title = (
+        measure.replace("recall@", "Recall@")
+        .replace("map@r", "MAP@R")
+        .replace("r_precision", "R-precision")
+        .replace("nmi", "NMI")
+        .replace("ami", "AMI")
+    )
     stage = "validation" if stage == "val" else stage
     return f"{stage} {title}, {by.replace('/', ' ')}" if by else f"{stage} {title}"
 

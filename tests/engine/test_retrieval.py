@@ -192,11 +192,14 @@ def test_one_space_is_compared_with_other_metrics(tmp_path: Path) -> None:
     def hyperbolic() -> torch.nn.Module:
         return retrieval_runs.model(branches={"lorentz": Branch("lorentz")})
 
-    changes: dict[str, Any] = {"trainer": {"max_epochs": 1}, "evaluation": {"gallery": 0, "k": [1, 10]}}
+    asked = {"gallery": 0, "k": [1, 10], "metrics": ["cosine", "euclidean", "pixels"], "nmi": True}
+    changes: dict[str, Any] = {"trainer": {"max_epochs": 1}, "evaluation": asked}
     metrics = fit(retrieval_runs.spec(tmp_path / "a", build_model=hyperbolic, **changes))["metrics"]
     beside = {name.split("/")[1] for name in metrics if name.startswith("test/") and name.count("/") == 2}
-    assert beside == {"cosine", "euclidean", "backbone"}
+    assert beside == {"cosine", "euclidean", "backbone", "pixels"}
     assert "test/recall@10" in metrics
+    assert metrics["test/pixels/recall@1"] == pytest.approx(98.88, abs=0.02)  # another implementation's number
+    assert 0 < metrics["test/ami"] <= metrics["test/nmi"] <= 100
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
