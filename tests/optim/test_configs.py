@@ -11,6 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from hyplearn.engine.module import PARTS
 from hyplearn.manifolds import Lorentz, ManifoldParameter
 from hyplearn.optim import build_schedule, check_groups, check_supports, parameter_groups
 
@@ -33,7 +34,7 @@ def settings(name: str) -> dict[str, Any]:
 
 
 def test_names() -> None:
-    assert NAMES == ["adamw", "radam", "radamw", "radamw_retrieval", "rsgd", "sgd"]
+    assert NAMES == ["adamw", "radam", "radamw", "radamw_hier", "radamw_retrieval", "rsgd", "sgd"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,18 +42,22 @@ def test_recipe_takes_a_step(name: str) -> None:
     recipe, network = settings(name), model(name)
     partial = hydra.utils.instantiate(recipe.pop("optimizer"), _convert_="all")
     schedule, scales = recipe.pop("schedule"), recipe.pop("scales", {})
-    assert scales == {}  # they are for parts that only a retrieval run has
+    parts = {"backbone": [network[0].weight]} if scales else {}  # which only a retrieval run has
+    assert set(parts) <= set(scales) <= set(PARTS)
     check_supports(partial, network)
-    groups = parameter_groups(network, **recipe)
+    apart = {name: {"params": members, "lr": recipe["lr"]} for name, members in parts.items()}
+    groups = parameter_groups(network, **recipe, apart=apart)
     check_groups(groups, network)
     optimizer = partial(groups, lr=recipe["lr"])
     scheduler = build_schedule(optimizer, schedule, total_epochs=10)
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
-    before = [parameter.detach().clone() for parameter in network.parameters()]
+    held = {parameter for name in schedule.get("hold", {}) for parameter in parts[name]}
+    moving = [parameter for parameter in network.parameters() if parameter not in held]
+    before = [parameter.detach().clone() for parameter in moving]
     optimizer.step()
     scheduler.step()
-    assert not any(map(torch.equal, network.parameters(), before))
+    assert not any(map(torch.equal, moving, before))
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
