@@ -1,6 +1,6 @@
 # Every target sets up what it needs: `make test` and `make demo` work on a machine with Python >= 3.10 and make.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint benchmark clean
+.PHONY: help install demo demo-retrieval test test-slow lint benchmark clean
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
@@ -15,6 +15,9 @@ install: $(READY) ## create .venv with the tested versions of everything (PYTHON
 
 demo: $(READY) ## train a hyperbolic ResNet on real digits, print the results and where they lie
 	@$(BIN)/python train.py
+
+demo-retrieval: $(READY) ## train an embedding on digits, search among digits it has never seen
+	@$(BIN)/python train.py experiment=demo_retrieval
 
 test: lint ## lint, types and layers, then the test suite
 	@$(PYTEST) -m "not slow"

@@ -55,6 +55,8 @@ class Optimization:
         if unknown:
             raise ValueError(f"optim.scales.{unknown[0]} is no part of a model or loss: known are {', '.join(PARTS)}")
         own = module.rate_groups()
+        if self.scales and not own:
+            raise ValueError(f"optim.scales={dict(self.scales)} is for the parts of a retrieval run: leave it out")
         rates = {key: self.groups[key] for key in ("lr", "weight_decay") if key in self.groups}
         apart = {
             name: {**rates, "lr": rates["lr"] * self.scales.get(name, 1.0), "params": list(parameters)}
