@@ -88,7 +88,7 @@ def check_task(composed: Composed, *, retrieval: bool) -> str:
             f"for {split}: use {FITTING[gives]['dataset']}, or a model such as {FITTING[other]['model']}."
         )
     if not retrieval and composed.config["evaluation"] is not None:
-        raise ConfigError("evaluation is how retrieval is evaluated, and would be ignored by a classifier: leave it out.")
+        raise ConfigError("evaluation is that of retrieval, and would be ignored by a classifier: leave it out.")
     return gives
 
 

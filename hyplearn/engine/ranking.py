@@ -118,6 +118,7 @@ def searched(module: RetrievalModule, embeddings: Embeddings, data: Evaluation) 
         ks=module.settings.k,
         index=module.settings.index,  # type: ignore[arg-type]
         share=slice(module.global_rank, None, processes()),
+        r_measures=module.settings.r_measures,
     )
     if processes() == 1:
         return results

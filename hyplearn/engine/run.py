@@ -92,6 +92,8 @@ class TrainSpec:
         monitor = self.callbacks.monitored(retrieval=self.retrieval)
         if monitor == "val/top5" and self.datamodule.num_classes <= 5:
             raise ValueError("callbacks.monitor=val/top5 needs more than 5 classes: use val/top1")
+        if monitor in ("val/map@r", "val/r_precision") and not self.evaluation.r_measures:
+            raise ValueError(f"callbacks.monitor={monitor} needs evaluation.r_measures=true")
         if "pixels" in self.evaluation.metrics and self.datamodule.image_size > LARGEST_PIXELS:
             raise ValueError(
                 f"evaluation.metrics=pixels compares images of up to {LARGEST_PIXELS} pixels, these have "

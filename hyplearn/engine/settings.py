@@ -163,6 +163,7 @@ class EvaluationSettings:
     metrics: what the test images are ranked by once more after training: cosine and Euclidean distance of the head's
     embeddings, and (pixels) Euclidean distance of the images themselves, up to 64 pixels wide. backbone: cosine of the
     backbone's features as well.
+    r_measures: MAP@R and R-precision, which search as deep as the largest class: slow with thousands of images of each.
     nmi: cluster the test embeddings and compare with the classes (slow). per_class: write recall of every class.
     save: write the test embeddings, to be evaluated again by `hyplearn recall`.
     gallery: queries shown with their neighbours in figures/gallery.png, 0 for no picture.
@@ -173,6 +174,7 @@ class EvaluationSettings:
     index: str = "auto"
     metrics: list[str] = field(default_factory=lambda: ["cosine", "euclidean"])
     backbone: bool = True
+    r_measures: bool = True
     nmi: bool = False
     per_class: bool = True
     save: bool = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ class QueryResults:
     first: rank, from 1, of the nearest image of its class; NEVER if it lies beyond the depth that was searched.
     hits: images of its class among the R nearest. average_precision: AP@R (Musgrave et al., A Metric Learning Reality
     Check), the mean over i = 1..R of the precision of the i nearest where the i-th is a match and 0 where it is not.
+    Both are NaN where the R nearest were not asked for.
     tied: an image of another class is exactly as far as the first match, so that the tie rule decided its rank.
     """
 
@@ -43,6 +44,8 @@ class QueryResults:
     def values(self, ks: Sequence[int]) -> dict[str, Tensor]:
         """Every measure of every query, (Q,) float64 in [0, 1], by name: recall@k, map@r, r_precision."""
         found = {f"recall@{k}": (self.first <= k).double() for k in ks}
+        if self.average_precision.isnan().any():
+            return found
         return {**found, "map@r": self.average_precision, "r_precision": self.hits / self.matches.clamp(min=1).double()}
 
 
@@ -69,16 +72,18 @@ def evaluate(
     ks: Sequence[int] = (1, 2, 4, 8),
     index: Index = "auto",
     share: slice | None = None,
+    r_measures: bool = True,
 ) -> QueryResults:
     """Search the gallery for every query, the query itself left out, and measure what is found.
 
     labels: (N,) integers. query, gallery: (N,) bool, by default every image. ids: (N,) distinct integers, by default
     the positions: an image is no neighbour of itself, and of equally far images the one of the lower id comes first.
     ks: the ranks that recall is asked for. share: those queries, in the order of their positions, that this process
-    searches: slice(rank, None, processes) gives each query to one of them. index: see `neighbours`.
+    searches: slice(rank, None, processes) gives each query to one of them. index: see `neighbours`. r_measures: MAP@R
+    and R-precision as well as recall.
 
-    Memory: blocks of queries, never the matrix of all pairs. The depth of the search is max(ks) or the R of the query,
-    whichever is larger.
+    Memory: blocks of queries, never the matrix of all pairs. The depth of the search is max(ks) or, for the r_measures,
+    the R of the query if that is larger: with few large classes recall alone is many times faster.
     """
     labels, query, gallery, ids = _checked(len(embeddings), labels, query, gallery, ids)
     _check_ks(ks)
@@ -86,7 +91,7 @@ def evaluate(
     offered = gallery.nonzero().squeeze(-1)
     offered = offered[ids[offered].argsort()]
     matches = _matches(labels, gallery)[asked] - gallery[asked].long()
-    order, depths = _by_depth(matches, min(max(ks), len(offered)))
+    order, depths = _by_depth(matches if r_measures else matches.clamp(max=1), min(max(ks), len(offered)))
     device = embeddings.device
     search = Search(
         embeddings.select(asked.to(device)),
@@ -100,12 +105,13 @@ def evaluate(
         for block, found in search.blocks(depth, rows.to(device)):
             here = block.cpu()
             parts.append(_measured(asked[here], labels, offered, matches[here], found))
-    return concatenate(parts)
+    results = concatenate(parts)
+    return results if r_measures else _without_r(results)
 
 
 def summarize(results: QueryResults, ks: Sequence[int]) -> dict[str, float]:
-    """Means over the queries: recall@k for every k, map@r and r_precision as fractions; queries counted, lone_queries
-    left out, and ties, the queries whose first match is tied with an image of another class."""
+    """Means over the queries: recall@k for every k and, if asked for, map@r and r_precision as fractions; queries
+    counted, lone_queries left out, and ties, the queries whose first match is tied with an image of another class."""
     _check_ks(ks)
     counted = ~results.lone
     queries = int(counted.sum())
@@ -168,6 +174,12 @@ def _measured(asked: Tensor, labels: Tensor, offered: Tensor, matches: Tensor, f
         average_precision=(precision * within).sum(-1) / matches.clamp(min=1),
         tied=tied,
     )
+
+
+def _without_r(results: QueryResults) -> QueryResults:
+    """As if the R nearest were unknown: they are, where R is more than the depth of the search."""
+    unknown = torch.full((len(results),), torch.nan, dtype=torch.float64)
+    return replace(results, hits=unknown, average_precision=unknown)
 
 
 def _nothing() -> Neighbours:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from hyplearn.evaluation.metric import Embeddings, Metric
+from hyplearn.evaluation.neighbours import Search
 from hyplearn.evaluation.recall import by_group, concatenate, evaluate, summarize
 
 KS = (1, 2, 4, 8)
@@ -198,3 +199,15 @@ def test_what_cannot_be_evaluated_is_said(options: dict[str, Any], message: str)
     arguments = {"labels": torch.zeros(4, dtype=torch.int64), **options}
     with pytest.raises(ValueError, match=re.escape(message)):
         evaluate(Embeddings(torch.randn(4, 2), Metric("euclidean")), **arguments)
+
+
+def test_recall_alone_searches_no_deeper_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = torch.arange(3).repeat_interleave(20)
+    embeddings = Embeddings(torch.randn(60, 4), Metric("euclidean"))
+    depths = []
+    blocks = Search.blocks
+    monkeypatch.setattr(Search, "blocks", lambda self, k, rows: depths.append(k) or blocks(self, k, rows))
+    whole = summarize(evaluate(embeddings, labels, ks=(1, 4)), (1, 4))
+    recall = summarize(evaluate(embeddings, labels, ks=(1, 4), r_measures=False), (1, 4))
+    assert depths == [19, 4]
+    assert recall == {name: value for name, value in whole.items() if name not in ("map@r", "r_precision")}
