@@ -9,7 +9,8 @@ them; a ratio is the median over the rounds of (subject / reference) within a ro
 the tensors that autograd keeps between forward and backward, parameters left out, each storage counted once (on a GPU
 the peak of the allocator); those of distances and losses are the most that all tensors hold at one time, see
 `measure.peak_bytes`; those of retrieval are the resident set of a process. Retrieval at its full size takes minutes and
-is measured once. The table goes to the terminal, with everything measured to outputs/benchmark/<time>.json.
+is measured once. Where other programs take their share of the cores, --threads 1 is disturbed least. The table goes to
+the terminal, with everything measured to outputs/benchmark/<time>.json.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -68,7 +68,7 @@ class Row:
         return "| " + " | ".join([*cells, "met" if self.met else "missed"]) + " |"
 
 
-def interleave(row: Row, steps: dict[str, Callable[[], object]], *, repeats: int, warmup: int, device: str) -> Row:
+def interleave(row: Row, steps: Mapping[str, Callable[[], object]], *, repeats: int, warmup: int, device: str) -> Row:
     """Time every step once a round."""
     row.seconds = {name: [] for name in steps}
     for round_number in range(-warmup, repeats):
@@ -123,7 +123,7 @@ def peak_bytes(step: Callable[[], object], device: str) -> int:
         step()
     events = profiled.profiler.kineto_results.events()  # those of profiled.events() have lost their bytes
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-    return max(itertools.accumulate(change for _, change in changes))
+    return int(max(itertools.accumulate(change for _, change in changes)))
 
 
 def resident_bytes() -> int:

@@ -37,8 +37,8 @@ def hier_triplets_by_loop(
     mutual = (member * member.T).fill_diagonal_(-1.0)
     anchors, partners, others = [], [], []
     for i in range(size):
-        related = torch.nonzero(mutual[i] == 1).squeeze(1).numpy()
-        unrelated = torch.nonzero(mutual[i] < 1).squeeze(1).numpy()
+        related = torch.nonzero(mutual[i] == 1).squeeze(1).cpu().numpy()
+        unrelated = torch.nonzero(mutual[i] < 1).squeeze(1).cpu().numpy()
         if len(related) <= 1:
             continue
         anchors.append(np.repeat(i, per_anchor))

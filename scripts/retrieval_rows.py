@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from measure import Row, available_bytes, interleave, peak_bytes, resident_bytes
 from references import hier_reference, hier_triplets_by_loop, moebius_distance_matrix
-from torch import Tensor
+from torch import Tensor, nn
 
 from hyplearn.cli.build import loss as make_loss
 from hyplearn.cli.build import model as make_model
@@ -29,7 +29,7 @@ from hyplearn.nn.embedding import Space
 C, CLIP = 0.1, 2.3  # of the retrieval papers
 BATCH, PROXIES = 180, 512  # of HIER
 KS = (1, 10, 100, 1000)
-MOEBIUS_BYTES_PER_ENTRY = 40  # of the (N, M, n) tensors that its forward and backward pass hold, with room to spare
+MOEBIUS_BYTES_PER_ENTRY = 30  # of the (N, M, n) tensors: 24 are held at the peak of forward and backward
 
 
 def curved(kind: str) -> CurvedManifold:
@@ -111,10 +111,12 @@ def hier_row(options: argparse.Namespace) -> Row:
     x = leaf(trained_points(BATCH, 128, manifold, per_class=2, spread=0.5), device)
     rho, labels = leaf(loss.rho, device), _pairs(device)
     generator, rng = torch.Generator(device).manual_seed(0), np.random.default_rng(0)
-    settings = {"tau": loss.tau, "margin": loss.margin, "topk": loss.topk, "per_anchor": loss.triplets}
+    published = partial(
+        hier_reference, c=C, tau=loss.tau, margin=loss.margin, topk=loss.topk, per_anchor=loss.triplets, rng=rng
+    )
 
     def reference() -> object:
-        return torch.autograd.grad(hier_reference(x, labels, rho, c=C, rng=rng, **settings), (x, rho))
+        return torch.autograd.grad(published(x, labels, rho), (x, rho))
 
     def ours() -> object:
         return torch.autograd.grad(loss([x], labels, spaces, generator=generator), (x, loss.rho))
@@ -159,14 +161,14 @@ def mix_row(options: argparse.Namespace) -> Row:
     images, labels = torch.randn(BATCH, 3, 32, 32, device=device), _pairs(device)
     row = Row(f"mix_vit_s / sph_vit_s step, small ViT, 32 x 32, batch {BATCH}", 1.1, None, images=BATCH)
     known = {"in_channels": 3, "num_classes": BATCH // 2, "image_size": 32}
-    steps = {}
+    steps: dict[str, Callable[[], None]] = {}
     for name in ("sph_vit_s", "mix_vit_s"):
         torch.manual_seed(0)
         config = compose([f"model={name}", "backbone=vit_small_images"]).config
         network = make_model(config, known).to(device)
         loss = make_loss(config, network, known).to(device)
 
-        def step(network: torch.nn.Module = network, loss: torch.nn.Module = loss) -> None:
+        def step(network: nn.Module = network, loss: nn.Module = loss) -> None:
             network.zero_grad(set_to_none=True)
             loss(network(images), labels, network.spaces).backward()
 
@@ -174,37 +176,37 @@ def mix_row(options: argparse.Namespace) -> Row:
     return interleave(row, steps, repeats=2 * options.repeats, warmup=2, device=device)
 
 
-def recall_row(kind: str, options: argparse.Namespace) -> Row:
+def recall_row(kind: metric.Kind, options: argparse.Namespace) -> Row:
     """Recall of all against all, k = 1000, against a bare float32 product of blocks and its topk.
 
-    In a process of its own, whose peak resident set beyond the inputs is the memory, in GB (1e9 bytes). The time of the
-    full size is minutes, so there is one round of it; smaller ones have three.
+    In a process of its own, whose peak resident set beyond the inputs is the memory, in GB (1e9 bytes). The full
+    size takes minutes, so there is one round of it; smaller ones have three.
     """
     size, n = options.recall_size, 128
     rounds = 1 if size > 20_000 else 3
     points = trained_points(size, n, curved(kind), per_class=5, spread=0.5).numpy()
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
         seconds, peak = apart.submit(retrieve, kind, points, options.threads, rounds).result()
-    row = Row(f"recall of {size} x {n}, k = {max(KS)}, {kind} (bytes in GB) / product + topk", 1.5, 1.5)
+    row = Row(f"recall of {size} x {n}, k = {max(KS)}, {kind} (bytes in GB) / product + topk", 1.5, 1.5, images=size)
     row.seconds, row.saved = seconds, {"GB": 10**9, "hyplearn": peak}
     return row
 
 
 def retrieve(
-    kind: str, points: np.ndarray[tuple[int, int], np.dtype[np.float32]], threads: int, rounds: int
+    kind: metric.Kind, points: np.ndarray[tuple[int, int], np.dtype[np.float32]], threads: int, rounds: int
 ) -> tuple[dict[str, list[float]], int]:
     """Seconds of each round, the reference first, and the most memory that recall took beyond its inputs."""
     torch.set_num_threads(threads)
     x = torch.from_numpy(points)
     labels = torch.arange(len(x)) // 5
-    few = metric.Embeddings(x[:2000], metric.Metric(kind, C))  # type: ignore[arg-type]
+    few = metric.Embeddings(x[:2000], metric.Metric(kind, C))
     recall.evaluate(few, labels[:2000], ks=KS[:2])  # imports and thread pools are not what is measured
     product_topk(x[:2000], KS[-1])
     seconds: dict[str, list[float]] = {"product + topk": [], "hyplearn": []}
     peak, before = 0, resident_bytes()
     for _ in range(rounds):
         start = time.perf_counter()
-        recall.evaluate(metric.Embeddings(x, metric.Metric(kind, C)), labels, ks=KS)  # type: ignore[arg-type]
+        recall.evaluate(metric.Embeddings(x, metric.Metric(kind, C)), labels, ks=KS)
         seconds["hyplearn"].append(time.perf_counter() - start)
         peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
         start = time.perf_counter()
@@ -223,24 +225,24 @@ def product_topk(x: Tensor, k: int, rows: int = 512) -> None:
         torch.topk(product, k, out=(values[:size], indices[:size]))
 
 
+KINDS: tuple[metric.Kind, ...] = ("poincare", "lorentz")
+PARTS = {"hier_loss": hier_row, "hier_sampler": sampler_row, "mix_step": mix_row}
+
+
 def retrieval_rows(options: argparse.Namespace, wanted: Callable[[str], bool]) -> Iterator[Row]:
     """The rows whose name is `wanted`, measured one after the other."""
-    kinds = ("poincare", "lorentz")
     rows: dict[str, Callable[[], Row]] = {}
-    for kind in kinds:
+    for kind in KINDS:
         rows |= {f"pairwise_{kind}_{n}": partial(pairwise_row, kind, n, options) for n in (128, 384)}
         rows[f"pairwise_{kind}_classes"] = partial(pairwise_row, kind, 128, options, classes=True)
     rows["moebius_300"] = partial(moebius_row, 300, options, repeats=options.repeats)
     rows["moebius_900"] = partial(moebius_row, 900, options, repeats=1)
-    rows |= {f"{part}": partial(made, options) for part, made in PARTS.items()}
+    rows |= {part: partial(made, options) for part, made in PARTS.items()}
     if options.device == "cpu":
-        rows |= {f"recall_{kind}": partial(recall_row, kind, options) for kind in kinds}
+        rows |= {f"recall_{kind}": partial(recall_row, kind, options) for kind in KINDS}
     for name, made in rows.items():
         if wanted(name) and not (name == "moebius_900" and _lacks_memory(900 * 900 * 128, options.device)):
             yield made()
-
-
-PARTS = {"hier_loss": hier_row, "hier_sampler": sampler_row, "mix_step": mix_row}
 
 
 def _lacks_memory(entries: int, device: str) -> bool:
