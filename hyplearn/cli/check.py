@@ -56,6 +56,7 @@ def check(composed: Composed, spec: TrainSpec) -> None:
     check_batch_norm(composed, module.model, processes=device_count(spec.trainer))
     check_optimizer(composed, spec, module)
     if isinstance(module, RetrievalModule):
+        check_embedding_loss(composed, spec, module)
         check_batches(composed, spec, module)
 
 
@@ -145,6 +146,18 @@ def check_batch_norm(composed: Composed, model: nn.Module, *, processes: int) ->
             f"dataset.batch_size={batch_size}{shared}: batch norm, in model={composed.choices['model']}, needs "
             f"at least 2 images per device. Set dataset.batch_size={2 * processes} or more."
         )
+
+
+def check_embedding_loss(composed: Composed, spec: TrainSpec, module: RetrievalModule) -> None:
+    """The loss fits the spaces of the model; rates of parts that it does not have are typed in grids over losses."""
+    chosen = f"loss={composed.choices['loss']}"
+    try:
+        module.loss.check(module.spaces, batch_size=spec.datamodule.batch_size)
+    except ValueError as error:
+        raise ConfigError(f"{chosen}, model={composed.choices['model']}: {error}") from error
+    without = sorted(f"optim.scales.{name}" for name in set(module.optimization.scales) - set(module.rate_groups()))
+    if without:
+        log.warning("%s: no effect on %s, which has no such parameters", listing(without), chosen)
 
 
 def check_batches(composed: Composed, spec: TrainSpec, module: RetrievalModule) -> None:

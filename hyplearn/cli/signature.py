@@ -76,7 +76,9 @@ def converted(value: Any, annotation: Any, path: str) -> Any:
             return float(value)
         if str in options:
             return str(value)
-    raise ConfigError(f"{path}={_shown(value)}: expected {describe(annotation)}, got {_kind(value)}.")
+    expected = describe(annotation)
+    got = "another list" if isinstance(value, list) and "a list" in expected else _kind(value)
+    raise ConfigError(f"{path}={_shown(value)}: expected {expected}, got {got}.")
 
 
 def check_known(key: str, known: Collection[str], path: str, *, supplied: Mapping[str, Collection[str]]) -> None:
@@ -191,6 +193,7 @@ def _is_subclass(candidate: type, option: Any) -> bool:
     return isinstance(option, type) and issubclass(candidate, option)
 
 
+_MANY = {int: "integers", float: "numbers", str: "texts"}
 _WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", None: "null", type(None): "null"}
 
 
@@ -202,6 +205,8 @@ def _word(option: Any) -> str:
         return "one of " + ", ".join(map(str, typing.get_args(option)))
     if _is_subclass(list, origin) or _is_subclass(tuple, origin):
         items = [item for item in typing.get_args(option) if item is not Ellipsis]
+        if len(items) == 1 and items[0] in _MANY:
+            return f"a list of {_MANY[items[0]]}"
         return f"a list of {', '.join(describe(item) for item in items)}" if items else "a list"
     return "a group of keys" if _is_subclass(dict, origin) else getattr(origin, "__name__", str(origin))
 

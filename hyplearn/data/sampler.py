@@ -109,9 +109,10 @@ def check_class_batches(*, batch_size: int, images_per_class: int, classes: int,
     if images_per_class < 2:
         raise ValueError(f"images_per_class must be at least 2 (an anchor and a positive), got {images_per_class}")
     if batch_size < 2 * images_per_class or batch_size % images_per_class or batch_size % world_size:
+        shared = f" and of the {world_size} processes" if world_size > 1 else ""
         raise ValueError(
-            f"batch_size must be a multiple of images_per_class={images_per_class}, of the {world_size} processes, and "
-            f"hold at least 2 classes, got {batch_size}: try {math.lcm(2 * images_per_class, world_size)} or a multiple"
+            f"batch_size must be a multiple of images_per_class={images_per_class}{shared}, and hold at least 2 "
+            f"classes, got {batch_size}: try {math.lcm(2 * images_per_class, world_size)} or a multiple"
         )
     if batch_size > classes * images_per_class:
         most = classes * images_per_class

@@ -54,6 +54,9 @@ class Optimization:
         unknown = sorted(set(self.scales) - set(PARTS))
         if unknown:
             raise ValueError(f"optim.scales.{unknown[0]} is no part of a model or loss: known are {', '.join(PARTS)}")
+        negative = sorted(name for name, scale in self.scales.items() if scale < 0)
+        if negative:
+            raise ValueError(f"optim.scales.{negative[0]}={self.scales[negative[0]]} must be at least 0")
         own = module.rate_groups()
         if self.scales and not own:
             raise ValueError(f"optim.scales={dict(self.scales)} is for the parts of a retrieval run: leave it out")

@@ -47,6 +47,12 @@ class EmbeddingLoss(nn.Module, ABC):
     ) -> Tensor:
         """The loss of points in float32 or better, outside autocast."""
 
+    def check(self, spaces: Sequence[Space], *, batch_size: int) -> None:
+        """Raise ValueError if the loss cannot be computed for a model of `spaces` and `batch_size` points at once.
+
+        Called before training, so that nobody waits for data to learn of it.
+        """
+
     def proxies(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Parameters with rates of their own by the name of their group: class_proxies, hierarchical_proxies."""
         return {}

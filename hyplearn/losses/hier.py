@@ -264,6 +264,10 @@ class HierarchicalLoss(EmbeddingLoss):
         self.least_per_class = max(self.base.least_per_class, self.hier.least_per_class)
         self.equal_per_class = self.base.equal_per_class or self.hier.equal_per_class
 
+    def check(self, spaces: Sequence[Space], *, batch_size: int) -> None:
+        self.base.check(spaces, batch_size=batch_size)
+        self.hier.check(spaces, batch_size=batch_size)
+
     def compute(
         self, points: Sequence[Tensor], labels: Tensor, spaces: Sequence[Space], *, generator: torch.Generator | None
     ) -> Tensor:

@@ -30,18 +30,15 @@ class ConvexCombination(EmbeddingLoss):
         self.least_per_class = max(first.least_per_class, second.least_per_class)
         self.equal_per_class = first.equal_per_class or second.equal_per_class
 
-    @staticmethod
-    def _check(spaces: Sequence[Space]) -> None:
-        if len(spaces) != 2:
-            names = ", ".join(space.name for space in spaces)
-            raise ValueError(
-                f"a convex combination needs a model of two spaces, as mix_*, not of {len(spaces)} ({names})"
-            )
+    def check(self, spaces: Sequence[Space], *, batch_size: int) -> None:
+        _check_two(spaces)
+        self.first.check(spaces[:1], batch_size=batch_size)
+        self.second.check(spaces[1:], batch_size=batch_size)
 
     def compute(
         self, points: Sequence[Tensor], labels: Tensor, spaces: Sequence[Space], *, generator: torch.Generator | None
     ) -> Tensor:
-        self._check(spaces)
+        _check_two(spaces)
         first: Tensor = self.first(points[:1], labels, spaces[:1], generator=generator)
         second: Tensor = self.second(points[1:], labels, spaces[1:], generator=generator)
         return (1 - self.lam) * first + self.lam * second
@@ -52,8 +49,14 @@ class ConvexCombination(EmbeddingLoss):
 
     def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
         """The distances of each space as its own loss scales them, times the share of that loss."""
-        self._check(spaces)
+        _check_two(spaces)
         return (1 - self.lam) * self.first.fusion(spaces[:1])[0], self.lam * self.second.fusion(spaces[1:])[0]
 
     def extra_repr(self) -> str:
         return f"lam={self.lam}"
+
+
+def _check_two(spaces: Sequence[Space]) -> None:
+    if len(spaces) != 2:
+        names = ", ".join(space.name for space in spaces)
+        raise ValueError(f"a convex combination needs a model of two spaces, as mix_*, not of {len(spaces)} ({names})")

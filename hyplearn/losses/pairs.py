@@ -235,6 +235,12 @@ class CrossBatchMemory(EmbeddingLoss):
         self.register_buffer("labels", torch.full((size,), -1))
         self.register_buffer("written", torch.zeros((), dtype=torch.int64))
 
+    def check(self, spaces: Sequence[Space], *, batch_size: int) -> None:
+        if batch_size > self.size:
+            raise ValueError(
+                f"size={self.size} of the memory must be at least the batch, {batch_size} points of all processes"
+            )
+
     def compute(
         self, points: Sequence[Tensor], labels: Tensor, spaces: Sequence[Space], *, generator: torch.Generator | None
     ) -> Tensor:
@@ -250,10 +256,7 @@ class CrossBatchMemory(EmbeddingLoss):
     @torch.no_grad()
     def _enqueue(self, points: Sequence[Tensor], labels: Tensor, spaces: Sequence[Space]) -> Tensor:
         """Where each point of the batch stands in the memory, (B,)."""
-        if len(labels) > self.size:
-            raise ValueError(
-                f"size={self.size} of the memory must be at least the batch, {len(labels)} points of all processes"
-            )
+        self.check(spaces, batch_size=len(labels))
         place = (self.written + torch.arange(len(labels), device=labels.device)) % self.size
         vectors = [_to_origin(x, space) for x, space in zip(points, spaces, strict=True)]
         self.memory[place] = torch.cat(vectors, 1).to(self.memory.dtype)

@@ -158,6 +158,9 @@ class PairwiseCrossEntropy(EmbeddingLoss):
             scales.append(space.weight * (0.5 if halved else 1.0) / tau)
         return scales
 
+    def check(self, spaces: Sequence[Space], *, batch_size: int) -> None:
+        self.scales(spaces)
+
     def compute(
         self, points: Sequence[Tensor], labels: Tensor, spaces: Sequence[Space], *, generator: torch.Generator | None
     ) -> Tensor:

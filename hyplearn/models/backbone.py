@@ -150,7 +150,8 @@ def data_config(name: str | None) -> dict[str, Any]:
     """
     if name is None:
         raise ValueError(
-            "backbone=null has no weights that say how images have to look: set dataset.mean and dataset.std"
+            "backbone=null has no weights that say how images have to look: set them, "
+            "for example dataset.mean=[0.5] dataset.std=[0.5]"
         )
     check_name(name)
     config = timm.get_pretrained_cfg(name, allow_unregistered=False)

@@ -89,7 +89,7 @@ def test_accepts(value: Any, annotation: Any, fits: bool) -> None:
 def test_describe() -> None:
     assert describe(int | str | None) == "an integer or a text or null"
     assert describe(Literal["a", "b"]) == "one of a, b"
-    assert describe(list[int]) == "a list of an integer"
+    assert describe(list[int]) == "a list of integers"
     assert describe(Part) == "Part"
 
 

@@ -197,7 +197,7 @@ def test_classes_without_an_image_are_not_drawn() -> None:
     ("batch_size", "images_per_class", "world_size", "message"),
     [
         (28, 4, 1, "a batch of 28 with images_per_class=4 needs 7 classes, but 6 are trained on: set batch_size to 24"),
-        (10, 4, 1, "multiple of images_per_class=4, of the 1 processes, and hold at least 2 classes, got 10: try 8"),
+        (10, 4, 1, "multiple of images_per_class=4, and hold at least 2 classes, got 10: try 8"),
         (4, 4, 1, "got 4: try 8"),
         (20, 4, 3, "of the 3 processes, .* got 20: try 24"),
         (8, 1, 1, "images_per_class must be at least 2"),
