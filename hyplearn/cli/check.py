@@ -155,7 +155,8 @@ def check_embedding_loss(composed: Composed, spec: TrainSpec, module: RetrievalM
         module.loss.check(module.spaces, batch_size=spec.datamodule.batch_size)
     except ValueError as error:
         raise ConfigError(f"{chosen}, model={composed.choices['model']}: {error}") from error
-    without = sorted(f"optim.scales.{name}" for name in set(module.optimization.scales) - set(module.rate_groups()))
+    without = {f"optim.scales.{name}" for name in set(module.optimization.scales) - set(module.rate_groups())}
+    without = without & composed.typed  # those of a recipe are for all losses
     if without:
         log.warning("%s: no effect on %s, which has no such parameters", listing(without), chosen)
 

@@ -13,12 +13,18 @@ from hyplearn.cli.rundir import first_process, locate, new_evaluation, stored_co
 
 # What may differ from training: everything but what the weights were made for.
 FIXED = ("model", "manifold", "seed", "output_dir", "resume", "paper")
+# What belongs to the record of a run, which evaluation does not write again.
+OF_THE_RUN = tuple(f"evaluation.{key}" for key in ("save", "per_class", "gallery", "hard_negatives"))
 
 
 def evaluate(run: Path, overrides: Sequence[str]) -> int:
     """Test the checkpoint `run`, or the chosen one of the run directory `run`; print and save what comes out."""
     run_dir = locate(run)
-    composed = change(stored_config(run_dir), overrides, allowed=lambda key: key.split(".")[0] not in FIXED)
+    composed = change(
+        stored_config(run_dir),
+        overrides,
+        allowed=lambda key: key.split(".")[0] not in FIXED and key not in OF_THE_RUN,
+    )
     from hyplearn.cli.train import checked_specification
     from hyplearn.engine import run as engine
     from hyplearn.engine.checkpoint import checkpoint_to_evaluate
@@ -36,6 +42,8 @@ def evaluate(run: Path, overrides: Sequence[str]) -> int:
 def table(results: Mapping[str, Any]) -> str:
     """Checkpoint, metrics and curvatures in lines of name and value."""
     lines = {"checkpoint": results["checkpoint"]}
+    if results["selected_on_test"]:
+        lines["selection"] = "SELECTED ON TEST"
     lines |= {name: f"{value:.4f}" for name, value in results["metrics"].items()}
     lines |= {f"curvature c of {name}": f"{c:.4g}" for name, c in results["curvature"].items()}
     width = max(map(len, lines))

@@ -105,9 +105,12 @@ def recall(argv: Sequence[str]) -> int:
     if options.json:
         first, *others = found.values()
         beside = {"beside": dict(zip(list(found)[1:], others, strict=True))} if others else {}
-        print(json.dumps({**first, **beside}, indent=2))
+        chosen = {} if stored.selection is None else {"selection": stored.selection}
+        print(json.dumps({**first, **beside, **chosen}, indent=2))
     else:
         _print(options.file, found)
+        if stored.selection is not None:
+            print(f"weights: {stored.selection}")
     return OK
 
 

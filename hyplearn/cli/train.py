@@ -71,7 +71,7 @@ def train(overrides: Sequence[str], *, extra: Sequence[Path] = ()) -> int:
 def show(overrides: Sequence[str], *, extra: Sequence[Path] = ()) -> int:
     """Check and print the configuration that `overrides` describe; run nothing and write nothing."""
     composed = _plan(overrides, extra).composed
-    checked_specification(composed)
+    checked_specification(composed, restores=True)  # nothing is trained: no weights are fetched
     print(OmegaConf.to_yaml(OmegaConf.create(composed.config)), end="")
     return OK
 

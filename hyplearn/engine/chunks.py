@@ -78,5 +78,6 @@ def check_chunks(model: nn.Module, chunk: int) -> None:
         if layer.training and (isinstance(layer, _BatchNorm) or "BatchNorm" in type(layer).__name__):
             raise ValueError(
                 f"batch.chunk={chunk}: {name} would normalise by statistics of a chunk instead of the batch; set "
-                "model.freeze_norm=true, choose a backbone without batch norm, or batch.chunk=null"
+                "batch.chunk=null, choose a backbone without batch norm (any ViT), or, with pretrained weights, "
+                "model.freeze_norm=true"
             )

@@ -17,10 +17,12 @@ from hyplearn.engine.meter import Meter
 from hyplearn.engine.seeding import seed_everything
 from hyplearn.manifolds.interop import Manifold
 from hyplearn.optim import build_schedule, parameter_groups
+from hyplearn.optim.roles import is_point
 
 Batch = tuple[Tensor, Tensor, Tensor]
 Groups = list[dict[str, Any]]
-PARTS = ("backbone", "neck", "class_proxies", "hierarchical_proxies")  # what may learn at a rate of its own
+# What may learn at a rate of its own. Scalars are learned temperatures and weights of spaces, which do not decay.
+PARTS = ("backbone", "neck", "class_proxies", "hierarchical_proxies", "scalars")
 
 
 class Model(Protocol):
@@ -60,12 +62,17 @@ class Optimization:
         own = module.rate_groups()
         if self.scales and not own:
             raise ValueError(f"optim.scales={dict(self.scales)} is for the parts of a retrieval run: leave it out")
-        rates = {key: self.groups[key] for key in ("lr", "weight_decay") if key in self.groups}
-        apart = {
-            name: {**rates, "lr": rates["lr"] * self.scales.get(name, 1.0), "params": list(parameters)}
-            for name, parameters in own.items()
-        }
+        apart = {name: {**self._rates(name, parameters), "params": parameters} for name, parameters in own.items()}
         return parameter_groups(module, **self.groups, apart=apart)
+
+    def _rates(self, name: str, parameters: list[nn.Parameter]) -> dict[str, float]:
+        """Those of a part. Points have the rate and decay of points there, too."""
+        lr, decay = self.groups["lr"] * self.scales.get(name, 1.0), self.groups.get("weight_decay", 0.0)
+        if all(map(is_point, parameters)):
+            lr *= self.groups.get("manifold_lr_scale", 1.0)
+            own = self.groups.get("manifold_weight_decay")
+            decay = decay if own is None else own
+        return {"lr": lr, "weight_decay": 0.0 if name == "scalars" else decay}
 
 
 class TrainingModule(pl.LightningModule):

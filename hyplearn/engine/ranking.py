@@ -12,13 +12,12 @@ from torch import Tensor
 
 from hyplearn.data.retrieval_datamodule import RetrievalDataModule
 from hyplearn.data.retrieval_source import Evaluation
-from hyplearn.engine.readings import space_names
 from hyplearn.engine.retrieval import Embedded, RetrievalModule
 from hyplearn.evaluation.clustering import clustering
 from hyplearn.evaluation.metric import Embeddings, Metric
 from hyplearn.evaluation.recall import QueryResults, concatenate, evaluate, summarize
 from hyplearn.manifolds import CurvedManifold
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.embedding import Space, space_names
 from hyplearn.nn.processes import processes
 
 log = logging.getLogger("hyplearn")
@@ -43,14 +42,15 @@ def rank(module: RetrievalModule, data: Evaluation, *, stage: str) -> dict[str, 
     data = subset(data, embedded.ids)
     module.ranking[stage] = None
     found: dict[str, float] = {}
+    ks = measured_ranks(module, stage)
     for name, embeddings in metrics_of(module, embedded, every=stage == "test"):
-        results = searched(module, embeddings, data)
+        results = searched(module, embeddings, data, ks)
         if results.lone.all():
             log.warning("no %s query has an image of its class in the gallery: nothing is ranked", stage)
             return {}
         if not name:
             module.ranking[stage] = Ranked(data, embeddings, results)
-        found |= percent(summarize(results, module.settings.k), name)
+        found |= percent(summarize(results, ks), name)
         if module.settings.nmi and stage == "test" and not name:
             found |= percent(clustering(embeddings, data.labels, seed=module.seed), name)
     return found
@@ -62,18 +62,19 @@ def metrics_of(module: RetrievalModule, embedded: Embedded, *, every: bool) -> I
     Of several spaces each by itself, by its name; cosine and Euclidean distance of the coordinates of the last space,
     where they are other metrics than those before; cosine of the backbone's features; distance of the pixels.
     """
-    spaces, points = module.spaces, embedded.points
-    trained = trained_metrics(module)
-    yield "", Embeddings(points, trained)
+    points = embedded.points
+    weights = trained_weights(module)
+    parts = [(x, metric_of(space, w)) for x, space, w in zip(points, module.spaces, weights, strict=True) if w > 0]
+    yield "", Embeddings([x for x, _ in parts], [metric for _, metric in parts])
     if not every:
         return
-    if len(spaces) > 1:
-        for name, x, metric in zip(space_names(spaces), points, trained, strict=True):
-            yield name, Embeddings(x, Metric(metric.kind, metric.c))
-    kinds = {metric.kind for metric in trained}
+    kinds = {space.name for space in module.spaces}
+    if len(points) > 1:
+        for name, x, space in zip(space_names(module.spaces), points, module.spaces, strict=True):
+            yield name, Embeddings(x, metric_of(space))
     if "sphere" not in kinds and "cosine" in module.settings.metrics:
         yield "cosine", Embeddings(points[-1], Metric("sphere"))
-    if trained[-1].kind != "sphere" and "euclidean" not in kinds and "euclidean" in module.settings.metrics:
+    if module.spaces[-1].name != "sphere" and "euclidean" not in kinds and "euclidean" in module.settings.metrics:
         yield "euclidean", Embeddings(points[-1], Metric("euclidean"))
     if module.settings.backbone:
         yield "backbone", Embeddings(embedded.features.float(), Metric("sphere"))
@@ -83,10 +84,11 @@ def metrics_of(module: RetrievalModule, embedded: Embedded, *, every: bool) -> I
         yield "pixels", Embeddings(pixels.float() / 255, Metric("euclidean"))
 
 
-def trained_metrics(module: RetrievalModule) -> list[Metric]:
-    """The metric of each space, weighted as the loss weighs its distances, relative to the first."""
+def trained_weights(module: RetrievalModule) -> list[float]:
+    """What the loss multiplies the distances of each space with, relative to the first that counts."""
     weights = module.loss.fusion(module.spaces)
-    return [metric_of(space, weight / weights[0]) for space, weight in zip(module.spaces, weights, strict=True)]
+    first = next(weight for weight in weights if weight > 0)
+    return [weight / first for weight in weights]
 
 
 def metric_of(space: Space, weight: float = 1.0) -> Metric:
@@ -107,7 +109,12 @@ def subset(data: Evaluation, ids: Tensor) -> Evaluation:
     )
 
 
-def searched(module: RetrievalModule, embeddings: Embeddings, data: Evaluation) -> QueryResults:
+def measured_ranks(module: RetrievalModule, stage: str) -> list[int]:
+    """Those asked for, and in validation rank 1, which may choose the checkpoint."""
+    return sorted({1, *module.settings.k}) if stage == "val" else list(module.settings.k)
+
+
+def searched(module: RetrievalModule, embeddings: Embeddings, data: Evaluation, ks: Sequence[int]) -> QueryResults:
     """What every query found; each process searches for every P-th one."""
     on_device = embeddings.to(module.device) if module.settings.index != "faiss" else embeddings
     results = evaluate(
@@ -115,7 +122,7 @@ def searched(module: RetrievalModule, embeddings: Embeddings, data: Evaluation) 
         data.labels,
         query=data.query,
         gallery=data.gallery,
-        ks=module.settings.k,
+        ks=ks,
         index=module.settings.index,  # type: ignore[arg-type]
         share=slice(module.global_rank, None, processes()),
         r_measures=module.settings.r_measures,

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from hyplearn.engine.module import Batch, Model, TrainingModule
 from hyplearn.geometry import lorentz
 from hyplearn.manifolds.curved import CurvedManifold
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.embedding import Space, space_names
 from hyplearn.nn.monitor import record
 
 log = logging.getLogger("hyplearn")
@@ -212,15 +212,6 @@ def space_radii(spaces: Sequence[Space], points: Sequence[Tensor]) -> dict[str, 
         if isinstance(space.manifold, CurvedManifold):
             found |= _radii_on(space.manifold, x, f"radius/{name}")
     return found
-
-
-def space_names(spaces: Sequence[Space]) -> list[str]:
-    """A name for each space: lorentz, poincare, sphere or euclidean, with a number from the second of a kind on."""
-    names: list[str] = []
-    for space in spaces:
-        count = sum(name.rstrip("0123456789") == space.name for name in names)
-        names.append(f"{space.name}{count + 1}" if count else space.name)
-    return names
 
 
 def _radii_on(manifold: CurvedManifold, x: Tensor, name: str) -> dict[str, float]:

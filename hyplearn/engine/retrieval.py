@@ -18,6 +18,7 @@ from hyplearn.engine.module import Batch, Inspection, Model, Optimization, Train
 from hyplearn.engine.readings import space_radii
 from hyplearn.engine.settings import EvaluationSettings
 from hyplearn.losses.base import EmbeddingLoss
+from hyplearn.losses.pairwise import PairwiseCrossEntropy
 from hyplearn.nn.embedding import Space
 from hyplearn.nn.processes import gather, processes
 
@@ -80,6 +81,11 @@ class RetrievalModule(TrainingModule):
                 f"{type(loss).__name__} is computed from {getattr(loss, 'expects', None)!r}: retrieval needs a loss of "
                 "'embeddings'"
             )
+        if settings.hard_negatives and not isinstance(loss, PairwiseCrossEntropy):
+            raise ValueError(
+                "evaluation.hard_negatives=true reads the weights that the pairwise loss gives its negatives (Yue "
+                f"Eq. 9), {type(loss).__name__} has none: use loss=pairwise, or leave it out"
+            )
         super().__init__(model, loss, seed=seed, optimization=optimization)
         self.settings, self.chunk = settings, chunk
         self.embedded: dict[str, Embedded] = {}
@@ -103,7 +109,12 @@ class RetrievalModule(TrainingModule):
         return LossMeter()
 
     def rate_groups(self) -> dict[str, list[nn.Parameter]]:
-        groups = {**self.retriever.rate_groups(), **{name: list(p) for name, p in self.loss.proxies().items()}}
+        scalars = [*(space.log_weight for space in self.spaces), *self.loss.scalars()]
+        groups = {
+            **{name: [p for p in own if not _among(p, scalars)] for name, own in self.retriever.rate_groups().items()},
+            **{name: list(own) for name, own in self.loss.proxies().items()},
+            "scalars": [p for p in scalars if isinstance(p, nn.Parameter)],
+        }
         return {name: parameters for name, parameters in groups.items() if parameters}
 
     def inspect(self, images: Tensor) -> Inspection:
@@ -209,6 +220,10 @@ class RetrievalModule(TrainingModule):
         assert len(ids.unique()) == len(ids), "an image must not be embedded twice"
         points = tuple(torch.cat(space)[order] for space in zip(*(points for _, points, _ in parts), strict=True))
         return Embedded(ids[order], points, torch.cat([features for _, _, features in parts])[order])
+
+
+def _among(parameter: Tensor, others: Sequence[Tensor]) -> bool:
+    return any(parameter is other for other in others)
 
 
 @torch.no_grad()

@@ -17,37 +17,42 @@ from hyplearn.data.retrieval_datamodule import RetrievalDataModule
 from hyplearn.engine.files import write_text
 from hyplearn.engine.gallery import Shown, draw_gallery, draw_radii
 from hyplearn.engine.loggers import RunLogger
-from hyplearn.engine.ranking import Ranked, radii_of, trained_metrics
-from hyplearn.engine.readings import space_names
+from hyplearn.engine.ranking import Ranked, radii_of
 from hyplearn.engine.retrieval import RetrievalModule
 from hyplearn.evaluation import store
 from hyplearn.evaluation.neighbours import neighbours
 from hyplearn.evaluation.recall import Groups, by_group
 from hyplearn.geometry.lorentz import d_max
+from hyplearn.losses.hard_negatives import hard_negatives
+from hyplearn.losses.pairwise import PairwiseCrossEntropy
 from hyplearn.manifolds import CurvedManifold
+from hyplearn.nn.embedding import space_names
 
 NEIGHBOURS = 8  # in a row of the gallery
+NEAREST = 6  # negatives that two spaces are compared by, as in Yue Figure 1
 
 
 class RetrievalRecord(pl.Callback):
     """Writes what was asked for by `EvaluationSettings`, and gives pictures and histograms to `loggers`.
 
-    Stands before the recorder of rows: readings of an epoch belong to its row.
+    Stands before the recorder of rows: readings of an epoch belong to its row. `selection` says how the tested weights
+    were chosen, and is written into the file of the embeddings.
     """
 
     def __init__(self, folder: Path, *, figures: bool) -> None:
-        self.folder, self.figures = folder, figures
+        self.folder, self.figures, self.selection = folder, figures, ""
         self.loggers: Sequence[RunLogger] = []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, RetrievalModule)
         epoch = trainer.current_epoch + 1
         if pl_module.last_batch is not None:
-            from hyplearn.losses.hard_negatives import hard_negatives
-
             points, labels = pl_module.last_batch
-            spaces, scales = pl_module.spaces, pl_module.loss.fusion(pl_module.spaces)
-            pl_module.row.update(hard_negatives(points, labels, spaces, scales).as_row())
+            loss, others = pl_module.loss, len(labels) - int(labels.bincount().max())
+            assert isinstance(loss, PairwiseCrossEntropy)
+            scales = [scale.item() for scale in loss.scales(pl_module.spaces)]
+            found = hard_negatives(points, labels, pl_module.spaces, scales, nearest=min(NEAREST, others))
+            pl_module.row.update(found.as_row())
         if pl_module.ranked["val"] and self.loggers:
             self._histograms(pl_module, "val", epoch)
 
@@ -84,6 +89,7 @@ class RetrievalRecord(pl.Callback):
             super_labels=ranked.data.super_labels,
             backbone=embedded.features.float(),
             class_names=ranked.data.class_names,
+            selection=self.selection,
         )
 
     def _tables(self, ranked: Ranked, ks: Sequence[int]) -> None:
@@ -110,8 +116,9 @@ class RetrievalRecord(pl.Callback):
 
 def title(module: RetrievalModule) -> str:
     """What the gallery shows."""
-    metric = " + ".join(map(str, trained_metrics(module)))
-    return f"Test queries and their nearest neighbours by {metric}; misses first"
+    ranked = module.ranking["test"]
+    assert ranked is not None
+    return f"Test queries and their nearest neighbours by {ranked.embeddings}; misses first"
 
 
 def limits(module: RetrievalModule) -> dict[str, float]:

@@ -160,6 +160,7 @@ def evaluate(spec: TrainSpec, checkpoint: Path) -> dict[str, Any]:
         trainer.test(module, datamodule=spec.datamodule, verbose=False)
     return {
         "checkpoint": str(checkpoint),
+        "selected_on_test": spec.datamodule.fingerprint.get("selection") == "test",
         "metrics": module.tests,
         "curvature": curvatures(module.network),
         "dataset": spec.datamodule.fingerprint,
@@ -257,6 +258,8 @@ class _Run:
         rule, epoch, path = self.checkpoints.choice(int(self.recorder.rows[-1]["epoch"]))
         if self.spec.datamodule.fingerprint.get("selection") == "test":
             rule += SELECTED_ON_TEST
+        if self.retrieval_record is not None:
+            self.retrieval_record.selection = rule
         self.selection = {"rule": rule, "epoch": epoch, "checkpoint": f"checkpoints/{path.name}"}
         if self.spec.trainer.limit_test_batches != 0:
             load_weights(self.module, path)

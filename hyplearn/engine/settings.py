@@ -67,6 +67,8 @@ class TrainerSettings:
         for key in ("limit_val_batches", "limit_test_batches"):
             value = getattr(self, key)
             _require(value is None or value >= 0, f"trainer.{key}", value, "at least 0, or null")
+        fine = self.val_every_epochs <= self.max_epochs
+        _require(fine, "trainer.val_every_epochs", self.val_every_epochs, f"at most max_epochs={self.max_epochs}")
         _choice("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu"))
         _choice("trainer.strategy", self.strategy, ("auto", "ddp"))
         _choice("trainer.precision", self.precision, PRECISIONS)

@@ -3,7 +3,7 @@
 Arrays: `embeddings` (N, n), or `embeddings_0`, `embeddings_1`, ... of several spaces; `labels` (N,); optional: `ids`
 (N,), `query` and `gallery` (N,) boolean, `super_labels` (N,), `backbone` (N, D), the features before the head.
 Texts (in .safetensors: in the metadata): `metrics`, JSON such as [{"kind": "poincare", "c": 0.1, "weight": 1.0}], one
-entry for each space, and `class_names`, a JSON list.
+entry for each space, `class_names`, a JSON list, and `selection`, how the weights were chosen.
 Files of other programs need `embeddings` and `labels` alone; their labels may be texts.
 """
 
@@ -30,7 +30,7 @@ from hyplearn.evaluation.metric import Embeddings, Metric
 Arrays = Mapping[str, Any]
 
 SUFFIXES = (".npz", ".safetensors")
-TEXTS = ("metrics", "class_names")
+TEXTS = ("metrics", "class_names", "selection")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,7 @@ class Stored:
     super_labels: Tensor | None = None
     backbone: Tensor | None = None
     class_names: tuple[str, ...] | None = None
+    selection: str | None = None
 
     @property
     def embeddings(self) -> Embeddings:
@@ -66,12 +67,12 @@ def save(
     super_labels: Tensor | None = None,
     backbone: Tensor | None = None,
     class_names: Sequence[str] | None = None,
-    info: Mapping[str, str] | None = None,
+    selection: str | None = None,
 ) -> tuple[Path, Path]:
     """Write <path>.npz and <path>.safetensors (a suffix of either kind is replaced), each as a whole; return both.
 
-    Defaults of ids, query and gallery: positions, and every image. class_names: by label. info: further texts for the
-    metadata of the .safetensors.
+    Defaults of ids, query and gallery: positions, and every image. class_names: by label. selection: how the weights
+    were chosen that made the embeddings.
     """
     count = len(embeddings)
     everything = torch.ones(count, dtype=torch.bool)
@@ -96,6 +97,8 @@ def save(
     texts = {"metrics": json.dumps([asdict(metric) for metric in embeddings.metrics])}
     if class_names is not None:
         texts["class_names"] = json.dumps(list(class_names))
+    if selection is not None:
+        texts["selection"] = selection
     stem = path.with_suffix("") if path.suffix in SUFFIXES else path
     stem.parent.mkdir(parents=True, exist_ok=True)
     npz, safetensors = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES)
@@ -105,7 +108,7 @@ def save(
     with part.open("wb") as file:
         np.savez(file, **arrays)
     os.replace(part, npz)
-    save_file(kept, part, metadata={**(info or {}), **texts})
+    save_file(kept, part, metadata=texts)
     os.replace(part, safetensors)
     return npz, safetensors
 
@@ -185,6 +188,7 @@ def _stored(arrays: Arrays) -> Stored:
         super_labels=None if super_labels is None else _integers(super_labels),
         backbone=_matrix(arrays, "backbone", count) if "backbone" in arrays else None,
         class_names=class_names,
+        selection=str(arrays["selection"]) if "selection" in arrays else None,
     )
 
 

@@ -57,6 +57,10 @@ class EmbeddingLoss(nn.Module, ABC):
         """Parameters with rates of their own by the name of their group: class_proxies, hierarchical_proxies."""
         return {}
 
+    def scalars(self) -> Sequence[nn.Parameter]:
+        """Learned temperatures and the like: they do not decay, and have a rate of their own."""
+        return ()
+
     def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
         """What multiplies the distances of each space in the metric that this loss trains; only the ratios count."""
         return tuple(space.weight.item() for space in spaces)

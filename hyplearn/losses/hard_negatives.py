@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hyplearn.losses.pairwise import slot_logits, slots
 from hyplearn.manifolds.precision import promote
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.embedding import Space, space_names
 
 TOP = (1, 5, 10)
 
@@ -69,12 +69,6 @@ class HardNegatives:
         row |= {f"overlap_{a}_{b}": share for (a, b), share in self.overlap.items()}
         row |= {f"jaccard_{a}_{b}": share for (a, b), share in self.jaccard.items()}
         return {f"hard_negatives/{key}": value for key, value in row.items()}
-
-
-def space_names(spaces: Sequence[Space]) -> list[str]:
-    """Their names, numbered from 0 where two are equal: sphere, poincare0, poincare1."""
-    names = [space.name for space in spaces]
-    return [f"{name}{names[:s].count(name)}" if names.count(name) > 1 else name for s, name in enumerate(names)]
 
 
 def _triplets(logits: Tensor) -> tuple[Tensor, Tensor]:

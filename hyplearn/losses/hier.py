@@ -280,6 +280,10 @@ class HierarchicalLoss(EmbeddingLoss):
         """Those of both parts."""
         return {**self.base.proxies(), **self.hier.proxies()}
 
+    def scalars(self) -> Sequence[nn.Parameter]:
+        """Those of the metric loss."""
+        return self.base.scalars()
+
     def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
         """That of the metric loss."""
         return self.base.fusion(spaces)

@@ -47,6 +47,10 @@ class ConvexCombination(EmbeddingLoss):
         first, second = self.first.proxies(), self.second.proxies()
         return {group: [*first.get(group, ()), *second.get(group, ())] for group in {**first, **second}}
 
+    def scalars(self) -> Sequence[nn.Parameter]:
+        """Those of both losses."""
+        return (*self.first.scalars(), *self.second.scalars())
+
     def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
         """The distances of each space as its own loss scales them, times the share of that loss."""
         _check_two(spaces)

@@ -143,6 +143,10 @@ class PairwiseCrossEntropy(EmbeddingLoss):
         """The present temperatures, one or one for each space. Waits for the device if they are learned."""
         return self.values if self.log_tau is None else tuple(self.log_tau.exp().tolist())
 
+    def scalars(self) -> Sequence[nn.Parameter]:
+        """The temperatures, where they are learned."""
+        return () if self.log_tau is None else (self.log_tau,)
+
     def scales(self, spaces: Sequence[Space]) -> list[Tensor]:
         """What multiplies the distances of each space in the logits, (), differentiable."""
         if len(self.values) not in (1, len(spaces)):

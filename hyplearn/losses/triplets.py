@@ -34,11 +34,10 @@ def reciprocal_neighbours(distances: Tensor, labels: Tensor | None, *, topk: int
     distances: (N, N). labels: (N,), points of one class come before all others, or None for distances alone. A point
     is one of its own k nearest, as in the authors' code, and no set has more than N. Returns (N, k) int64 and bool.
     """
-    similarity = (-distances).exp()
-    if labels is not None:
-        similarity = similarity + (labels[:, None] == labels)
+    if labels is not None:  # the authors rank by exp(-d), plus 1 in a class, which far apart leaves no digits
+        distances = distances - (labels[:, None] == labels) * (distances.amax() + 1)
     size = len(distances)
-    neighbours = similarity.topk(min(topk, size)).indices
+    neighbours = distances.topk(min(topk, size), largest=False).indices
     member = torch.zeros(size, size, dtype=torch.bool, device=distances.device).scatter_(1, neighbours, True)
     mutual = member.T.gather(1, neighbours)
     return neighbours, mutual & (neighbours != torch.arange(size, device=distances.device)[:, None])

@@ -185,7 +185,14 @@ def build_backbone(
     positive("in_channels", in_channels)
     if name is not None:
         check_name(name)
-    if name is None or image_size < SMALL_IMAGE:
+    if name is None:
+        if pretrained or frozen != "none":
+            raise ValueError(
+                f"backbone=null is a new network, for which pretrained={pretrained} and frozen={frozen} mean nothing: "
+                "set model.pretrained=false model.frozen=none, or name a backbone of timm"
+            )
+        network = _small_network(name, small, in_channels, image_size, drop_path_rate)
+    elif image_size < SMALL_IMAGE:
         network = _small_network(name, small, in_channels, image_size, drop_path_rate)
         pool, frozen, freeze_norm = ("default" if pool == "reference" else pool), "none", False
     else:

@@ -22,7 +22,7 @@ from hyplearn.manifolds import CurvedManifold, Lorentz, Manifold, Manifolds
 from hyplearn.manifolds.precision import promote
 from hyplearn.nn import monitor
 from hyplearn.nn.choices import one_of, positive
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.embedding import Space, numbered, space_names
 from hyplearn.nn.lift import ENTRIES, Lift
 from hyplearn.nn.linear import LorentzLinear, OriginalLorentzLinear
 from hyplearn.nn.poincare_gradient import riemannian_gradient
@@ -57,13 +57,7 @@ class Head(nn.Module):
     def named_spaces(self) -> dict[str, Space]:
         """The spaces by their geometry, numbered from the second of a kind on: poincare, poincare2."""
         spaces = [cast(Space, space) for space in self.spaces]
-        return dict(zip(unique([space.name for space in spaces]), spaces, strict=True))
-
-
-def unique(names: Sequence[str]) -> list[str]:
-    """The names, a number from 2 on behind those that stand there already."""
-    seen = [names[:index].count(name) for index, name in enumerate(names)]
-    return [name if before == 0 else f"{name}{before + 1}" for name, before in zip(names, seen, strict=True)]
+        return dict(zip(space_names(spaces), spaces, strict=True))
 
 
 # Branches on one linear layer: Sph-, Hyp-, Mix-ViT and HIER
@@ -127,14 +121,17 @@ class Neck:
         kinds = _kinds(branches, manifolds)
         curved = [kind for kind in kinds if kind in CURVED]
         if self.clip is not None and not curved:
-            raise ValueError(f"clip={self.clip} is for points of a hyperbolic space, here are {kinds}: set clip=null")
+            raise ValueError(
+                f"clip={self.clip} is for points of a hyperbolic space, here are {kinds}: choose a hyperbolic "
+                "manifold, or set model.head.clip=null"
+            )
         if self.riemannian_gradient and "poincare" not in kinds:
             raise ValueError(
                 f"riemannian_gradient=true is for points of the ball, here are {kinds}: set riemannian_gradient=false"
             )
         spaces = [
             Space(_manifold(name, kind, branch.c, manifolds), weight=branch.weight, learned=branch.learned)
-            for name, kind, branch in zip(unique(kinds), kinds, branches, strict=True)
+            for name, kind, branch in zip(numbered(kinds), kinds, branches, strict=True)
         ]
         return BranchHead(features, self, spaces)
 

@@ -77,6 +77,17 @@ def _squared_chord(x: Tensor, y: Tensor) -> Tensor:
     return 2 - 2 * (x @ y.mT)
 
 
+def space_names(spaces: Sequence[Space]) -> list[str]:
+    """A name for each space by its geometry, with a number from the second of a kind on: poincare, poincare2."""
+    return numbered([space.name for space in spaces])
+
+
+def numbered(kinds: Sequence[str]) -> list[str]:
+    """The kinds, a number from 2 on behind those that stand there already."""
+    before = [kinds[:index].count(kind) for index, kind in enumerate(kinds)]
+    return [kind if count == 0 else f"{kind}{count + 1}" for kind, count in zip(kinds, before, strict=True)]
+
+
 def distances(xs: Sequence[Tensor], ys: Sequence[Tensor], spaces: Sequence[Space]) -> list[Tensor]:
     """The distances of all pairs in each space, (N, M) each."""
     return [space.distance(x, y) for x, y, space in zip(xs, ys, spaces, strict=True)]

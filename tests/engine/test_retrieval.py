@@ -21,7 +21,7 @@ from hyplearn.engine.errors import Interrupted
 from hyplearn.engine.run import evaluate, fit
 from hyplearn.evaluation import store
 from hyplearn.geometry import lorentz
-from hyplearn.losses import CrossEntropy, PairwiseCrossEntropy
+from hyplearn.losses import ConvexCombination, CrossEntropy, PairwiseCrossEntropy
 from hyplearn.models.necks import Branch
 
 SPHERE = {"sphere": Branch("sphere")}
@@ -30,8 +30,9 @@ SPHERE = {"sphere": Branch("sphere")}
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("retrieval") / "finished"
-    changes = {"logger": {"tensorboard": True}, "evaluation": {"hard_negatives": True}}
-    fit(retrieval_runs.spec(folder, callbacks={"figures": True}, **changes))
+    changes: dict[str, Any] = {"logger": {"tensorboard": True}, "evaluation": {"hard_negatives": True}}
+    changes |= {"callbacks": {"figures": True}, "build_loss": lambda model: PairwiseCrossEntropy()}
+    fit(retrieval_runs.spec(folder, **changes))
     return folder
 
 
@@ -81,7 +82,8 @@ def test_pictures_and_histograms_reach_tensorboard(finished: Path) -> None:
 
 
 def test_evaluating_the_checkpoint_gives_the_same_metrics(finished: Path) -> None:
-    found = evaluate(retrieval_runs.spec(finished), finished / "checkpoints" / "best.ckpt")
+    spec = retrieval_runs.spec(finished, build_loss=lambda model: PairwiseCrossEntropy())
+    found = evaluate(spec, finished / "checkpoints" / "best.ckpt")
     tests = {name: value for name, value in runs.results(finished)["metrics"].items() if name.startswith("test/")}
     assert_close(found["metrics"], tests)
 
@@ -147,8 +149,14 @@ def test_parts_learn_at_rates_of_their_own(tmp_path: Path) -> None:
     module = retrieval_runs.spec(tmp_path, optim=optim).build_module()
     groups = {group["name"]: group for group in module.optimization.parameter_groups(module)}
     rates = {name: group["lr"] for name, group in groups.items()}
-    expected = {"backbone": 1e-3, "neck": 1e-2, "hierarchical_proxies": 5e-2, "curvature": 1e-2}
+    expected = {"backbone": 1e-3, "neck": 1e-2, "hierarchical_proxies": 5e-2, "scalars": 1e-3, "curvature": 1e-2}
     assert rates == pytest.approx(expected)
+    assert {name: group["weight_decay"] for name, group in groups.items()} == {
+        "backbone": 1e-2, "neck": 1e-2, "hierarchical_proxies": 1e-2, "scalars": 0.0, "curvature": 0.0
+    }  # fmt: skip
+    module.optimization.groups = {**module.optimization.groups, "manifold_lr_scale": 2.0, "manifold_weight_decay": 0.0}
+    (points,) = [g for g in module.optimization.parameter_groups(module) if g["name"] == "hierarchical_proxies"]
+    assert (points["lr"], points["weight_decay"]) == (pytest.approx(0.1), 0.0)
     module.optimization.scales = {"head": 2.0}
     with pytest.raises(ValueError, match=r"optim.scales.head is no part of a model or loss: known are backbone, neck"):
         module.optimization.parameter_groups(module)
@@ -167,10 +175,14 @@ def test_a_backbone_that_is_held_does_not_move(tmp_path: Path) -> None:
 
 
 def test_selection_on_the_test_classes_is_stamped(tmp_path: Path) -> None:
-    data = {"select_on_test": True, "val_fraction": 0.0}
+    data: dict[str, Any] = {"select_on_test": True, "val_fraction": 0.0}
     results = fit(retrieval_runs.spec(tmp_path, data=data, trainer={"max_epochs": 1}, evaluation={"gallery": 0}))
     assert results["selection"]["rule"] == "best val/recall@1 of the test classes: SELECTED ON TEST"
     assert results["dataset"]["selection"] == "test"
+    assert "SELECTED ON TEST" in (store.load(tmp_path / "embeddings" / "test.npz").selection or "")
+    assert evaluate(retrieval_runs.spec(tmp_path, data=data), tmp_path / "checkpoints" / "best.ckpt")[
+        "selected_on_test"
+    ]
 
 
 def test_without_validation_the_last_epoch_counts(tmp_path: Path) -> None:
@@ -186,6 +198,20 @@ def test_part_of_the_images_can_be_evaluated_for_debugging(tmp_path: Path) -> No
         retrieval_runs.spec(tmp_path, data={"eval_batch_size": 64}, trainer=limits, evaluation={"gallery": 2})
     )
     assert 0 < results["metrics"]["test/queries"] <= 64
+
+
+def test_ranks_that_are_not_reported_may_choose_the_checkpoint(tmp_path: Path) -> None:
+    results = fit(retrieval_runs.spec(tmp_path, evaluation={"k": [2, 4], "gallery": 0}, trainer={"max_epochs": 1}))
+    assert results["selection"]["rule"] == "best val/recall@1"
+    assert "test/recall@1" not in results["metrics"]
+
+
+@pytest.mark.parametrize("lam", [0.0, 1.0])
+def test_a_space_that_the_loss_leaves_out_ranks_nothing(lam: float, tmp_path: Path) -> None:
+    loss = ConvexCombination(first=PairwiseCrossEntropy(), second=PairwiseCrossEntropy(), lam=lam)
+    changes: dict[str, Any] = {"build_loss": lambda model: loss, "trainer": {"max_epochs": 1}}
+    metrics = fit(retrieval_runs.spec(tmp_path, evaluation={"gallery": 1}, **changes))["metrics"]
+    assert metrics["test/recall@1"] == metrics[f"test/{'lorentz' if lam else 'sphere'}/recall@1"]
 
 
 def test_one_space_is_compared_with_other_metrics(tmp_path: Path) -> None:
@@ -205,6 +231,10 @@ def test_one_space_is_compared_with_other_metrics(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"CrossEntropy is computed from 'logits': retrieval needs a loss of 'embed"):
         retrieval_runs.spec(tmp_path, build_loss=lambda model: CrossEntropy()).build_module()
+    with pytest.raises(ValueError, match=r"evaluation.hard_negatives=true reads .* HierarchicalLoss has none"):
+        retrieval_runs.spec(tmp_path, evaluation={"hard_negatives": True}).build_module()
+    with pytest.raises(ValueError, match=r"trainer.val_every_epochs=3 must be at most max_epochs=2"):
+        fit(retrieval_runs.spec(tmp_path, trainer={"val_every_epochs": 3}))
     with pytest.raises(ValueError, match=r"evaluation.k=\[4, 2\] must be increasing numbers from 1 on"):
         fit(retrieval_runs.spec(tmp_path, evaluation={"k": [4, 2]}))
     with pytest.raises(ValueError, match=r"callbacks.monitor='val/top1' must be one of val/recall@1, .* for a retr"):

@@ -56,10 +56,10 @@ def test_defaults_are_stored(tmp_path: Path) -> None:
 
 
 def test_safetensors_tell_their_metric_and_more(tmp_path: Path) -> None:
-    _, path = save(tmp_path / "test", ball(), torch.zeros(5, dtype=torch.int64), info={"model": "hyp_vit_s"})
+    _, path = save(tmp_path / "test", ball(), torch.zeros(5, dtype=torch.int64), selection="last epoch")
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-    assert metadata["model"] == "hyp_vit_s"
+    assert metadata["selection"] == load(path).selection == "last epoch"
     assert json.loads(metadata["metrics"]) == [{"kind": "poincare", "c": 0.1, "weight": 0.5}]
 
 

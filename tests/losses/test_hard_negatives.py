@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from hyplearn.losses import PairwiseCrossEntropy
-from hyplearn.losses.hard_negatives import hard_negatives, space_names, weight_curve
+from hyplearn.losses.hard_negatives import hard_negatives, weight_curve
 from hyplearn.losses.pairwise import pair_losses
 from hyplearn.manifolds import Lorentz, PoincareBall, Sphere
-from hyplearn.nn.embedding import Space, distances
+from hyplearn.nn.embedding import Space, distances, space_names
 
 F64 = torch.float64
 
@@ -92,9 +92,9 @@ def test_overlap_counts_what_two_geometries_have_in_common() -> None:
 def test_equal_geometries_have_the_same_hard_sets_and_lower_temperatures_fewer_negatives() -> None:
     points, labels, spaces = mix()
     twice = hard_negatives([points[0]] * 2, labels, [spaces[0]] * 2, [1.0, 5.0])
-    assert twice.overlap == {("sphere0", "sphere1"): 1}
-    assert twice.single["sphere1"].effective < twice.single["sphere0"].effective < 8
-    assert twice.single["sphere1"].top[1] > twice.single["sphere0"].top[1] > 1 / 8
+    assert twice.overlap == {("sphere", "sphere2"): 1}
+    assert twice.single["sphere2"].effective < twice.single["sphere"].effective < 8
+    assert twice.single["sphere2"].top[1] > twice.single["sphere"].top[1] > 1 / 8
 
 
 def test_row_of_one_and_of_two_spaces() -> None:
@@ -172,4 +172,4 @@ def test_wrong_arguments_are_named() -> None:
 def test_names_of_spaces() -> None:
     lorentz, sphere = Space(Lorentz(1.0)), Space(Sphere())
     assert space_names([sphere, lorentz]) == ["sphere", "lorentz"]
-    assert space_names([lorentz, sphere, lorentz]) == ["lorentz0", "sphere", "lorentz1"]
+    assert space_names([lorentz, sphere, lorentz]) == ["lorentz", "sphere", "lorentz2"]

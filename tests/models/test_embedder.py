@@ -66,7 +66,7 @@ def test_every_model_composes_with_what_belongs_to_it(name: str) -> None:
     assert choices["backbone"] == backbone
     assert choices["manifold"] == MANIFOLDS[SPACES[kind][-1]]
     assert choices["loss"] == LOSSES[kind]
-    assert choices["optim"] == "radamw_retrieval"
+    assert choices["optim"] == ("radamw_hier" if "hier" in name else "radamw_retrieval")
     assert choices["dataset"] == "digits_retrieval"
 
 

@@ -14,8 +14,9 @@ from torch.testing import assert_close
 
 from hyplearn.geometry.isometry import lorentz_to_poincare
 from hyplearn.manifolds import CurvatureParameter, Lorentz, Manifolds, PoincareBall
-from hyplearn.models.necks import Branch, BranchHead, Head, LorentzHead, LorentzNeck, Neck, clipped, unique
+from hyplearn.models.necks import Branch, BranchHead, Head, LorentzHead, LorentzNeck, Neck, clipped
 from hyplearn.nn import monitor
+from hyplearn.nn.embedding import numbered
 from hyplearn.nn.poincare_gradient import riemannian_gradient
 
 C = 0.1
@@ -164,8 +165,8 @@ def test_many_geometries_with_curvatures_and_weights_of_their_own() -> None:
     assert head.spaces[0].log_weight.grad != 0
 
 
-def test_names_are_unique() -> None:
-    assert unique(["a", "b", "a", "a"]) == ["a", "b", "a2", "a3"]
+def test_names_are_numbered() -> None:
+    assert numbered(["a", "b", "a", "a"]) == ["a", "b", "a2", "a3"]
 
 
 # Gradients
