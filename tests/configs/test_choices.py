@@ -89,3 +89,34 @@ def test_experiments_of_a_paper_say_which_cell_they_are(name: str) -> None:
 def test_every_cell_of_the_classification_tables_has_an_experiment() -> None:
     count = {number: sum(f"table{number}_" in name for name in PAPER) for number in (2, 3, 5)}
     assert count == {2: 8 * 3, 3: 4 * 3, 5: 4}
+
+
+YUE = [name for name in EXPERIMENTS if name.startswith("yue_")]
+
+
+@pytest.mark.parametrize("name", YUE)
+def test_retrieval_experiments_say_which_cell_they_are(name: str) -> None:
+    """Yue Section 4.2: steps, batch, clip, rates, temperatures; D_cos over 0.1 is the code's cos over 0.05."""
+    config, comment = compose([f"experiment={name}"]), (config_dir() / "experiment" / f"{name}.yaml").read_text()
+    found = re.match(r"yue_table1_(cub|cars|sop)_((sph|hyp|mix)_(dino_)?vit_s)$", name)
+    assert found is not None
+    dataset, model, kind, dino = found.groups()
+    assert (config.choices["dataset"], config.choices["model"]) == (dataset, model)
+    values, paper = config.config, config.config["paper"]
+    assert paper["key"] == "yue_table1"
+    assert f"Recall@1 {paper['value']:g} %" in comment.splitlines()[1]
+    assert values["trainer"]["max_steps"] == {"cub": 200, "cars": 600, "sop": 25000}[dataset]
+    classes, batch = {"cub": 100, "cars": 98, "sop": 11318}[dataset], values["dataset"]["batch_size"]
+    per_epoch = classes * values["dataset"]["images_per_class"] // batch
+    assert values["trainer"]["max_epochs"] * per_epoch == values["trainer"]["max_steps"]
+    assert values["dataset"]["val_fraction"] == 0
+    assert values["dataset"]["sampler"] == "unique_class"
+    assert values["model"]["pretrained"] is True
+    assert values["optim"]["lr"] == (1e-5 if dino else 3e-5)
+    assert values["loss"]["tau"] == {"sph": 0.1, "hyp": 0.2, "mix": [0.1, 0.2]}[kind]
+    if kind == "mix":
+        assert values["model"]["head"]["branches"]["poincare"]["weight"] == (3 if dataset == "cub" else 8)
+
+
+def test_every_cell_of_yue_table_1_has_an_experiment() -> None:
+    assert len(YUE) == 3 * 3 * 2
