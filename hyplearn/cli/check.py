@@ -156,7 +156,8 @@ def check_embedding_loss(composed: Composed, spec: TrainSpec, module: RetrievalM
     except ValueError as error:
         raise ConfigError(f"{chosen}, model={composed.choices['model']}: {error}") from error
     without = {f"optim.scales.{name}" for name in set(module.optimization.scales) - set(module.rate_groups())}
-    without = without & composed.typed  # those of a recipe are for all losses
+    if "optim.scales" not in composed.typed:
+        without = without & composed.typed  # those of a recipe are for all losses
     if without:
         log.warning("%s: no effect on %s, which has no such parameters", listing(without), chosen)
 
