@@ -11,11 +11,14 @@ written as sums of squares (`squared_chord`, `inner`). Nothing is clamped; calle
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from hyplearn.geometry.centring import Centred, centring_operator
 from hyplearn.geometry.numerics import (
     asinhc,
     coshm1c,
@@ -37,6 +40,9 @@ X_T_MAX = {torch.float64: 1e8, torch.float32: 2e3, torch.float16: 22.0, torch.bf
 
 # f(s D) = TIGHT_SHARE * D: the share of the limit that the tightness s refers to (Bdeir Eq. 3).
 TIGHT_SHARE = 0.99
+
+# About as many points of each set give the midst from which pairwise distances are seen.
+SAMPLE = 128
 
 
 def reduced(value: Tensor, keepdim: bool) -> Tensor:
@@ -110,6 +116,29 @@ def distance_columns(y: Tensor, c: Tensor) -> Tensor:
     return torch.cat([-y, torch.ones_like(b), b, k * b], dim=-1)
 
 
+def _factors(square: Tensor, along: Tensor, m_square: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """f and s of boost(x, -m) = f x - s m: 1 and x_t/k - x.m / (k (m_t + k)). See `centring`."""
+    return torch.ones_like(square), (1 + c * square).sqrt() - c * along / (1 + (1 + c * m_square).sqrt())
+
+
+def distance_features(
+    x: Tensor, y: Tensor, c: Tensor, *, to_lorentz: Callable[..., Tensor], centred: Centred
+) -> tuple[Tensor, Tensor]:
+    """Rows of x (B, N, n) and columns of y (B, M, n) as seen from their midst, the centroid of a sample of both.
+
+    Seen from anywhere, for every c, distances are the same, so that the midst counts as constant; it is the origin if a
+    point is not finite, which must not spoil the distances of others. In float64, with no wider type to see them in,
+    centring would cost far points digits: they stay. to_lorentz(x, c=c) and centred are those of the model of x and y.
+    """
+    if x.dtype == torch.float64:
+        x, y = to_lorentz(x, c=c), to_lorentz(y, c=c)
+    else:
+        sample = torch.cat([t.detach()[:, :: max(1, t.shape[1] // SAMPLE)] for t in (x, y)], dim=1).double()
+        m = centroid(to_lorentz(sample, c=c.detach()), c=c.detach()).unsqueeze(1).nan_to_num(0.0, 0.0, 0.0)
+        x, y = centred(x, m, c), centred(y, m, c)
+    return distance_rows(x, c), distance_columns(y, c)
+
+
 def cosh_minus_one(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
     """cosh(d/k) - 1 = c/2 |x - y|_L^2 of close pairs: (P, n), (P, n) to (P,). Half the work of `squared_chord`.
 
@@ -124,7 +153,13 @@ def cosh_minus_one(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
     return (c / 2 * q_square + 2 * t) / (1 - t)
 
 
-_cdist = distance_operator("lorentz_cdist", rows=distance_rows, columns=distance_columns, near=cosh_minus_one)
+_cdist = distance_operator(
+    "lorentz_cdist",
+    features=partial(
+        distance_features, to_lorentz=lambda x, c: x, centred=centring_operator("lorentz_centred", _factors)
+    ),
+    near=cosh_minus_one,
+)
 
 
 def cdist(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:

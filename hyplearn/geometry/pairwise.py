@@ -4,6 +4,10 @@ u = cosh(d/k) - 1 is an inner product of a row that depends on x and a column th
 pairs, where it is the small difference of large terms. Those few, known by their u, get it from a formula of pairs.
 With r = sqrt(u + u^2/2) the distance is k log(1 + u + sqrt(2) r), and its slope in u is k/(sqrt(2) r).
 
+The pairs are few because rows and columns are those of the points seen from their midst (`lorentz.distance_features`):
+"close" means relative to the spread of the points, so that a cloud far from the origin costs what one around it does.
+Several tight clouds far from each other do cost the formula of pairs within each.
+
 No (N, M, n) tensor exists. The backward pass keeps the slopes, (N, M), if there will be one; beside distances and
 slopes there are a few tensors of at most 2 BLOCK entries. Distances below 1e-22 k may come out as 0.
 
@@ -23,23 +27,29 @@ from torch import Tensor
 
 from hyplearn.geometry.numerics import vector_norm
 
-# A pair is close when u is less than this share of c |x| |y| (space coordinates), which bounds the rounding error of d.
+# A pair is close when u is less than this share of c |x| |y| (space coordinates of the features), which bounds the
+# rounding error of d.
 CLOSE = 0.1
 
 # The share below which the gradient, too, is that of the formula of pairs: above it |x - y| is at least 1.4 % of |x|,
 # so that the difference of x and y within a matrix product keeps five digits.
 CLOSEST = 1e-4
 
+# Features hold a point to a rounding error of float64 relative to where the point was given, so |x| counts at least
+# this share of the given |x|: coincident points in the middle of a cloud are close, whatever their features are.
+RESOLVED = 1e-5
+
 # Entries of a temporary tensor: 16 MiB in float32.
 BLOCK = 1 << 22
 
-# Coordinates of the pairs taken at once, 1 MiB in float32: what a processor keeps in its cache is done twice as fast.
+# Coordinates of the pairs that a CPU takes at once, 1 MiB in float32: what its cache holds is done twice as fast. Other
+# devices take BLOCK, for them every piece costs a few dozen launches.
 PAIRS = 1 << 18
 
 # Columns of a feature row after the n coordinates.
 EXTRA = 3
 
-Features = Callable[[Tensor, Tensor], Tensor]
+Features = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 Near = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -52,10 +62,10 @@ def _row_blocks(x: Tensor, y: Tensor) -> Iterator[tuple[int, slice]]:
 
 
 def _indices(mask: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Row and column indices where the mask holds, in pieces of at most PAIRS / width pairs."""
+    """Row and column indices where the mask holds, in pieces of at most PAIRS / width pairs (CPU)."""
     row, column = mask.nonzero(as_tuple=True)
     if len(row):
-        pairs = max(1, PAIRS // max(1, width))
+        pairs = max(1, (PAIRS if mask.is_cpu else BLOCK) // max(1, width))
         yield from zip(row.split(pairs), column.split(pairs), strict=True)
 
 
@@ -63,7 +73,8 @@ def _settle_close_pairs(
     near: Near, u: Tensor, scratch: Tensor | None, left: Tensor, right: Tensor, x: Tensor, y: Tensor, c: Tensor
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Replace u of the close pairs in place. Returns row, column and slope sign of those that the slope must mark."""
-    scale_x, scale_y = vector_norm(left[:, :-EXTRA]), vector_norm(right[:, :-EXTRA])
+    scale_x = torch.maximum(vector_norm(left[:, :-EXTRA]), RESOLVED * c * vector_norm(x))
+    scale_y = torch.maximum(vector_norm(right[:, :-EXTRA]), RESOLVED * vector_norm(y))
     marked = []
     limit = torch.mul(CLOSE * scale_x.unsqueeze(-1), scale_y, out=scratch)
     for i, j in _indices(u <= limit, x.shape[-1]):
@@ -135,14 +146,12 @@ def _backward(
     return left_grad, right_grad, x_grad, y_grad, c_grad
 
 
-def distance_operator(
-    name: str, *, rows: Features, columns: Features, near: Near
-) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def distance_operator(name: str, *, features: Features, near: Near) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Register `hyplearn::<name>` and return the distances as a function of x (..., N, n), y (..., M, n), c ().
 
-    rows(x (..., N, n), c) and columns(y (..., M, n), c): (..., N, n + EXTRA), (..., M, n + EXTRA) with
-    rows @ columns^T = u, their first n entries being c x and -y in space coordinates. near(x (P, n), y (P, n), c):
-    u of P pairs, (P,), without cancellation.
+    features(x (B, N, n), y (B, M, n), c): rows (B, N, n + EXTRA), columns (B, M, n + EXTRA) with rows @ columns^T = u,
+    their first n entries being c x' and -y' in space coordinates, where x' and y' are images under one isometry.
+    near(x (P, n), y (P, n), c): u of P pairs, (P,), without cancellation.
     """
 
     @torch.library.custom_op(f"hyplearn::{name}", mutates_args=())
@@ -182,7 +191,7 @@ def distance_operator(
         batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
         x, y = (t.expand(*batch, *t.shape[-2:]).reshape(batch.numel(), *t.shape[-2:]) for t in (x, y))
         keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, y, c))
-        result: Tensor = forward(rows(x, c), columns(y, c), x, y, c, keep)[0]
+        result: Tensor = forward(*features(x, y, c), x, y, c, keep)[0]
         return result.reshape(*batch, x.shape[-2], y.shape[-2])
 
     return distances

@@ -10,10 +10,13 @@ gap, about 4 exp(-sqrt(c) d), with an absolute error of 6e-8.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from hyplearn.geometry import lorentz
+from hyplearn.geometry.centring import centring_operator
 from hyplearn.geometry.isometry import lorentz_to_poincare, poincare_to_lorentz
 from hyplearn.geometry.lorentz import CurvatureMove, check_mode, d_max, limit_and_rate, reduced
 from hyplearn.geometry.numerics import asinhc, atanhc, dot, scalar_like, squared_norm, tanhc, vector_norm
@@ -60,10 +63,22 @@ def dist0(x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     return reduced(2 * vector_norm(x, keepdim=True) * atanhc(c * squared_norm(x)), keepdim)
 
 
+def _factors(square: Tensor, along: Tensor, m_square: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """f and s of lorentz.boost(f x, -m) = f x - s m, where f x is the point of the hyperboloid. See `centring`.
+
+    f = 2/(1 - c |x|^2), its time is k (f - 1), and s as there.
+    """
+    f = 2 / (1 - c * square)
+    return f, f - 1 - c * f * along / (1 + (1 + c * m_square).sqrt())
+
+
 _cdist = distance_operator(
     "poincare_cdist",
-    rows=lambda x, c: lorentz.distance_rows(poincare_to_lorentz(x, c=c), c),
-    columns=lambda y, c: lorentz.distance_columns(poincare_to_lorentz(y, c=c), c),
+    features=partial(
+        lorentz.distance_features,
+        to_lorentz=poincare_to_lorentz,
+        centred=centring_operator("poincare_centred", _factors),
+    ),
     near=lambda x, y, c: 2 * _half_sinh_squared(x, y, c).squeeze(-1),
 )
 
