@@ -224,4 +224,18 @@ def _checked(
             )
         if not mask.any():
             raise ValueError(f"{name} selects none of {count} images")
+    _check_distinct(ids)
     return labels.cpu().long(), query, gallery, ids.long()
+
+
+def _check_distinct(ids: Tensor) -> None:
+    """R is counted by positions, a query is left out by its id: they agree if no two rows share one."""
+    known, order = ids.sort(stable=True)
+    again = (known.diff() == 0).nonzero()
+    if len(again):
+        at = int(again[0])
+        raise ValueError(
+            f"ids={known[at].item()} is that of rows {int(order[at])} and {int(order[at + 1])}, but every row needs "
+            "its own: leave ids out where rows are different images, and give an image that is query and gallery in "
+            "one row, marked as both"
+        )

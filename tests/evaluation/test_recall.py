@@ -190,7 +190,14 @@ def test_nothing_to_measure_is_said() -> None:
         ({"labels": torch.zeros(4)}, "labels of shape (4,) and torch.float32 must be 4 integers"),
         ({"query": torch.arange(4)}, "query of shape (4,) and torch.int64 must be 4 booleans"),
         ({"gallery": torch.zeros(4, dtype=torch.bool)}, "gallery selects none of 4 images"),
-        ({"ids": torch.tensor([0, 1, 1, 2])}, "gallery_ids=1 appears twice"),
+        (
+            {"ids": torch.tensor([0, 1, 2, 1])},
+            "ids=1 is that of rows 1 and 3, but every row needs its own: leave ids out",
+        ),
+        (  # the second is no gallery image
+            {"ids": torch.tensor([7, 1, 2, 7]), "gallery": torch.arange(4) < 3},
+            "ids=7 is that of rows 0 and 3",
+        ),
         ({"ks": (0, 1)}, "ks=(0, 1) must be at least one rank"),
         ({"ks": ()}, "ks=() must be at least one rank"),
     ],
