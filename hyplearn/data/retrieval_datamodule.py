@@ -47,7 +47,8 @@ class RetrievalDataModule(ImageDataModule):
     limit_train: number of training images to use, in proportion from each class; None for all.
 
     The other arguments are those of `ImageDataModule`. Test images make no batch before `setup("test")`; but where the
-    images are files, all of them, those of the test included, are checked before training.
+    images are files, all of them, those of the test included, are checked before training. Before any is read,
+    DatasetError names a validation or test part in which there is nothing to measure.
     """
 
     source: RetrievalSource
@@ -175,8 +176,12 @@ class RetrievalDataModule(ImageDataModule):
     def _setup_train(self) -> None:
         self.check_batches(processes=self._world_size)
         train, val = self._training_parts()
+        test = self._test()
+        if val is not None:
+            self._check_measurable("val", val)
+        self._check_measurable("test", test)
         parts = {"train": train.images, **({} if val is None else {"val": val.images})}
-        images = self._read_all(parts, checked=None if self.select_on_test else self._test().images)
+        images = self._read_all(parts, checked=None if self.select_on_test else test.images)
         self._checked_test = not self.select_on_test
         self._images["train"] = images["train"]
         self._ids["train"] = torch.arange(len(images["train"].labels))
@@ -252,8 +257,7 @@ class RetrievalDataModule(ImageDataModule):
         if paths is not None and skipped:
             part = part.select(torch.tensor([i for i, path in enumerate(paths) if path not in skipped]))
             paths = tuple(path for path in paths if path not in skipped)
-        if not (part.query.any() and part.gallery.any()):
-            raise DatasetError(f"{self.source.name}: the {split} images have no query or no gallery images")
+        self._check_measurable(split, part)
         self._images[split], self._ids[split] = images.for_evaluation(), torch.arange(len(part))
         self._evaluations[split] = Evaluation(
             labels=part.labels,
@@ -264,6 +268,12 @@ class RetrievalDataModule(ImageDataModule):
             super_names=part.super_names,
             paths=paths,
         )
+
+    def _check_measurable(self, split: Literal["val", "test"], part: RetrievalImages) -> None:
+        """Raises DatasetError where all models would be equally good."""
+        reason = part.nothing_to_measure(split)
+        if reason is not None:
+            raise DatasetError(f"{self.source.name}: {reason}")
 
     def _warn_of_lost_classes(self) -> None:
         lost = self.num_classes - len(self._images["train"].labels.unique())

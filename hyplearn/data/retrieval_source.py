@@ -51,6 +51,29 @@ class RetrievalImages:
             super_labels=None if self.super_labels is None else self.super_labels[ids],
         )
 
+    def nothing_to_measure(self, part: Literal["val", "test"]) -> str | None:
+        """Why neighbours among these images say nothing of a model, and the way out; None if they do."""
+        offered = self.labels[self.gallery].bincount(minlength=int(self.labels.max()) + 1)
+        classes = int((offered > 0).sum())
+        others = offered[self.labels] - self.gallery.long()
+        without = ", or set dataset.val_fraction=0 to train without validation" if part == "val" else ""
+        there = (
+            f"{int(self.query.sum())} query images of {len(self.labels[self.query].unique())} classes, "
+            f"{int(self.gallery.sum())} gallery images of {classes}"
+        )
+        if not (others[self.query] > 0).any():
+            return (
+                f"no {part} query has another image of its class in the gallery ({there}), so that no neighbour can be "
+                f"right: needed are classes of at least 2 {part} images, of them one that is a query and another in "
+                f"the gallery{without}"
+            )
+        if classes < 2:
+            return (
+                f"the gallery of the {part} images holds one class ({there}), so that every neighbour of a query of it "
+                f"is right whatever the model: needed are {part} images of at least 2 classes in the gallery{without}"
+            )
+        return None
+
     @classmethod
     def for_all(cls, images: ImageArrays | ImageFiles, class_names: tuple[str, ...]) -> RetrievalImages:
         """Every image is query and gallery."""

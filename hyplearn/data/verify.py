@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 from hyplearn.data.decoding import decode, for_each_file, usable_cpus
 from hyplearn.data.errors import BadImageError, DatasetError, Problem
 from hyplearn.data.files import ImageFiles
 from hyplearn.data.indexed import IndexedSource, OfficialSet, counts
-from hyplearn.data.retrieval_source import Place
+from hyplearn.data.retrieval_source import Index, Place
 from hyplearn.data.source import Source
 
 Progress = Callable[[int, int], None]
@@ -102,7 +102,17 @@ def _verify_index(source: IndexedSource, root: Path | None, look: _Look) -> Repo
     problems = [*index.problems, *look.through(files, index.places)]
     empty = [part for part in ("train", "test") if part not in index.parts]
     problems += [Problem(index.base, None, f"there are no {part} images") for part in empty]
+    problems += [Problem(index.base, None, reason) for reason in _nothing_to_measure(index)]
     return Report(source.name, root, _of_full(source, counts(index)), tuple(problems), _placement(source, root))
+
+
+def _nothing_to_measure(index: Index) -> Iterator[str]:
+    names: tuple[Literal["val", "test"], ...] = ("val", "test")
+    for name in names:
+        part = index.parts.get(name)
+        reason = None if part is None else part.nothing_to_measure(name)
+        if reason is not None:
+            yield reason
 
 
 def _of_full(source: IndexedSource, found: Mapping[str, int]) -> dict[str, tuple[int, int | None]]:

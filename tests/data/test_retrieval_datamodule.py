@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hyplearn.data.retrieval_arrays import DigitsRetrieval
 from hyplearn.data.retrieval_csv import CSVRetrieval
 from hyplearn.data.retrieval_datamodule import RetrievalDataModule
 from hyplearn.data.transforms import Augmentation
+from hyplearn.data.verify import verify
 
 NUMBERS = {"mean": [0.3], "std": [0.4]}
 
@@ -345,3 +347,80 @@ def test_a_tree_without_test_classes_stops_before_training(tmp_path: Path) -> No
     make_cub(tmp_path, (1, 2, 3, 4))
     with pytest.raises(DatasetError, match="holds no test images"):
         birds(tmp_path, val_fraction=0.5, batch_size=4).setup("fit")
+
+
+UNREAD = """path,label,split,query,gallery
+a1.png,a,train,,
+a2.png,a,train,,
+b1.png,b,train,,
+b2.png,b,train,,
+c1.png,c,val,,
+c2.png,c,val,,
+d1.png,d,val,,
+e1.png,e,test,1,1
+e2.png,e,test,0,1
+f1.png,f,test,0,1
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            "d1.png,d,val,,\n",
+            "",
+            r"the gallery of the val images holds one class \(2 query images of 1 classes, 2 gallery",
+        ),
+        (
+            "c2.png,c,val",
+            "c2.png,x,val",
+            r"no val query .* \(3 query images of 3 classes, 3 gallery .*val_fraction=0 to",
+        ),
+        (
+            "e2.png,e,",
+            "e2.png,x,",
+            r"no test query has another image of its class in the gallery \(1 query images of 1",
+        ),
+        (
+            "e1.png,e,test,1,1",
+            "e1.png,e,test,0,1",
+            r"no test query .* \(0 query images of 0 classes, 3 gallery images of 2",
+        ),
+        (
+            "f1.png,f,test,0,1",
+            "f1.png,f,test,1,0",
+            r"test images holds one class .* at least 2 classes in the gallery$",
+        ),
+    ],
+)
+def test_a_part_in_which_nothing_is_measured_stops_before_images_are_read(
+    tmp_path: Path, before: str, after: str, message: str
+) -> None:
+    assert before in UNREAD
+    options = {"root": tmp_path, "batch_size": 4, "images_per_class": 2, "image_size": 16, "num_workers": 0, **NUMBERS}
+    (tmp_path / "images.csv").write_text(UNREAD)
+    with pytest.raises(BadImagesError):  # nothing else is wrong
+        RetrievalDataModule(CSVRetrieval(), **options).setup("fit")
+    (tmp_path / "images.csv").write_text(UNREAD.replace(before, after))
+    with pytest.raises(DatasetError, match=f"csv_retrieval: .*{message}"):
+        RetrievalDataModule(CSVRetrieval(), **options).setup("fit")
+    problems = [str(problem) for problem in verify(CSVRetrieval(), tmp_path).problems]
+    assert any(re.search(message, problem) for problem in problems)
+
+
+def test_validation_without_a_pair_is_no_matter_without_validation(tmp_path: Path) -> None:
+    (tmp_path / "images.csv").write_text(UNREAD.replace("d1.png,d,val,,\n", ""))
+    data = RetrievalDataModule(
+        CSVRetrieval(), root=tmp_path, batch_size=4, images_per_class=2, val_fraction=0.0, image_size=16, **NUMBERS
+    )
+    with pytest.raises(BadImagesError):
+        data.setup("fit")
+
+
+def test_skipped_images_may_leave_nothing_to_measure(tmp_path: Path) -> None:
+    make_cub(tmp_path, (1, 2, 3, 4, 101, 102), 2)
+    for path in tmp_path.rglob("Bird_10*_0000.jpg"):
+        path.unlink()
+    data = birds(tmp_path, val_fraction=0.5, batch_size=4, on_bad_image="skip")
+    with pytest.raises(DatasetError, match=r"no test query has another image .* \(2 query images of 2 classes"):
+        ready(data)
