@@ -37,21 +37,44 @@ def make(node: Mapping[str, Any], path: str, **supplied: Any) -> Any:
 
 
 def datamodule(config: Mapping[str, Any]) -> ImageDataModule:
-    """The data of a configuration; nothing is read yet. Pixels are normalised as the backbone's weights expect, where
-    the data set leaves mean and std to them."""
+    """The data of a configuration; nothing is read yet."""
     node = config["dataset"]
-    left_open = [key for key in ("mean", "std") if key in node and node[key] is None]
-    if left_open and "backbone" in config["model"]:
+    if "backbone" in config["model"] and any(value is None for value in _left_to_weights(node)):
         from hyplearn.models.backbone import data_config  # timm takes seconds to import
 
         try:
-            expected = data_config(config["model"]["backbone"])
+            node = _as_weights_expect(node, data_config(config["model"]["backbone"]))
         except ValueError as error:
             raise ConfigError(f"model: {error}") from error
-        node = {**node, **{key: list(expected[key]) for key in left_open}}
     made = make(node, "dataset", seed=config["seed"])
     assert isinstance(made, ImageDataModule)
     return made
+
+
+def _left_to_weights(node: Mapping[str, Any]) -> list[Any]:
+    """What a data set may leave to the backbone's weights: how pixels are normalised, resized and interpolated."""
+    crops = [node.get(name) or {} for name in ("train_transform", "eval_transform")]
+    return [
+        *(node[key] for key in ("mean", "std") if key in node),
+        *(crop[key] for crop in crops for key in ("interpolation", "resize") if key in crop),
+    ]
+
+
+def _as_weights_expect(node: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, Any]:
+    """The data set's node with what it leaves open filled in. The crop is a share of the resized image (crop_pct)."""
+    filled = dict(node)
+    for key in ("mean", "std"):
+        if key in node and node[key] is None:
+            filled[key] = list(expected[key])
+    for name in ("train_transform", "eval_transform"):
+        crop = dict(node.get(name) or {})
+        if "interpolation" in crop and crop["interpolation"] is None:
+            crop["interpolation"] = expected["interpolation"]
+        if "resize" in crop and crop["resize"] is None:
+            crop["resize"] = round(crop["size"] / expected["crop_pct"])
+        if crop:
+            filled[name] = crop
+    return filled
 
 
 def facts(data: ImageDataModule) -> dict[str, int]:

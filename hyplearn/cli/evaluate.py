@@ -14,7 +14,10 @@ from hyplearn.cli.rundir import first_process, locate, new_evaluation, stored_co
 # What may differ from training: everything but what the weights were made for.
 FIXED = ("model", "manifold", "seed", "output_dir", "resume", "paper")
 # What belongs to the record of a run, which evaluation does not write again.
-OF_THE_RUN = tuple(f"evaluation.{key}" for key in ("save", "per_class", "gallery", "hard_negatives"))
+OF_THE_RUN = (
+    *(f"evaluation.{key}" for key in ("save", "per_class", "gallery", "hard_negatives")),
+    "dataset.select_on_test",  # by which the checkpoint was chosen
+)
 
 
 def evaluate(run: Path, overrides: Sequence[str]) -> int:

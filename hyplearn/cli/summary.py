@@ -93,4 +93,6 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the table: job and what varied, how it ended, its metrics."""
     plain = {key: value for key, value in row.items() if key not in ("job", "varied", "results")}
-    return {"job": row["job"], **row["varied"], **plain, **row["results"].get("metrics", {})}
+    selection = row["results"].get("selection") or {}
+    chosen = {"selection": selection["rule"]} if "rule" in selection else {}
+    return {"job": row["job"], **row["varied"], **plain, **chosen, **row["results"].get("metrics", {})}

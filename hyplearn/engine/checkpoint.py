@@ -55,13 +55,24 @@ def bring_best(checkpoint: Path, folder: Path) -> None:
         write_whole(folder / BEST, lambda stream: stream.write(best.read_bytes()))
 
 
-def load_weights(module: TrainingModule, path: Path) -> None:
-    """The weights of a checkpoint into a module of the same model."""
+def load_weights(module: TrainingModule, path: Path, *, to_evaluate: bool = False) -> None:
+    """The weights of a checkpoint into a module of the same model.
+
+    to_evaluate: proxies of other classes, which evaluation does not read, stay as they are.
+    """
     weights = read_checkpoint(path)["state_dict"]
+    if to_evaluate:
+        own = module.state_dict()
+        kept = {name: w for name, w in weights.items() if not name.startswith("loss.") or _same_shape(own, name, w)}
+        weights = {**{name: w for name, w in own.items() if name.startswith("loss.")}, **kept}
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{path} belongs to another model than the one configured: {error}") from error
+
+
+def _same_shape(own: Mapping[str, Tensor], name: str, weights: Tensor) -> bool:
+    return name in own and own[name].shape == weights.shape
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

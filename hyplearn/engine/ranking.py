@@ -42,6 +42,9 @@ def rank(module: RetrievalModule, data: Evaluation, *, stage: str) -> dict[str, 
     data = subset(data, embedded.ids)
     module.ranking[stage] = None
     found: dict[str, float] = {}
+    if not (data.query.any() and data.gallery.any()):
+        log.warning("trainer.limit_%s_batches leaves no query or no gallery image: nothing is ranked", stage)
+        return found
     ks = measured_ranks(module, stage)
     for name, embeddings in metrics_of(module, embedded, every=stage == "test"):
         results = searched(module, embeddings, data, ks)
@@ -59,23 +62,23 @@ def rank(module: RetrievalModule, data: Evaluation, *, stage: str) -> dict[str, 
 def metrics_of(module: RetrievalModule, embedded: Embedded, *, every: bool) -> Iterator[tuple[str, Embeddings]]:
     """The trained metric, without a name, and, if `every` one is asked for, those beside it.
 
-    Of several spaces each by itself, by its name; cosine and Euclidean distance of the coordinates of the last space,
-    where they are other metrics than those before; cosine of the backbone's features; distance of the pixels.
+    Each space by itself under its own distance, by its name, where that is another metric than the trained one; cosine
+    and Euclidean distance of the coordinates, those of several spaces side by side; cosine of the backbone's features;
+    distance of the pixels.
     """
     points = embedded.points
-    weights = trained_weights(module)
-    parts = [(x, metric_of(space, w)) for x, space, w in zip(points, module.spaces, weights, strict=True) if w > 0]
+    trained = trained_metrics(module)
+    parts = [(x, metric) for x, metric in zip(points, trained, strict=True) if metric is not None]
     yield "", Embeddings([x for x, _ in parts], [metric for _, metric in parts])
     if not every:
         return
-    kinds = {space.name for space in module.spaces}
-    if len(points) > 1:
+    if len(points) > 1 or module.loss.sees_directions:
         for name, x, space in zip(space_names(module.spaces), points, module.spaces, strict=True):
             yield name, Embeddings(x, metric_of(space))
-    if "sphere" not in kinds and "cosine" in module.settings.metrics:
-        yield "cosine", Embeddings(points[-1], Metric("sphere"))
-    if module.spaces[-1].name != "sphere" and "euclidean" not in kinds and "euclidean" in module.settings.metrics:
-        yield "euclidean", Embeddings(points[-1], Metric("euclidean"))
+    coordinates = torch.cat(points, dim=-1)
+    for name, kind in (("cosine", "sphere"), ("euclidean", "euclidean")):
+        if name in module.settings.metrics and not (len(trained) == 1 and parts[0][1].kind == kind):
+            yield name, Embeddings(coordinates, Metric(kind))  # type: ignore[arg-type]
     if module.settings.backbone:
         yield "backbone", Embeddings(embedded.features.float(), Metric("sphere"))
     if "pixels" in module.settings.metrics:
@@ -84,11 +87,18 @@ def metrics_of(module: RetrievalModule, embedded: Embedded, *, every: bool) -> I
         yield "pixels", Embeddings(pixels.float() / 255, Metric("euclidean"))
 
 
-def trained_weights(module: RetrievalModule) -> list[float]:
-    """What the loss multiplies the distances of each space with, relative to the first that counts."""
+def trained_metrics(module: RetrievalModule) -> list[Metric | None]:
+    """What the loss compares points by in each space: the distance, or the cosine where it sees directions alone.
+
+    Weighted as the loss weighs it, relative to the first that counts; None for a space that it leaves out.
+    """
     weights = module.loss.fusion(module.spaces)
     first = next(weight for weight in weights if weight > 0)
-    return [weight / first for weight in weights]
+    found: list[Metric | None] = []
+    for space, weight in zip(module.spaces, weights, strict=True):
+        metric = Metric("sphere", weight=weight / first) if module.loss.sees_directions and weight > 0 else None
+        found.append(metric_of(space, weight / first) if metric is None and weight > 0 else metric)
+    return found
 
 
 def metric_of(space: Space, weight: float = 1.0) -> Metric:

@@ -155,7 +155,7 @@ def evaluate(spec: TrainSpec, checkpoint: Path) -> dict[str, Any]:
     spec.validate()
     with quiet_lightning(spec.trainer):
         module = spec.build_module()
-        load_weights(module, checkpoint)
+        load_weights(module, checkpoint, to_evaluate=True)
         trainer = build_trainer(spec.trainer, folder=spec.run_dir, callbacks=[])
         trainer.test(module, datamodule=spec.datamodule, verbose=False)
     return {

@@ -103,6 +103,11 @@ class AdaptedLoss(EmbeddingLoss):
         super().__init__()
         self.distance = SpaceDistance(self.form, similarity=similarity, scale=scale)
 
+    @property
+    def sees_directions(self) -> bool:
+        """With similarity 'cosine'."""
+        return self.distance.similarity == "cosine"
+
     def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
         """weight / divisor of each space; with similarity 'cosine' for the cosine of the directions in each."""
         return tuple(space.weight.item() / self.distance.divisor(space) for space in spaces)

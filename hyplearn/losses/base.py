@@ -61,6 +61,11 @@ class EmbeddingLoss(nn.Module, ABC):
         """Learned temperatures and the like: they do not decay, and have a rate of their own."""
         return ()
 
+    @property
+    def sees_directions(self) -> bool:
+        """Whether the loss compares the directions of points alone, so that their cosine is the metric it trains."""
+        return False
+
     def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
         """What multiplies the distances of each space in the metric that this loss trains; only the ratios count."""
         return tuple(space.weight.item() for space in spaces)

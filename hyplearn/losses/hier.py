@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ from hyplearn.losses.placement import at_distance
 from hyplearn.losses.triplets import Triplets, generator_on, reciprocal_triplets
 from hyplearn.manifolds import CurvedManifold, manifold_parameter
 from hyplearn.nn.embedding import Space
+
+log = logging.getLogger(__name__)
 
 # Entries of a temporary tensor (triplets x proxies): 4 MiB in float32.
 BLOCK = 1 << 20
@@ -188,6 +191,16 @@ class HIER(EmbeddingLoss):
             if parametrization == "manifold"
             else nn.Parameter(vectors)
         )
+
+    def check(self, spaces: Sequence[Space], *, batch_size: int) -> None:
+        """Warns where every point is a neighbour of every other, so that no triplet has a third point to push away."""
+        for name, count in (("batch", batch_size), ("proxies", len(self.rho))):
+            if count <= self.topk:
+                log.warning(
+                    "topk=%d covers all %d points of the %s: they form no triplets, and the regulariser of the %s is "
+                    "0; lower topk or raise their number",
+                    *(self.topk, count, name, name),
+                )
 
     def points(self) -> Tensor:
         """The proxies as points, (proxies, n), before rescaling."""

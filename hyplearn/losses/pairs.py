@@ -235,6 +235,11 @@ class CrossBatchMemory(EmbeddingLoss):
         self.register_buffer("labels", torch.full((size,), -1))
         self.register_buffer("written", torch.zeros((), dtype=torch.int64))
 
+    @property
+    def sees_directions(self) -> bool:
+        """As the loss between the points does."""
+        return self.base.sees_directions
+
     def check(self, spaces: Sequence[Space], *, batch_size: int) -> None:
         if batch_size > self.size:
             raise ValueError(

@@ -150,8 +150,8 @@ def data_config(name: str | None) -> dict[str, Any]:
     """
     if name is None:
         raise ValueError(
-            "backbone=null has no weights that say how images have to look: set them, "
-            "for example dataset.mean=[0.5] dataset.std=[0.5]"
+            "backbone=null has no weights that say how images have to look: set what the data set leaves to them, for "
+            "example dataset.mean=[0.5] dataset.std=[0.5], and resize and interpolation of its transforms"
         )
     check_name(name)
     config = timm.get_pretrained_cfg(name, allow_unregistered=False)

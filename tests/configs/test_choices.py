@@ -17,7 +17,7 @@ EXPERIMENTS = GROUPS.pop("experiment")
 RETRIEVAL = ("sph", "hyp", "mix", "hier", "lhier")
 CLASSIFIERS = [name for name in GROUPS["model"] if name.partition("_")[0] not in RETRIEVAL]
 PAPER = [name for name in EXPERIMENTS if name.startswith("bdeir_")]
-ROOTLESS = ("image_folder", "image_folder_224", "image_folder_retrieval", "csv_retrieval")
+ROOTLESS = ("image_folder", "image_folder_224", "image_folder_retrieval", "image_folder_retrieval_224", "csv_retrieval")
 NEEDED = {name: ["dataset.root=somewhere"] for name in ROOTLESS}
 
 

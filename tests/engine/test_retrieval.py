@@ -21,7 +21,7 @@ from hyplearn.engine.errors import Interrupted
 from hyplearn.engine.run import evaluate, fit
 from hyplearn.evaluation import store
 from hyplearn.geometry import lorentz
-from hyplearn.losses import ConvexCombination, CrossEntropy, PairwiseCrossEntropy
+from hyplearn.losses import ConvexCombination, CrossEntropy, PairwiseCrossEntropy, ProxyAnchor
 from hyplearn.models.necks import Branch
 
 SPHERE = {"sphere": Branch("sphere")}
@@ -204,6 +204,32 @@ def test_ranks_that_are_not_reported_may_choose_the_checkpoint(tmp_path: Path) -
     results = fit(retrieval_runs.spec(tmp_path, evaluation={"k": [2, 4], "gallery": 0}, trainer={"max_epochs": 1}))
     assert results["selection"]["rule"] == "best val/recall@1"
     assert "test/recall@1" not in results["metrics"]
+
+
+def proxy_anchor(model: torch.nn.Module) -> ProxyAnchor:
+    return ProxyAnchor(spaces=list(model.spaces), sizes=model.sizes, num_classes=3)
+
+
+def test_a_loss_of_directions_trains_their_cosine(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"build_loss": proxy_anchor, "trainer": {"max_epochs": 1}}
+    metrics = fit(retrieval_runs.spec(tmp_path, evaluation={"gallery": 0}, **changes))["metrics"]
+    stored = store.load(tmp_path / "embeddings" / "test.npz")
+    assert [metric.kind for metric in stored.metrics or ()] == ["sphere", "sphere"]
+    assert {"test/sphere/recall@1", "test/lorentz/recall@1", "test/recall@1"} <= set(metrics)
+
+
+def test_other_classes_than_those_trained_on_can_be_evaluated(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"build_loss": proxy_anchor, "trainer": {"max_epochs": 1}}
+    trained = fit(retrieval_runs.spec(tmp_path, evaluation={"gallery": 0}, **changes))
+    five = {"val_fraction": 0.0, "batch_size": 20}
+
+    def of_five(model: torch.nn.Module) -> ProxyAnchor:
+        return ProxyAnchor(spaces=list(model.spaces), sizes=model.sizes, num_classes=5)
+
+    found = evaluate(
+        retrieval_runs.spec(tmp_path, data=five, build_loss=of_five), tmp_path / "checkpoints" / "last.ckpt"
+    )
+    assert found["metrics"]["test/recall@1"] == pytest.approx(trained["metrics"]["test/recall@1"])
 
 
 @pytest.mark.parametrize("lam", [0.0, 1.0])

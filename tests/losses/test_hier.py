@@ -360,3 +360,14 @@ def test_the_hierarchical_loss_is_the_weighted_sum() -> None:
     assert (loss.least_per_class, loss.equal_per_class) == (2, True)
     with pytest.raises(ValueError, match=r"lambda_hier=-1.0 must be >= 0"):
         HierarchicalLoss(spaces=[space], sizes=[6], num_classes=8, base=Radius, hier=HIER, lambda_hier=-1.0)
+
+
+def test_neighbours_that_are_everybody_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    spaces = [Space(Lorentz(c=0.5))]
+    HIER(spaces=spaces, sizes=(3,), proxies=8, topk=4).check(spaces, batch_size=12)
+    assert not caplog.records
+    HIER(spaces=spaces, sizes=(3,), proxies=4, topk=4).check(spaces, batch_size=3)
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "topk=4 covers all 3 points of the batch",
+        "topk=4 covers all 4 points of the proxies",
+    ]
