@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from hyplearn.cli.errors import OK
 from hyplearn.engine.files import write_json, write_text
 
-SHOWN = ("test/top1", "val/top1", "test/recall@1", "test/map@r", "test/backbone/recall@1", "val/recall@1")
+SHOWN = {
+    "test/top1": "test top-1",
+    "val/top1": "val top-1",
+    "test/recall@1": "test R@1",
+    "test/map@r": "test MAP@R",
+    "test/backbone/recall@1": "backbone R@1",
+    "val/recall@1": "val R@1",
+}  # in percent
+WIDE = 200  # characters of a line in a file or a pipe
 
 
 @dataclass
@@ -62,15 +72,18 @@ def print_summary(folder: Path, outcomes: Sequence[Outcome]) -> None:
     """The table of all jobs, and below it why those that failed did."""
     metrics = [outcome.results.get("metrics", {}) for outcome in outcomes]
     shown = [name for name in SHOWN if any(name in found for found in metrics)]
-    table = Table()
-    for column in ("job", "overrides", "state", *shown, "time"):
+    keys = list(dict.fromkeys(key for outcome in outcomes for key in outcome.varied))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("job", *keys, "state"):
         table.add_column(column, overflow="fold")
+    for column in (*(SHOWN[name] for name in shown), "time"):
+        table.add_column(column, overflow="fold", justify="right")
     for outcome, found in zip(outcomes, metrics, strict=True):
-        overrides = " ".join(f"{key}={value}" for key, value in outcome.varied.items())
+        values = [outcome.varied.get(key, "") for key in keys]
         numbers = [f"{found[name]:.2f}" if name in found else "" for name in shown]
-        table.add_row(str(outcome.number), overrides, outcome.state, *numbers, f"{outcome.seconds:.0f} s")
+        table.add_row(str(outcome.number), *values, outcome.state, *numbers, f"{outcome.seconds:.0f} s")
     print(f"multirun {folder}")
-    Console(markup=False).print(table)
+    Console(markup=False, width=None if sys.stdout.isatty() else WIDE).print(table)
     not_ok = [outcome for outcome in outcomes if outcome.status != OK]
     for outcome in not_ok:
         print(f"job {outcome.number} {outcome.state}: {outcome.reason or 'the sweep was stopped before'}")

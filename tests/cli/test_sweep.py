@@ -186,3 +186,56 @@ def test_jobs_train_and_one_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert "SGD cannot train" in jobs[1]["reason"]
     assert jobs[0]["results"]["status"] == "finished"
     assert Path("grid/0_optim-rsgd/config.yaml").is_file()
+
+
+def test_equal_jobs_run_once_and_share_the_results(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Recorded(*[(0, "")] * 3)
+    assert sweep(["model=sph_vit_s,hyp_vit_s", "manifold.c=0.1,1"], run=run) == 0
+    ran = [[text for text in line if text.startswith(("model=", "manifold."))] for line in run.lines]
+    assert ran == [
+        ["model=sph_vit_s", "manifold.c=0.1"],
+        ["model=hyp_vit_s", "manifold.c=0.1"],
+        ["model=hyp_vit_s", "manifold.c=1"],
+    ]
+    jobs = json.loads((only_sweep() / "summary.json").read_text())["jobs"]
+    assert [job["state"] for job in jobs] == ["ok", "ok, as job 0", "ok", "ok"]
+    assert jobs[1]["run_dir"] == jobs[0]["run_dir"]
+    assert jobs[1]["results"] == jobs[0]["results"]
+    assert jobs[1]["varied"] == {"model": "sph_vit_s", "manifold.c": "1"}
+    shown = capsys.readouterr().out
+    assert "[job 1] model=sph_vit_s manifold.c=1: the same run as job 0\n" in shown
+    assert "4 of 4 jobs ok" in shown
+
+
+def test_jobs_equal_to_one_that_failed_failed_too() -> None:
+    run = Recorded((1, "RuntimeError: out of memory"), (0, ""))
+    assert sweep(["model=sph_vit_s,hyp_vit_s", "manifold.c=1,1.0"], run=run) == 1
+    jobs = json.loads((only_sweep() / "summary.json").read_text())["jobs"]
+    assert [(job["state"], job["exit_status"]) for job in jobs[:2]] == [("failed", 1), ("failed, as job 0", 1)]
+    assert [job["state"] for job in jobs[2:]] == ["ok", "ok, as job 2"]
+
+
+def test_the_table_has_a_column_for_each_key_that_varies(capsys: pytest.CaptureFixture[str]) -> None:
+    sweep(["manifold.c=0.1,1", "seed=1,2", "optim.lr=0.5"], run=Recorded(*[(0, "")] * 4))
+    lines = capsys.readouterr().out.splitlines()
+    (header,) = [line for line in lines if line.split()[:1] == ["job"]]
+    assert header.split() == ["job", "manifold.c", "seed", "state", "test", "top-1", "time"]
+    rows = [line.split()[:5] for line in lines if line.split()[3:5] == ["ok", "97.50"]]
+    assert rows == [
+        [str(number), c, seed, "ok", "97.50"]
+        for number, (c, seed) in enumerate([("0.1", "1"), ("0.1", "2"), ("1", "1"), ("1", "2")])
+    ]
+
+
+@pytest.mark.slow
+def test_a_grid_over_models_temperatures_and_curvatures(capfd: pytest.CaptureFixture[str]) -> None:
+    """Each job in a process of its own, as a user runs it."""
+    grid = ["model=sph_vit_s,hyp_vit_s,mix_vit_s", "loss.tau=0.05,0.2", "manifold.c=0.1,1"]
+    short = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.progress=none", "callbacks=minimal"]
+    assert main(["train", "-m", *grid, *short, "trainer.num_threads=1"]) == 0
+    rows = list(csv.DictReader((only_sweep() / "summary.csv").read_text().splitlines()))
+    assert [row["state"] for row in rows] == ["ok", "ok, as job 0", "ok", "ok, as job 2", *["ok"] * 8]
+    assert all(0 < float(row["test/recall@1"]) <= 100 for row in rows)
+    out = capfd.readouterr().out
+    assert "test R@1" in out
+    assert "12 of 12 jobs ok" in out
