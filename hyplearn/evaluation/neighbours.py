@@ -83,7 +83,9 @@ class _Term:
     def slack(self, rows: Lifted, dtype: torch.dtype) -> Tensor:
         """Bound of the error of gaps to any gallery point whose scores were computed in `dtype`, (B,)."""
         error = _rounding(self.width, dtype) * (rows.sizes @ self.largest)
-        return self.form.scale * (error + torch.finfo(torch.float64).eps * 4 * rows.offset)
+        # numbers and products below the smallest normal one may have become 0
+        lost = self.width * torch.finfo(dtype).tiny * (1 + rows.sizes.sum(-1) + self.largest.sum())
+        return self.form.scale * (error + lost + torch.finfo(torch.float64).eps * 4 * rows.offset)
 
     def gap(self, rows: Lifted, score: Tensor) -> Tensor:
         """Gaps from scores (B, ...), which are overwritten."""

@@ -222,6 +222,18 @@ def test_sizes_beyond_float32_products(index: str) -> None:
         assert torch.equal(neighbours(query, gallery, 1, index=index).indices, brute.neighbours(query, gallery, 1)[0])
 
 
+@pytest.mark.parametrize("metric", [Metric("euclidean"), Metric("lorentz", 1.0), Metric("poincare", 0.1)], ids=str)
+@pytest.mark.parametrize("size", [1e-22, 3e-23, 1e-40])
+@pytest.mark.parametrize("index", INDEXES)
+def test_products_below_float32_are_searched_again(index: str, size: float, metric: Metric) -> None:
+    embeddings = Embeddings(size * torch.randn(600, 4, dtype=torch.float64), metric)
+    query = embeddings.select(slice(0, 50))
+    indices, distances = brute.neighbours(query, embeddings, 5)
+    found = neighbours(query, embeddings, 5, index=index)
+    assert torch.equal(found.indices, indices)
+    assert_close(found.distances, distances, rtol=1e-9, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_points_are_compared_in_float64(dtype: torch.dtype) -> None:
     embeddings = Embeddings(torch.randn(50, 4).to(dtype), Metric("euclidean"))
