@@ -116,9 +116,10 @@ def distance_columns(y: Tensor, c: Tensor) -> Tensor:
     return torch.cat([-y, torch.ones_like(b), b, k * b], dim=-1)
 
 
-def _factors(square: Tensor, along: Tensor, m_square: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """f and s of boost(x, -m) = f x - s m: 1 and x_t/k - x.m / (k (m_t + k)). See `centring`."""
-    return torch.ones_like(square), (1 + c * square).sqrt() - c * along / (1 + (1 + c * m_square).sqrt())
+def _factors(w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """f = 1, t = x_t/k = sqrt(1 + w) of w = c |x|^2, and their slopes. See `centring`."""
+    t = (1 + w).sqrt()
+    return torch.ones_like(w), t, torch.zeros_like(w), 1 / (2 * t)
 
 
 def distance_features(
@@ -135,7 +136,9 @@ def distance_features(
     else:
         sample = torch.cat([t.detach()[:, :: max(1, t.shape[1] // SAMPLE)] for t in (x, y)], dim=1).double()
         m = centroid(to_lorentz(sample, c=c.detach()), c=c.detach()).unsqueeze(1).nan_to_num(0.0, 0.0, 0.0)
-        x, y = centred(x, m, c), centred(y, m, c)
+        same = y is x
+        x = centred(x, m, c)
+        y = x if same else centred(y, m, c)
     return distance_rows(x, c), distance_columns(y, c)
 
 

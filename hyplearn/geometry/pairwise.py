@@ -188,8 +188,9 @@ def distance_operator(name: str, *, features: Features, near: Near) -> Callable[
     def distances(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
         if min(x.ndim, y.ndim) < 2:
             raise ValueError(f"x {tuple(x.shape)} and y {tuple(y.shape)} must have shapes (..., N, n) and (..., M, n)")
-        batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+        batch, same = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2]), y is x
         x, y = (t.expand(*batch, *t.shape[-2:]).reshape(batch.numel(), *t.shape[-2:]) for t in (x, y))
+        y = x if same else y  # what features do with x is then done once
         keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, y, c))
         result: Tensor = forward(*features(x, y, c), x, y, c, keep)[0]
         return result.reshape(*batch, x.shape[-2], y.shape[-2])

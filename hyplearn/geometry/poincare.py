@@ -63,13 +63,10 @@ def dist0(x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     return reduced(2 * vector_norm(x, keepdim=True) * atanhc(c * squared_norm(x)), keepdim)
 
 
-def _factors(square: Tensor, along: Tensor, m_square: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """f and s of lorentz.boost(f x, -m) = f x - s m, where f x is the point of the hyperboloid. See `centring`.
-
-    f = 2/(1 - c |x|^2), its time is k (f - 1), and s as there.
-    """
-    f = 2 / (1 - c * square)
-    return f, f - 1 - c * f * along / (1 + (1 + c * m_square).sqrt())
+def _factors(w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """f = 2/(1 - w), t = x_t/k = (1 + w)/(1 - w) = f - 1 of w = c |p|^2, and their slopes. See `centring`."""
+    f = 2 / (1 - w)
+    return f, f - 1, f.square() / 2, f.square() / 2
 
 
 _cdist = distance_operator(

@@ -280,3 +280,95 @@ def test_distances_of_the_ball_are_those_of_moebius_addition() -> None:
     total = total / (1 + 2 * c * product + c**2 * a_square * b_square)
     expected = 2 / c**0.5 * torch.atanh(c**0.5 * total.norm(dim=-1))
     assert_close(poincare.cdist(x, y, c=c), expected, rtol=1e-10, atol=0)
+
+
+def cloud(model: ModuleType, cosine: float, *, count: int = 120, dim: int = 64) -> Tensor:
+    """Points at distance 4.6 for c = 0.1 in float32 whose directions have this mean cosine."""
+    towards, own = (torch.nn.functional.normalize(torch.randn(n, dim, dtype=F64), dim=-1) for n in (1, count))
+    directions = torch.nn.functional.normalize(cosine**0.5 * towards + (1 - cosine) ** 0.5 * own, dim=-1)
+    x = lorentz.expmap0(4.6 * directions, c=0.1)
+    return (x if model is lorentz else lorentz_to_poincare(x, c=0.1)).float()
+
+
+@pytest.mark.parametrize("cosine", [0.5, 0.9, 0.99, 0.9999, 1 - 1e-9])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_collapsed_cloud_is_as_accurate_as_a_spread_one(model: ModuleType, cosine: float) -> None:
+    x = cloud(model, cosine).requires_grad_()
+    wide = x.detach().double().requires_grad_()
+    weights = torch.randn(120, 120).fill_diagonal_(0)
+    exact = model.dist(wide[:, None], wide, c=torch.tensor(0.1).double())
+    (expected,) = torch.autograd.grad((weights * exact).sum(), wide)
+    distances = model.cdist(x, x, c=0.1)
+    (gradient,) = torch.autograd.grad((weights * distances).sum(), x)
+    apart = ~torch.eye(120, dtype=torch.bool)
+    error = ((distances - exact).abs() / exact)[apart]
+    assert error.max() < 4e-7
+    assert error.square().mean().sqrt() < 2e-7
+    assert ((gradient - expected).norm(dim=-1) / expected.norm(dim=-1)).max() < 3e-6
+
+
+class CloseCounter:
+    """Counts the pairs that a matrix product does not resolve, in place of `pairwise._indices`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pairs, self.original = 0, pairwise._indices
+        monkeypatch.setattr(pairwise, "_indices", self)
+
+    def __call__(self, mask: Tensor, width: int) -> Any:
+        for i, j in self.original(mask, width):
+            self.pairs += len(i)
+            yield i, j
+
+
+@pytest.mark.parametrize("cosine", [0.0, 0.9, 0.96, 0.99, 0.9999])
+@pytest.mark.parametrize("model", MODELS)
+def test_hardly_a_pair_of_a_cloud_is_close_wherever_it_lies(
+    model: ModuleType, cosine: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every pair with itself is, forward and backward, and the formula of pairs is dear: at most one in a hundred."""
+    x = cloud(model, cosine).requires_grad_()
+    counter = CloseCounter(monkeypatch)
+    for y in (x, x.detach().clone()[:90], x.detach().clone()[:1]):
+        counter.pairs = 0
+        distances = model.cdist(x, y, c=0.1)
+        assert len(y) <= counter.pairs <= len(y) + 0.01 * distances.numel()
+        distances.sum().backward()
+        assert counter.pairs <= 2 * (len(y) + 0.01 * distances.numel())
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("radius", [1e-3, 1.0, 4.6, 20.0])
+def test_equal_points_in_different_tensors_have_distance_and_gradient_zero(model: ModuleType, radius: float) -> None:
+    """Their midst is the point itself: their features are rounding errors, other ones in a tensor of another size."""
+    for dim in (3, 17, 129):
+        v = torch.nn.functional.normalize(torch.randn(1, dim, dtype=F64), dim=-1)
+        point = lorentz.expmap0(radius * v, c=0.1)
+        point = (point if model is lorentz else lorentz_to_poincare(point, c=0.1)).float()
+        for count in (1, 200):
+            x, y = (point.repeat(n, 1).requires_grad_() for n in (33, count))
+            distances = model.cdist(x, y, c=0.1)
+            assert distances.eq(0).all()
+            assert all(gradient.eq(0).all() for gradient in torch.autograd.grad(distances.sum(), (x, y)))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_point_that_is_not_finite_spoils_its_own_distances_alone(model: ModuleType, value: float) -> None:
+    x = cloud(model, 0.9, count=8)
+    expected = model.cdist(x, x, c=0.1)
+    x[3] = value
+    rest = torch.arange(8) != 3
+    got = model.cdist(x, x, c=0.1)
+    assert_close(got[rest][:, rest], expected[rest][:, rest], rtol=1e-5, atol=0)
+    assert not got[3].isfinite().any()
+
+
+def test_points_and_a_permuted_copy_have_the_distances_of_the_points_alone() -> None:
+    """A set with itself is seen once; the same set under another name is not known to be the same."""
+    x = cloud(lorentz, 0.96, count=30).requires_grad_()
+    order = torch.randperm(30)
+    weights = torch.randn(30, 30)
+    alone, named = lorentz.cdist(x, x, c=0.1), lorentz.cdist(x, x[order], c=0.1)[:, order.argsort()]
+    assert_close(named, alone, rtol=1e-6, atol=0)
+    gradients = [torch.autograd.grad((weights * d).sum(), x)[0] for d in (alone, named)]
+    assert_close(*gradients, rtol=1e-5, atol=1e-5)
