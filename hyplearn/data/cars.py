@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +14,9 @@ from hyplearn.data.retrieval_source import Entry, Index, Place, make_index
 
 # The annotations of the two halves of the newer archives, and the folder of their images.
 _HALVES = {"cars_train_annos.mat": "cars_train", "cars_test_annos_withlabels.mat": "cars_test"}
+
+# What the reader of MATLAB files raises, beside its own error, for a file that is another or was cut.
+_UNREADABLE = (OSError, EOFError, ValueError, TypeError, LookupError, NotImplementedError, zlib.error)
 
 
 class Cars(OfficialSet):
@@ -77,11 +81,11 @@ class Cars(OfficialSet):
         entries = []
         for line, record in enumerate(_structs(content, "annotations", path), 1):
             image = getattr(record, "relative_im_path", getattr(record, "fname", None))
-            number = getattr(record, "class", None)
+            number = _whole(given := getattr(record, "class", None))
             if not isinstance(image, str) or not image:
                 problems.append(Problem(path, line, "the record has no file name (relative_im_path or fname)"))
-            elif not isinstance(number, int) or not 1 <= number <= self.classes.last:
-                problems.append(Problem(path, line, f"class {number} is not a number from 1 to {self.classes.last}"))
+            elif number is None or not 1 <= number <= self.classes.last:
+                problems.append(Problem(path, line, f"class {given} is not a number from 1 to {self.classes.last}"))
             else:
                 name = names[number - 1] if number <= len(names) else str(number)
                 entries.append(Entry(folder + image, number, self.classes.part(number), name, Place(path, line)))
@@ -98,9 +102,16 @@ def _load(path: Path) -> dict[str, Any]:
 
     try:
         content: dict[str, Any] = loadmat(path, squeeze_me=True, struct_as_record=False)
-    except (MatReadError, OSError, EOFError, ValueError, TypeError, KeyError, NotImplementedError) as error:
-        raise DatasetError(f"{path}: {error}; the file is no MATLAB file of version 5: place it again") from error
+    except (MatReadError, *_UNREADABLE) as error:
+        raise DatasetError(
+            f"{path}: {error}; the file is no MATLAB file of version 5, or damaged: place it again"
+        ) from error
     return content
+
+
+def _whole(number: object) -> int | None:
+    """A whole number, which MATLAB stores as a double unless told otherwise; None for anything else."""
+    return int(number) if isinstance(number, (int, float)) and number == number // 1 else None
 
 
 def _structs(content: Mapping[str, Any], name: str, path: Path) -> list[Any]:

@@ -76,6 +76,31 @@ def test_a_broken_file_of_annotations_is_named(tmp_path: Path) -> None:
         Cars().train(tmp_path)
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_annotations_cut_anywhere_are_named(tmp_path: Path, compressed: bool) -> None:
+    path = make_cars(tmp_path, LAST, 1) / "cars_annos.mat"
+    content = {key: value for key, value in loadmat(path).items() if not key.startswith("__")}
+    savemat(path, {"annotations": content["annotations"]}, do_compression=compressed)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DatasetError, match=r"cars_annos\.mat: .*place it again"):
+            Cars().train(tmp_path)
+
+
+def test_class_numbers_may_be_doubles_if_they_are_whole(tmp_path: Path) -> None:
+    path = make_cars(tmp_path, LAST, 1) / "cars_annos.mat"
+    content = {key: value for key, value in loadmat(path).items() if not key.startswith("__")}
+    for record in content["annotations"][0]:
+        record["class"] = record["class"].astype(float)
+    content["annotations"][0, 2]["class"] = 1.5
+    content["annotations"][0, 3]["class"] = float("nan")
+    savemat(path, content)
+    index = Cars().index(tmp_path)
+    assert [problem.message.split(" is ")[0] for problem in index.problems] == ["class 1.5", "class nan"]
+    assert [index.parts["train"].class_names[label] for label in index.parts["train"].labels] == ["Car 1", "Car 2"]
+
+
 def test_nobody_offers_the_archives_so_their_place_is_told(tmp_path: Path) -> None:
     assert Cars().facts(tmp_path).num_classes == 98
     with pytest.raises(DatasetError, match=r"place in .*cars196 either cars_annos\.mat and car_ims/"):
