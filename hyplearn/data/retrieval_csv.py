@@ -59,7 +59,7 @@ class CSVRetrieval(IndexedSource):
     def read_index(self, root: Path) -> Index:
         path = self._path(root)
         problems: list[Problem] = []
-        rows = _read(path, split_needed=not self.split.given)
+        rows = _read(path, problems, split_needed=not self.split.given)
         entries = [entry for line, row in rows if (entry := _entry(row, Place(path, line), problems)) is not None]
         if self.split.given:
             test = self.split.choose(sorted({entry.class_name for entry in entries}), root)
@@ -67,15 +67,27 @@ class CSVRetrieval(IndexedSource):
         return make_index(root, entries, problems)
 
 
-def _read(path: Path, *, split_needed: bool) -> list[tuple[int, dict[str, str]]]:
-    """The rows that are not empty, with the numbers of their lines. Raises DatasetError for a table without columns."""
+def _read(path: Path, problems: list[Problem], *, split_needed: bool) -> list[tuple[int, dict[str, str]]]:
+    """The rows that are not empty, with the numbers of their lines; those with more fields than columns are problems.
+
+    Raises DatasetError for a table without columns.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restval="", strict=True)
             names = [name.strip() for name in reader.fieldnames or ()]
             _check_columns(path, names, split_needed=split_needed)
             reader.fieldnames = names
-            return [(reader.line_num, {key: value for key, value in row.items() if key in names}) for row in reader]
+            rows = []
+            for row in reader:
+                beyond: Sequence[str] = row.pop(None, [])
+                if beyond:
+                    count = f"{len(names) + len(beyond)} fields, but {len(names)} columns"
+                    message = f'{count}: put a text with a comma in double quotes, as "a, b.jpg"'
+                    problems.append(Problem(path, reader.line_num, message))
+                else:
+                    rows.append((reader.line_num, row))
+            return rows
     except csv.Error as error:
         raise DatasetError(f"{path}, line {reader.reader.line_num}: {error}") from error
     except UnicodeDecodeError as error:
@@ -89,6 +101,9 @@ def _check_columns(path: Path, names: Sequence[str], *, split_needed: bool) -> N
             f"{path}, line 1: no column {' and '.join(missing)} among {', '.join(names) or 'none'}; the first line "
             f"names the columns, separated by commas: path, label and any of {', '.join(_COLUMNS[2:])}"
         )
+    repeated = [name for name in _COLUMNS if names.count(name) > 1]
+    if repeated:
+        raise DatasetError(f"{path}, line 1: several columns are named {' and '.join(repeated)}: keep one of each")
     if split_needed and "split" not in names:
         raise DatasetError(
             f"{path} has no column split: add one (train, val, test, query or gallery), or set "

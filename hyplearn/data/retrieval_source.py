@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -176,7 +177,7 @@ def make_index(base: Path, entries: list[Entry], problems: list[Problem]) -> Ind
 
     A class in two parts, and an image that is named twice, are problems.
     """
-    problems = [*problems, *_named_twice(entries), *_in_two_parts(entries)]
+    problems = [*problems, *_named_twice(base, entries), *_in_two_parts(entries)]
     numbers: dict[int | str, int] = {}
     names: dict[int | str, str] = {}
     for part in _PARTS:
@@ -217,13 +218,16 @@ def _images(
     )
 
 
-def _named_twice(entries: list[Entry]) -> list[Problem]:
-    first: dict[str, Place] = {}
+def _named_twice(base: Path, entries: list[Entry]) -> list[Problem]:
+    """One problem for each image that was named before, be it as ./a.png or from the root of the disk on."""
+    first: dict[str, Entry] = {}
     problems = []
     for entry in entries:
-        if entry.path in first:
-            problems.append(Problem(*entry.place, f"{entry.path} was named before ({described(*first[entry.path])})"))
-        first.setdefault(entry.path, entry.place)
+        before = first.setdefault(os.path.normpath(base / entry.path), entry)
+        if before is not entry:
+            otherwise = "" if before.path == entry.path else f" as {before.path}"
+            message = f"{entry.path} was named before{otherwise} ({described(*before.place)})"
+            problems.append(Problem(*entry.place, message))
     return problems
 
 

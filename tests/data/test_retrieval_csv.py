@@ -81,11 +81,34 @@ def test_every_bad_line_is_named(tmp_path: Path) -> None:
     ]
 
 
+def test_more_fields_than_columns_and_one_file_by_two_names_are_problems(tmp_path: Path) -> None:
+    table(
+        tmp_path,
+        "path,label,split,note,note",
+        "oak, old.jpg,oak,train,,",
+        '"oak, old.jpg",oak,train,a note,"another, longer"',
+        "a.jpg,oak,train",
+        "./a.jpg,oak,train",
+        f"{tmp_path}/sub/../a.jpg,oak,train",
+        "b.jpg,elm,test,,,",
+    )
+    index = CSVRetrieval().index(tmp_path)
+    problems = [str(problem).replace(f"{tmp_path}/", "") for problem in index.problems]
+    assert problems == [
+        'images.csv, line 2: 6 fields, but 5 columns: put a text with a comma in double quotes, as "a, b.jpg"',
+        'images.csv, line 7: 6 fields, but 5 columns: put a text with a comma in double quotes, as "a, b.jpg"',
+        "images.csv, line 5: ./a.jpg was named before as a.jpg (images.csv, line 4)",
+        "images.csv, line 6: sub/../a.jpg was named before as a.jpg (images.csv, line 4)",
+    ]
+    assert index.places["oak, old.jpg"].line == 3
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
         (["file,label", "a,b"], "line 1: no column path among file, label; the first line names the columns"),
         ([""], "no column path and label among none"),
+        (["path,label,label,split,path", "a,b"], "line 1: several columns are named path and label: keep one of each"),
         (["path,label,split", 'a,"b'], "line 2: unexpected end of data"),
     ],
 )
