@@ -103,10 +103,11 @@ class OfficialSet(IndexedSource):
 class ClassSplit:
     """Which classes of a set without a split of its own are the test classes: a fraction of them, or those named.
 
-    fraction: of the classes, drawn once and for all. names: of classes, or a text file with one name a line.
+    fraction: of the classes, drawn once and for all. names: of classes, or a text file with one name a line. Names that
+    are numbers may be given as such.
     """
 
-    def __init__(self, fraction: float | None, names: Sequence[str] | str | None) -> None:
+    def __init__(self, fraction: float | None, names: Sequence[str | int] | str | None) -> None:
         if fraction is not None and names is not None:
             raise ValueError("test_fraction and test_classes both say which classes are test classes: leave one out")
         if fraction is not None and not 0 < fraction < 1:
@@ -123,7 +124,7 @@ class ClassSplit:
         Raises DatasetError if a name is unknown, or if fewer than 2 classes are left to train or to test.
         """
         if self.names is not None:
-            listed = self._read(root) if isinstance(self.names, str) else list(self.names)
+            listed = self._read(root) if isinstance(self.names, str) else [str(name) for name in self.names]
             unknown = sorted(set(listed) - set(classes))
             if unknown:
                 raise DatasetError(f"test_classes that are not among the {len(classes)} classes: {', '.join(unknown)}")

@@ -40,7 +40,7 @@ class CSVRetrieval(IndexedSource):
         *,
         file: str = "images.csv",
         test_fraction: float | None = None,
-        test_classes: Sequence[str] | str | None = None,
+        test_classes: Sequence[str | int] | str | None = None,
     ) -> None:
         self.file, self.split = file, ClassSplit(test_fraction, test_classes)
 

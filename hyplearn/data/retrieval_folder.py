@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 class ImageFolderRetrieval(IndexedSource):
     """Images in `<root>/<class>/`, of which some are test classes, or of other classes in train/ and test/.
 
-    They may lie in folders within a class.
+    They may lie in folders within a class. Without a test folder the test classes are some of those in train/.
     test_fraction: this part of the classes, always the same, is for the test. test_classes: the names of these classes,
     or a file below the root with one name a line. Both null where there are a train and a test folder; a val folder
     beside them holds the validation classes.
@@ -34,7 +34,7 @@ class ImageFolderRetrieval(IndexedSource):
         val_folder: str = "val",
         test_folder: str = "test",
         test_fraction: float | None = None,
-        test_classes: Sequence[str] | str | None = None,
+        test_classes: Sequence[str | int] | str | None = None,
     ) -> None:
         self.folders: dict[Part, str] = {"train": train_folder, "val": val_folder, "test": test_folder}
         self.split = ClassSplit(test_fraction, test_classes)
@@ -52,8 +52,8 @@ class ImageFolderRetrieval(IndexedSource):
         """Raises DatasetError if the folders are not as the options say."""
         train, test = (root / self.folders[part] for part in ("train", "test"))
         layout = (
-            f"needed are {root}/<class>/ with dataset.source.test_fraction=0.5 (any fraction) or test_classes, or "
-            f"{train}/<class>/ and {test}/<class>/ with neither"
+            f"needed are {root}/<class>/, or {train}/<class>/, with dataset.source.test_fraction=0.5 (any fraction) or "
+            f"test_classes, or {train}/<class>/ and {test}/<class>/ with neither"
         )
         if not root.is_dir():
             raise DatasetError(f"dataset.root={root} is not a folder; {layout}")
@@ -67,15 +67,27 @@ class ImageFolderRetrieval(IndexedSource):
             raise DatasetError(f"{root} does not say which classes are for the test; {layout}")
 
     def _split(self, root: Path, problems: list[Problem]) -> Iterator[Entry]:
-        names = visible_folders(root)
+        below = self._classes_below(root)
+        names = visible_folders(below)
         test = self.split.choose(names, root)
         for name in names:
-            yield from _images(root, root / name, "test" if name in test else "train", problems)
+            yield from _images(root, below / name, "test" if name in test else "train", problems)
+        if below != root:
+            yield from self._part(root, "val", problems)
+
+    def _classes_below(self, root: Path) -> Path:
+        """The train folder if nothing is beside it but a val folder: else it may be a class of that name."""
+        train, val = self.folders["train"], self.folders["val"]
+        return root / train if train in (names := visible_folders(root)) and set(names) <= {train, val} else root
 
     def _parted(self, root: Path, problems: list[Problem]) -> Iterator[Entry]:
-        for part, folder in self.folders.items():
-            for name in visible_folders(root / folder):
-                yield from _images(root, root / folder / name, part, problems)
+        for part in self.folders:
+            yield from self._part(root, part, problems)
+
+    def _part(self, root: Path, part: Part, problems: list[Problem]) -> Iterator[Entry]:
+        folder = root / self.folders[part]
+        for name in visible_folders(folder):
+            yield from _images(root, folder / name, part, problems)
 
 
 def _images(root: Path, folder: Path, part: Part, problems: list[Problem]) -> Iterator[Entry]:

@@ -51,6 +51,12 @@ def test_without_a_split_classes_are_parted(tmp_path: Path) -> None:
     named = CSVRetrieval(test_classes=["class 0", "class 3"]).part(tmp_path, "test")
     assert named is not None
     assert {named.class_names[label] for label in named.labels.tolist()} == {"class 0", "class 3"}
+    table(tmp_path, "label,path", *(f"{number % 4},{number}.jpg" for number in range(12)))
+    numbered = CSVRetrieval(test_classes=[1, "3"]).part(tmp_path, "test")
+    assert numbered is not None
+    assert {numbered.class_names[label] for label in numbered.labels.tolist()} == {"1", "3"}
+    with pytest.raises(DatasetError, match="not among the 4 classes: 7"):
+        CSVRetrieval(test_classes=[1, 7]).index(tmp_path)
     with pytest.raises(DatasetError, match=r"has no column split: add one .* or set dataset\.source\.test_fraction"):
         CSVRetrieval().train(tmp_path)
 

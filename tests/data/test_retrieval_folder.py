@@ -67,6 +67,27 @@ def test_folders_part_the_classes(parted: Path) -> None:
     assert source.part(parted, "test").images.paths[0] == "test/elk/deep/0.png"  # type: ignore[union-attr]
 
 
+def test_a_train_folder_alone_has_the_test_classes_too(root: Path) -> None:
+    in_root = classes(ImageFolderRetrieval(test_fraction=0.5), root, "test")
+    (root / "train").mkdir()
+    for name in NAMES:
+        (root / name).rename(root / "train" / name)
+    write_picture(root / "val" / "gnu" / "0.png", 9, 0)
+    source = ImageFolderRetrieval(test_fraction=0.5)
+    source.prepare(root)
+    assert classes(source, root, "test") == in_root
+    assert classes(source, root, "val") == ["gnu"]
+    assert source.part(root, "train").images.paths[0].startswith("train/")  # type: ignore[union-attr]
+    with pytest.raises(DatasetError, match=r"for the test; needed are .*, or .*/train/<class>/, with dataset"):
+        ImageFolderRetrieval().prepare(root)
+
+
+def test_a_class_may_be_called_train(root: Path) -> None:
+    write_picture(root / "train" / "steam" / "0.png", 9, 0)
+    source = ImageFolderRetrieval(test_classes=["ant", "train"])
+    assert classes(source, root, "test") == ["ant", "train"]
+
+
 def test_a_class_in_both_folders_is_a_problem(parted: Path) -> None:
     write_picture(parted / "test" / "ant" / "9.png", 0, 9)
     with pytest.raises(DatasetError, match="class ant is in train and in test"):
