@@ -47,7 +47,12 @@ def table(results: Mapping[str, Any]) -> str:
     lines = {"checkpoint": results["checkpoint"]}
     if results["selected_on_test"]:
         lines["selection"] = "SELECTED ON TEST"
-    lines |= {name: f"{value:.4f}" for name, value in results["metrics"].items()}
+    lines |= {name: _shown(name, value) for name, value in results["metrics"].items()}
     lines |= {f"curvature c of {name}": f"{c:.4g}" for name, c in results["curvature"].items()}
     width = max(map(len, lines))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
+
+
+def _shown(name: str, value: float) -> str:
+    """Counts of queries as integers, everything else with decimals."""
+    return f"{value:.0f}" if name.rpartition("/")[2] in ("queries", "lone_queries", "ties") else f"{value:.4f}"

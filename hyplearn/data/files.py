@@ -135,8 +135,8 @@ def check_files(files: ImageFiles, reading: Reading, *, channels: int) -> tuple[
 
     Every file is decoded once, or only looked for without `reading.check_images`.
     """
-    log.info("checking %d images below %s", len(files), files.root)
     if reading.check_images:
+        log.info("checking %d images below %s", len(files), files.root)
         return _visit(files, reading, lambda index, path: decode(path, channels=channels))
     return _visit(files, reading, lambda index, path: _check_there(path))
 

@@ -219,6 +219,7 @@ def test_evaluate_and_recall_give_the_numbers_of_the_run(command, run_dir: Path)
     assert tested["test/recall@2"] <= content["metrics"]["test/recall@3"] <= tested["test/recall@4"]
     assert "test/recall@4" not in content["metrics"]
     assert "test/recall@3" in other.out
+    assert ["test/queries", "10"] in [line.split() for line in other.out.splitlines()]
 
     again = command("recall", str(run_dir / "embeddings" / "test.npz"), "--k", "1,2,4", "--json")
     assert again.status == 0
@@ -407,3 +408,6 @@ def test_weights_and_biases_offline_gets_curves_pictures_and_histograms(
     (offline,) = Path("run/wandb").glob("offline-run-*")
     pictures = {path.name.split("_")[0] for path in offline.glob("files/media/images/test/*.png")}
     assert pictures == {"gallery", "radius"}
+    (record,) = (path.read_bytes() for path in offline.glob("*.wandb"))
+    for logged in (b"histogram", b"val/radius/poincare", b"test/radius/poincare", b"val/recall@1"):
+        assert logged in record
