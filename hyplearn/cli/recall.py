@@ -193,17 +193,19 @@ def _evaluated(stored: Stored, embeddings: Embeddings, options: argparse.Namespa
     if options.per_class:
         found["classes"] = _rows(by_group(results, stored.labels, options.k), stored.class_names)
         if stored.super_labels is not None:
-            found["super_classes"] = _rows(by_group(results, stored.super_labels, options.k), None)
+            found["super_classes"] = _rows(by_group(results, stored.super_labels, options.k), stored.super_names)
     return found
 
 
 def _rows(groups: Groups, names: Sequence[str] | None) -> dict[str, dict[str, float | None]]:
-    """Class name to its means, None where none of its queries counts."""
+    """Class name, with its label where another has the same, to its means, None where none of its queries counts."""
+    labels = groups.group.tolist()
+    called = [str(label) if names is None else names[label] for label in labels]
     rows = {}
-    for i, label in enumerate(groups.group.tolist()):
+    for i, (label, name) in enumerate(zip(labels, called, strict=True)):
         counts = {"queries": int(groups.queries[i]), "lone_queries": int(groups.lone_queries[i])}
-        means = {name: values[i].item() if counts["queries"] else None for name, values in groups.values.items()}
-        rows[str(label) if names is None else names[label]] = {**means, **counts}
+        means = {key: values[i].item() if counts["queries"] else None for key, values in groups.values.items()}
+        rows[name if called.count(name) == 1 else f"{name} ({label})"] = {**means, **counts}
     return rows
 
 

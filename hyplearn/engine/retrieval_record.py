@@ -89,6 +89,8 @@ class RetrievalRecord(pl.Callback):
             super_labels=ranked.data.super_labels,
             backbone=embedded.features.float(),
             class_names=ranked.data.class_names,
+            super_names=ranked.data.super_names,
+            paths=ranked.data.paths,
             selection=self.selection,
         )
 

@@ -3,8 +3,9 @@
 Arrays: `embeddings` (N, n), or `embeddings_0`, `embeddings_1`, ... of several spaces; `labels` (N,); optional: `ids`
 (N,), `query` and `gallery` (N,) boolean, `super_labels` (N,), `backbone` (N, D), the features before the head.
 Texts (in .safetensors: in the metadata): `metrics`, JSON such as [{"kind": "poincare", "c": 0.1, "weight": 1.0}], one
-entry for each space, `class_names`, a JSON list, and `selection`, how the weights were chosen.
-Files of other programs need `embeddings` and `labels` alone; their labels may be texts.
+entry for each space; JSON lists `class_names` by label, `super_names` by super-label and `paths`, the file of each
+image; and `selection`, how the weights were chosen.
+Files of other programs need `embeddings` and `labels` alone; their labels may be texts, their lists arrays of texts.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ from hyplearn.evaluation.metric import Embeddings, Metric
 Arrays = Mapping[str, Any]
 
 SUFFIXES = (".npz", ".safetensors")
-TEXTS = ("metrics", "class_names", "selection")
+NAMES = {"class_names": "labels", "super_names": "super_labels"}  # names of what
+TEXTS = ("metrics", *NAMES, "paths", "selection")
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """N images as stored. metrics: None if the file names none. class_names: by label, if known."""
+    """N images as stored. metrics: None if the file names none. class_names: by label, super_names: by super-label,
+    paths: of the N files, each if known."""
 
     points: tuple[Tensor, ...]
     labels: Tensor
@@ -46,6 +49,8 @@ class Stored:
     super_labels: Tensor | None = None
     backbone: Tensor | None = None
     class_names: tuple[str, ...] | None = None
+    super_names: tuple[str, ...] | None = None
+    paths: tuple[str, ...] | None = None
     selection: str | None = None
 
     @property
@@ -67,12 +72,14 @@ def save(
     super_labels: Tensor | None = None,
     backbone: Tensor | None = None,
     class_names: Sequence[str] | None = None,
+    super_names: Sequence[str] | None = None,
+    paths: Sequence[str] | None = None,
     selection: str | None = None,
 ) -> tuple[Path, Path]:
     """Write <path>.npz and <path>.safetensors (a suffix of either kind is replaced), each as a whole; return both.
 
-    Defaults of ids, query and gallery: positions, and every image. class_names: by label. selection: how the weights
-    were chosen that made the embeddings.
+    Defaults of ids, query and gallery: positions, and every image. class_names, super_names: by label and super-label.
+    paths: the file of each image. selection: how the weights were chosen that made the embeddings.
     """
     count = len(embeddings)
     everything = torch.ones(count, dtype=torch.bool)
@@ -95,8 +102,10 @@ def save(
     # save_file refuses tensors that share memory, as the two default masks do
     kept = {name: x.clone() for name, x in kept.items()}
     texts = {"metrics": json.dumps([asdict(metric) for metric in embeddings.metrics])}
-    if class_names is not None:
-        texts["class_names"] = json.dumps(list(class_names))
+    lists = {"class_names": class_names, "super_names": super_names, "paths": paths}
+    given = {name: tuple(entries) for name, entries in lists.items() if entries is not None}
+    _check_lists(kept, given)
+    texts |= {name: json.dumps(entries) for name, entries in given.items()}
     if selection is not None:
         texts["selection"] = selection
     stem = path.with_suffix("") if path.suffix in SUFFIXES else path
@@ -167,27 +176,33 @@ def _read_safetensors(path: Path) -> Arrays:
 def _stored(arrays: Arrays) -> Stored:
     points = _points(arrays)
     count = len(points[0])
-    class_names = _class_names(arrays)
-    labels = _column(arrays, "labels", count, "an integer or a text for each row of embeddings", kinds="iuU")
+    lists = {name: _texts(arrays, name) for name in (*NAMES, "paths") if name in arrays}
+    labels = _column(arrays, "labels", count, "an integer or a text for each row of embeddings", kinds="iuUS")
     assert labels is not None
-    if labels.dtype.kind == "U":
-        names, labels = np.unique(labels, return_inverse=True)
-        class_names = tuple(map(str, names))
+    if labels.dtype.kind in "US":
+        names, labels = np.unique(_decoded(labels), return_inverse=True)
+        lists["class_names"] = tuple(map(str, names))
     ids = _column(arrays, "ids", count, "distinct integers", kinds="iu", required=False)
     query, gallery = (
         _column(arrays, name, count, "booleans", kinds="b", required=False) for name in ("query", "gallery")
     )
     super_labels = _column(arrays, "super_labels", count, "integers", kinds="iu", required=False)
+    kept = {"labels": _integers(labels)}
+    if super_labels is not None:
+        kept["super_labels"] = _integers(super_labels)
+    _check_lists(kept, lists)
     return Stored(
         points=points,
-        labels=_integers(labels),
+        labels=kept["labels"],
         ids=torch.arange(count) if ids is None else _integers(ids),
         query=torch.ones(count, dtype=torch.bool) if query is None else torch.from_numpy(query),
         gallery=torch.ones(count, dtype=torch.bool) if gallery is None else torch.from_numpy(gallery),
         metrics=_metrics(arrays, len(points)),
-        super_labels=None if super_labels is None else _integers(super_labels),
+        super_labels=kept.get("super_labels"),
         backbone=_matrix(arrays, "backbone", count) if "backbone" in arrays else None,
-        class_names=class_names,
+        class_names=lists.get("class_names"),
+        super_names=lists.get("super_names"),
+        paths=lists.get("paths"),
         selection=str(arrays["selection"]) if "selection" in arrays else None,
     )
 
@@ -240,14 +255,40 @@ def _metrics(arrays: Arrays, spaces: int) -> tuple[Metric, ...] | None:
     return metrics
 
 
-def _class_names(arrays: Arrays) -> tuple[str, ...] | None:
-    if "class_names" not in arrays:
-        return None
-    text = str(arrays["class_names"])
+def _texts(arrays: Arrays, name: str) -> tuple[str, ...]:
+    """A JSON list, or an array of texts."""
+    array = _decoded(arrays[name])
+    if array.ndim == 1 and array.dtype.kind == "U":
+        return tuple(map(str, array))
+    text = str(array)
     try:
-        return tuple(map(str, json.loads(text)))
-    except (TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"'class_names' is {text[:200]!r}: needed is a JSON list of names ({error})") from error
+        entries = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name!r} is {text[:200]!r}: needed is a JSON list of texts ({error})") from error
+    if not isinstance(entries, list):
+        raise ValueError(f"{name!r} is {text[:200]!r}: needed is a JSON list of texts, or an array of them")
+    return tuple(map(str, entries))
+
+
+def _decoded(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Texts; those of C programs and of HDF5 are bytes."""
+    return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
+
+
+def _check_lists(tensors: Mapping[str, Tensor], lists: Mapping[str, Sequence[str]]) -> None:
+    """Labels are positions in the list of their names, and there is a path for each of them."""
+    for names, name in NAMES.items():
+        if names not in lists or name not in tensors or not len(tensors[name]):
+            continue
+        count, lowest, highest = len(lists[names]), int(tensors[name].min()), int(tensors[name].max())
+        if lowest < 0 or highest >= count:
+            raise ValueError(
+                f"{name!r} holds {lowest if lowest < 0 else highest}, but {names!r} has names for 0 to {count - 1}: "
+                f"give every number a name, or leave {names} out"
+            )
+    count = len(tensors["labels"])
+    if "paths" in lists and len(lists["paths"]) != count:
+        raise ValueError(f"'paths' has {len(lists['paths'])} entries: needed are {count}, one for each image")
 
 
 def _shape(array: np.ndarray[Any, Any]) -> str:

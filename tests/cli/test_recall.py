@@ -40,6 +40,7 @@ def ours(tmp_path: Path) -> Path:
         query=query,
         gallery=~query,
         super_labels=labels // 2,
+        super_names=["sea", "wood", "town"],
         backbone=torch.randn(60, 9),
     )
     return path
@@ -79,7 +80,7 @@ def test_a_file_of_a_run_knows_its_metric(command, ours: Path) -> None:
 
 def test_classes_and_clusters(command, mine: Path, ours: Path) -> None:
     found = answer(command("recall", str(ours), "--per-class", "--nmi", "--json"))
-    assert set(found["super_classes"]) == {"0", "1", "2"}
+    assert set(found["super_classes"]) == {"sea", "wood", "town"}
     assert sum(row["queries"] for row in found["classes"].values()) == found["queries"]
     assert 0 <= found["ami"] <= found["nmi"] <= 1
     table = command("recall", str(mine), "--geometry", "sphere", "--per-class")
@@ -93,6 +94,17 @@ def test_a_class_without_a_match_has_no_means(command, tmp_path: Path) -> None:
     assert found["classes"]["7"]["recall@1"] is None
     assert (found["queries"], found["lone_queries"]) == (2, 1)
     assert " - " in command("recall", "x.npz", "--geometry", "euclidean", "--per-class").out
+
+
+def test_classes_of_one_name_have_a_row_each(command, tmp_path: Path) -> None:
+    names = np.array(["gull", "wren", "gull"])
+    np.savez(tmp_path / "x.npz", embeddings=np.eye(6), labels=np.arange(6) // 2, class_names=names)
+    found = answer(command("recall", "x.npz", "--geometry", "euclidean", "--per-class", "--json"))
+    assert {name: row["queries"] for name, row in found["classes"].items()} == {"gull (0)": 2, "wren": 2, "gull (2)": 2}
+    np.savez(tmp_path / "x.npz", embeddings=np.eye(6), labels=np.arange(6), class_names=names)
+    refused = command("recall", "x.npz", "--geometry", "euclidean", "--per-class")
+    assert refused.status == 2
+    assert "'labels' holds 5, but 'class_names' has names for 0 to 2" in refused.err
 
 
 def test_ambient_points_give_the_numbers_of_their_space_part(command, tmp_path: Path) -> None:

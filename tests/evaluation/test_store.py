@@ -33,12 +33,18 @@ def test_everything_comes_back(tmp_path: Path, suffix: str) -> None:
         "backbone": torch.randn(5, 4),
     }
     labels = torch.tensor([0, 1, 2, 1, 0])
-    paths = save(tmp_path / "run" / "test", embeddings, labels, **given, class_names=["gull", "wren", "owl"])
+    lists = {
+        "class_names": ("gull", "wren", "owl"),
+        "super_names": ("sea", "wood"),
+        "paths": tuple(f"ö/{i}.jpg" for i in range(5)),
+    }
+    paths = save(tmp_path / "run" / "test", embeddings, labels, **given, **lists)  # type: ignore[arg-type]
     assert [path.name for path in paths] == ["test.npz", "test.safetensors"]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["test.npz", "test.safetensors"]
     stored = load(tmp_path / "run" / f"test{suffix}")
     assert stored.metrics == embeddings.metrics
-    assert stored.class_names == ("gull", "wren", "owl")
+    for name, entries in lists.items():
+        assert getattr(stored, name) == entries
     assert torch.equal(stored.labels, labels)
     for points, x in zip(stored.embeddings.points, embeddings.points, strict=True):
         assert torch.equal(points, x) and points.dtype == x.dtype
@@ -76,6 +82,16 @@ def test_arrays_of_other_programs(tmp_path: Path, dtype: str) -> None:
         _ = stored.embeddings
 
 
+@pytest.mark.parametrize("kind", ["U", "S"])
+def test_texts_of_other_programs_may_be_arrays_and_bytes(tmp_path: Path, kind: str) -> None:
+    x, names = np.ones((3, 2)), np.array(["wren", "gull", "wren"]).astype(kind)
+    np.savez(tmp_path / "texts.npz", embeddings=x, labels=names, paths=np.array(["a", "b", "c"]).astype(kind))
+    stored = load(tmp_path / "texts.npz")
+    assert (stored.labels.tolist(), stored.class_names, stored.paths) == ([1, 0, 1], ("gull", "wren"), ("a", "b", "c"))
+    np.savez(tmp_path / "numbers.npz", embeddings=x, labels=np.array([2, 0, 1]), class_names=names)
+    assert load(tmp_path / "numbers.npz").class_names == ("wren", "gull", "wren")
+
+
 def test_safetensors_of_other_programs(tmp_path: Path) -> None:
     save_file(
         {"embeddings": torch.ones(2, 2, dtype=torch.bfloat16), "labels": torch.arange(2)}, tmp_path / "m.safetensors"
@@ -105,7 +121,19 @@ LABELS = np.arange(3)
         ({"embeddings": X, "labels": LABELS, "metrics": np.array("cosine")}, "needed is a JSON list"),
         ({"embeddings": X, "labels": LABELS, "metrics": np.array("[]")}, "one entry for each of 1 arrays"),
         ({"embeddings": X, "labels": LABELS, "metrics": np.array('[{"kind": "flat"}]')}, "kind='flat' must be one of"),
-        ({"embeddings": X, "labels": LABELS, "class_names": np.array("{")}, "needed is a JSON list of names"),
+        ({"embeddings": X, "labels": LABELS, "class_names": np.array("{")}, "needed is a JSON list of texts"),
+        ({"embeddings": X, "labels": LABELS, "class_names": np.array('"ab"')}, "needed is a JSON list of texts, or an"),
+        (
+            {"embeddings": X, "labels": LABELS, "class_names": np.array(["a", "b"])},
+            "'labels' holds 2, but 'class_names' has names for 0 to 1: give every number a name, or leave class_names",
+        ),
+        ({"embeddings": X, "labels": LABELS - 1, "class_names": np.array(list("abc"))}, "'labels' holds -1, but"),
+        (
+            {"embeddings": X, "labels": LABELS, "super_labels": LABELS, "super_names": np.array(["a"])},
+            "'super_labels' holds 2, but 'super_names' has names for 0 to 0",
+        ),
+        ({"embeddings": X, "labels": LABELS, "paths": np.array(["a"])}, "'paths' has 1 entries: needed are 3"),
+        ({"embeddings": X, "labels": np.array([b"\xff"] * 3)}, "can't decode byte 0xff"),
         ({"embeddings": X, "labels": np.array([None] * 3)}, "'labels' cannot be read without unpickling"),
     ],
 )
@@ -142,4 +170,8 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 def test_rows_that_do_not_belong_together_are_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.escape("labels of shape (4,) must have 5 rows")):
         save(tmp_path / "test", ball(), torch.arange(4))
+    with pytest.raises(ValueError, match="'paths' has 2 entries"):
+        save(tmp_path / "test", ball(), torch.arange(5), paths=["a", "b"])
+    with pytest.raises(ValueError, match="'labels' holds 4, but 'class_names' has names for 0 to 1"):
+        save(tmp_path / "test", ball(), torch.arange(5), class_names=["a", "b"])
     assert list(tmp_path.iterdir()) == []
