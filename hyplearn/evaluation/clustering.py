@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import torch
@@ -16,28 +17,27 @@ def flattened(embeddings: Embeddings) -> Tensor:
     """Vectors for algorithms that know Euclidean distance only, (N, sum n_i) float64.
 
     Directions of the sphere; tangent vectors at the origin, which keep distance and direction to it, of the hyperboloid
-    and the ball; Euclidean points as they are. Several spaces: side by side, each times its weight.
+    and the ball; Euclidean points as they are. Several spaces: side by side, each so long that a distance between the
+    vectors is the weighted distance of the space, or on the sphere, where D is a square already, the root of weight D.
     """
     return torch.cat(
-        [
-            metric.weight * _flat(metric, x.double())
-            for metric, x in zip(embeddings.metrics, embeddings.points, strict=True)
-        ],
-        dim=-1,
+        [_flat(metric, x.double()) for metric, x in zip(embeddings.metrics, embeddings.points, strict=True)], dim=-1
     )
 
 
 def _flat(metric: Metric, x: Tensor) -> Tensor:
     if metric.kind == "sphere":
-        return sphere.proj(x)
+        return math.sqrt(metric.weight) * sphere.proj(x)
     if metric.c is None or metric.kind not in CURVED:
-        return x
-    return lorentz.logmap0(x, c=metric.c) if metric.kind == "lorentz" else 2 * poincare.logmap0(x, c=metric.c)
+        return metric.weight * x
+    v = lorentz.logmap0(x, c=metric.c) if metric.kind == "lorentz" else 2 * poincare.logmap0(x, c=metric.c)
+    return metric.weight * v
 
 
 def clustering(embeddings: Embeddings, labels: Tensor, *, seed: int) -> dict[str, float]:
-    """nmi (arithmetic mean) and ami in [0, 1] of k-means on `flattened`, as many clusters as classes, one start.
+    """nmi (arithmetic mean) and ami of k-means on `flattened`, as many clusters as classes, one start.
 
+    nmi in [0, 1]; ami <= 1 and on average 0 for clusters that have nothing to do with the classes, negative for worse.
     labels: (N,). Slow with many classes: every step of k-means compares each image with each cluster. An approximation
     in curved spaces: k-means knows no hyperbolic distance.
     """

@@ -18,11 +18,15 @@ def test_tangent_vectors_keep_the_distance_to_the_origin() -> None:
     assert_close(in_ball, on_hyperboloid)
 
 
-def test_several_spaces_stand_side_by_side() -> None:
+def test_several_spaces_stand_side_by_side_weighted_as_their_dissimilarities() -> None:
     x, y = torch.randn(6, 2), torch.randn(6, 3)
-    vectors = flattened(Embeddings((x, y), (Metric("sphere", weight=2.0), Metric("euclidean"))))
-    assert_close(vectors[:, :2].norm(dim=-1), torch.full((6,), 2.0, dtype=torch.float64))
-    assert_close(vectors[:, 2:], y.double())
+    embeddings = Embeddings((x, y), (Metric("sphere", weight=2.0), Metric("euclidean", weight=3.0)))
+    vectors = flattened(embeddings)
+    assert_close(vectors[:, 2:], 3 * y.double())
+    on_sphere = Embeddings(x, Metric("sphere", weight=2.0))
+    first, second = torch.arange(3), torch.arange(3, 6)
+    weighted = on_sphere.direct(first, on_sphere, second)  # 2 (2 - 2 cos)
+    assert_close((vectors[:3, :2] - vectors[3:, :2]).square().sum(-1), weighted)
 
 
 @pytest.mark.parametrize("metric", [Metric("poincare", 0.1), Metric("sphere")], ids=str)
@@ -34,6 +38,11 @@ def test_separate_classes_are_found_and_mixed_ones_are_not(metric: Metric) -> No
     mixed = clustering(Embeddings(apart, metric), labels[torch.randperm(60)], seed=0)
     assert mixed["nmi"] < 0.4
     assert mixed["ami"] < 0.2
+
+
+def test_agreement_below_chance_is_negative() -> None:
+    x = torch.tensor([[0.0], [1], [10], [11]])
+    assert clustering(Embeddings(x, Metric("euclidean")), torch.tensor([0, 1, 0, 1]), seed=0)["ami"] < -0.1
 
 
 def test_the_seed_decides() -> None:
