@@ -7,6 +7,9 @@ A form lifts a query x and a gallery point y to vectors such that
 with gap >= 0 and `distance` increasing, so the nearest points are those of the largest score. Scores of close pairs are
 small differences of large terms: `direct` gives D from the coordinates without that, pair by pair. All is float64;
 `distance` is concave and 0 at 0, and the share of an error of gap that reaches D is at most one.
+
+Where a gallery lies in a small neighbourhood, as that of a nearly collapsed model, the terms are those of u = x - m and
+v = y - m, the differences to its midst m, which float64 holds as exactly as the points.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ from torch import Tensor
 from hyplearn.geometry import lorentz, poincare, sphere
 from hyplearn.geometry.isometry import poincare_to_lorentz
 from hyplearn.geometry.numerics import squared_norm
+
+# A gallery is in a small neighbourhood if its radius is less than this share of its distance to the origin.
+NEAR = 1e-3
 
 
 class Lifted(NamedTuple):
@@ -36,16 +42,51 @@ def _lifted(head: Tensor, tail: Tensor, offset: Tensor) -> Lifted:
     return Lifted(torch.cat([head, tail], dim=-1).contiguous(), sizes, offset.squeeze(-1))
 
 
+class Midst(NamedTuple):
+    """point: (n,), radius: (), > 0, of a ball that holds the gallery, in coordinates."""
+
+    point: Tensor
+    radius: Tensor
+
+
+def _midst(points: Tensor) -> Midst | None:
+    """None unless the points differ, and lie in a small neighbourhood."""
+    point = points.mean(0)
+    radius = squared_norm(points - point).max().sqrt()
+    return Midst(point, radius) if bool(radius > 0) and bool(radius <= NEAR * point.norm()) else None
+
+
+def _queries(square: Tensor, tail: Tensor, midst: Midst) -> Lifted:
+    """Queries by differences to the midst. square: (N, 1), half of what gap / scale holds of the point alone.
+
+    Sizes have room for the rounding of both, and for a square that is a small difference itself.
+    """
+    size = 2 * squared_norm(tail).sqrt()
+    sizes = torch.cat([1 + (size / (4 * midst.radius)).square(), size], dim=-1)
+    return Lifted(torch.cat([torch.ones_like(square), tail], dim=-1).contiguous(), sizes, square.squeeze(-1))
+
+
+def _gallery(square: Tensor, tail: Tensor, midst: Midst) -> Lifted:
+    """Gallery points likewise."""
+    reach = (4 * midst.radius).expand_as(square)
+    sizes = torch.cat([reach.square(), 2 * squared_norm(tail).sqrt()], dim=-1)
+    return Lifted(torch.cat([-square, tail], dim=-1).contiguous(), sizes, torch.zeros_like(square).squeeze(-1))
+
+
 class Form(ABC):
-    """Points are (N, n) float64 and have passed `check`."""
+    """Points are (N, n) float64 and have passed `check`. midst: that of the gallery, if it has one."""
 
     scale: float
 
-    @abstractmethod
-    def query(self, x: Tensor) -> Lifted: ...
+    def midst(self, y: Tensor) -> Midst | None:
+        """Of a gallery."""
+        return _midst(y)
 
     @abstractmethod
-    def gallery(self, y: Tensor) -> Lifted: ...
+    def query(self, x: Tensor, midst: Midst | None = None) -> Lifted: ...
+
+    @abstractmethod
+    def gallery(self, y: Tensor, midst: Midst | None = None) -> Lifted: ...
 
     @abstractmethod
     def distance(self, gap: Tensor) -> Tensor:
@@ -66,7 +107,8 @@ class Hyperboloid(Form):
     With times counted from that of the origin, b = y_t - k, and k a = k (x_t - k):
     sinh^2(d/2k) = c/2 (x_t y_t - 1/c - x.y) = c/2 (k a - (-x_t b + x.y)). The lift is the ambient point with the time
     of the query negated; leaving k out of the gallery's times moves all scores of a query alike and keeps the digits
-    of points near the origin.
+    of points near the origin. With a midst, and the differences a and b of times to its own,
+    sinh^2(d/2k) = c/2 ((|u|^2 - a^2)/2 + (|v|^2 - b^2)/2 - (u.v - a b)).
     """
 
     def __init__(self, c: float) -> None:
@@ -77,11 +119,24 @@ class Hyperboloid(Form):
         x_t = lorentz.time(x, c=self.c, keepdim=True)
         return x_t, squared_norm(x) / (x_t + self.k)
 
-    def query(self, x: Tensor) -> Lifted:
+    def _differences(self, x: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(|u|^2 - a^2) / 2, u and a without the difference of times."""
+        u = x - m
+        x_t, m_t = (lorentz.time(p, c=self.c, keepdim=True) for p in (x, m))
+        a = (u * (x + m)).sum(-1, keepdim=True) / (x_t + m_t)
+        return (squared_norm(u) - a.square()) / 2, u, a
+
+    def query(self, x: Tensor, midst: Midst | None = None) -> Lifted:
+        if midst is not None:
+            square, u, a = self._differences(x, midst.point)
+            return _queries(square, torch.cat([u, -a], dim=-1), midst)
         x_t, a = self._times(x)
         return _lifted(-x_t, x, self.k * a)
 
-    def gallery(self, y: Tensor) -> Lifted:
+    def gallery(self, y: Tensor, midst: Midst | None = None) -> Lifted:
+        if midst is not None:
+            square, v, b = self._differences(y, midst.point)
+            return _gallery(square, torch.cat([v, b], dim=-1), midst)
         _, b = self._times(y)
         return _lifted(b, y, torch.zeros_like(b))
 
@@ -93,13 +148,40 @@ class Hyperboloid(Form):
 
 
 class Ball(Hyperboloid):
-    """Geodesic distance of the Poincare ball of curvature -c: the hyperboloid's, by the isometry."""
+    """Geodesic distance of the Poincare ball of curvature -c: the hyperboloid's, by the isometry.
 
-    def query(self, x: Tensor) -> Lifted:
-        return super().query(poincare_to_lorentz(x, c=self.c))
+    With a midst, of whose ball the radius is r, by sinh^2(d/2k) = c |u - v|^2 f(x) f(y), f(x) = 1 / (1 - c |x|^2):
+    c/2 (-score), score = -2 f(x) f(y) ((|u|^2/r) r + r (|v|^2/r) - 2 u.v).
+    """
 
-    def gallery(self, y: Tensor) -> Lifted:
-        return super().gallery(poincare_to_lorentz(y, c=self.c))
+    def midst(self, y: Tensor) -> Midst | None:
+        midst = super().midst(y)
+        return midst if midst is not None and self._largest_factor(midst) > 0 else None
+
+    def _factor(self, x: Tensor) -> Tensor:
+        return (1 - self.c * squared_norm(x)).reciprocal()
+
+    def _largest_factor(self, midst: Midst) -> Tensor:
+        """Of the ball around the midst; not > 0 where that touches the boundary."""
+        return self._factor((midst.point.norm() + midst.radius).view(1)).squeeze()
+
+    def query(self, x: Tensor, midst: Midst | None = None) -> Lifted:
+        if midst is None:
+            return super().query(poincare_to_lorentz(x, c=self.c))
+        u, f = x - midst.point, self._factor(x)
+        square = squared_norm(u) / midst.radius
+        head = torch.cat([square, midst.radius.expand_as(square)], dim=-1)
+        lifted = _lifted(-2 * f * head, 4 * f * u, torch.zeros_like(f))
+        # near the boundary the factors are as much less exact as they are large
+        return lifted._replace(sizes=lifted.sizes * (f + self._largest_factor(midst)))
+
+    def gallery(self, y: Tensor, midst: Midst | None = None) -> Lifted:
+        if midst is None:
+            return super().gallery(poincare_to_lorentz(y, c=self.c))
+        v, f = y - midst.point, self._factor(y)
+        square = squared_norm(v) / midst.radius
+        head = torch.cat([midst.radius.expand_as(square), square], dim=-1)
+        return _lifted(f * head, f * v, torch.zeros_like(f))
 
     def direct(self, x: Tensor, y: Tensor) -> Tensor:
         return poincare.dist(x, y, c=self.c)
@@ -121,19 +203,29 @@ class Cosine(Form):
 
     scale = 2.0
 
-    def query(self, x: Tensor) -> Lifted:
-        return _lifted(x[:, :0], sphere.proj(x), x.new_ones(len(x), 1))
+    def midst(self, y: Tensor) -> Midst | None:
+        return _midst(sphere.proj(y)) if squared_norm(y).all() else None
 
-    def gallery(self, y: Tensor) -> Lifted:
-        return self.query(y)
+    def query(self, x: Tensor, midst: Midst | None = None) -> Lifted:
+        if midst is None:
+            return _lifted(x[:, :0], sphere.proj(x), x.new_ones(len(x), 1))
+        u = sphere.proj(x) - midst.point
+        nothing = (squared_norm(x) == 0) / 2  # from 1 to the D of a zero vector, 2
+        return _queries(squared_norm(u) / 2 + nothing, u, midst)
+
+    def gallery(self, y: Tensor, midst: Midst | None = None) -> Lifted:
+        if midst is None:
+            return self.query(y)
+        v = sphere.proj(y) - midst.point
+        return _gallery(squared_norm(v) / 2, v, midst)
 
     def distance(self, gap: Tensor) -> Tensor:
         return gap.clone()
 
     def direct(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = sphere.proj(x), sphere.proj(y)
-        zeros = (squared_norm(x) == 0).to(x) + (squared_norm(y) == 0).to(x)
-        return (squared_norm(x - y) + zeros).squeeze(-1)
+        nothing = (squared_norm(x) == 0) | (squared_norm(y) == 0)
+        return squared_norm(x - y).masked_fill_(nothing, 2.0).squeeze(-1)
 
 
 class Euclidean(Form):
@@ -141,11 +233,15 @@ class Euclidean(Form):
 
     scale = 2.0
 
-    def query(self, x: Tensor) -> Lifted:
+    def query(self, x: Tensor, midst: Midst | None = None) -> Lifted:
+        if midst is not None:
+            return _queries(squared_norm(x - midst.point) / 2, x - midst.point, midst)
         return _lifted(torch.ones_like(x[:, :1]), x, squared_norm(x) / 2)
 
-    def gallery(self, y: Tensor) -> Lifted:
-        half = squared_norm(y) / 2
+    def gallery(self, y: Tensor, midst: Midst | None = None) -> Lifted:
+        half = squared_norm(y if midst is None else y - midst.point) / 2
+        if midst is not None:
+            return _gallery(half, y - midst.point, midst)
         return _lifted(-half, y, torch.zeros_like(half))
 
     def distance(self, gap: Tensor) -> Tensor:

@@ -71,14 +71,15 @@ class _Term:
 
     def __init__(self, metric: Metric, query: Tensor, gallery: Tensor) -> None:
         self.metric, self.form, self.query = metric, metric.form, query
-        lifted = self.form.gallery(gallery.double())
+        self.midst = self.form.midst(gallery.double())
+        lifted = self.form.gallery(gallery.double(), self.midst)
         self.columns, self.sizes = lifted.vectors, lifted.sizes
         self.largest = self.sizes.amax(0)
         self.width = self.columns.shape[1]
 
     def rows(self, rows: Tensor) -> Lifted:
         """The queries at positions `rows`."""
-        return self.form.query(self.query[rows].double())
+        return self.form.query(self.query[rows].double(), self.midst)
 
     def slack(self, rows: Lifted, dtype: torch.dtype) -> Tensor:
         """Bound of the error of gaps to any gallery point whose scores were computed in `dtype`, (B,)."""

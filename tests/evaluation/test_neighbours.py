@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
+from hyplearn.evaluation import forms
 from hyplearn.evaluation import neighbours as module
 from hyplearn.evaluation.metric import Embeddings, Metric
 from hyplearn.evaluation.neighbours import Search, neighbours
@@ -193,6 +194,7 @@ def test_float32_search_is_proven_for_most_queries_as_trained(monkeypatch: pytes
 
 def test_a_wrong_float32_candidate_set_is_found_out_and_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the proof the float32 order of far points 1e-3 apart would decide."""
+    monkeypatch.setattr(forms, "NEAR", 0.0)
     v = torch.full((300, 4), 4.2, dtype=torch.float64) + 1e-4 * directions(300, 4)
     embeddings = Embeddings(lorentz.expmap0(v, c=1.0), Metric("lorentz", 1.0))
     indices, _ = brute.neighbours(embeddings, embeddings, 5)
@@ -220,6 +222,66 @@ def test_sizes_beyond_float32_products(index: str) -> None:
     for metric in (Metric("euclidean"), Metric("lorentz", 1.0)):
         query, gallery = Embeddings(x, metric), Embeddings(x[:20], metric)
         assert torch.equal(neighbours(query, gallery, 1, index=index).indices, brute.neighbours(query, gallery, 1)[0])
+
+
+METRICS = [Metric("euclidean"), Metric("sphere"), Metric("lorentz", 0.5), Metric("poincare", 0.2)]
+
+
+def nearly_collapsed(metric: Metric, length: float, spread: float) -> tuple[Embeddings, Embeddings]:
+    """80 queries and a gallery within `spread` of a point, a few duplicates; 10 queries that lie elsewhere."""
+    x = length * (directions(1, 16) + spread * torch.randn(400, 16, dtype=torch.float64) / 4)
+    x[40:60] = x[0]
+    elsewhere = torch.cat([1e-9 * x[:1], length * directions(4, 16), 1.1 * x[:5]])
+    return Embeddings(torch.cat([x[::5], elsewhere]), metric), Embeddings(x, metric)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=str)
+@pytest.mark.parametrize("spread", [1e-3, 3e-7, 1e-11])
+@pytest.mark.parametrize("length", [0.1, 2.0])
+@pytest.mark.parametrize("index", INDEXES)
+def test_a_nearly_collapsed_gallery_is_searched_from_its_midst(
+    index: str, length: float, spread: float, metric: Metric, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, gallery = nearly_collapsed(metric, length, spread)
+    indices, distances = brute.neighbours(query, gallery, 6)
+    margins = []
+    fill = Search._fill
+
+    def counted(self, found, places, rows, own, *, margin: int, fast: bool) -> None:
+        margins.append(margin)
+        fill(self, found, places, rows, own, margin=margin, fast=fast)
+
+    monkeypatch.setattr(Search, "_fill", counted)
+    found = neighbours(query.select(slice(0, 80)), gallery, 6, index=index)
+    assert torch.equal(found.indices, indices[:80])
+    assert_close(found.distances, distances[:80], rtol=1e-8, atol=0)
+    assert set(margins) == {32}  # never with more candidates
+    others = neighbours(query, gallery, 6, index=index)
+    assert torch.equal(others.indices, indices)
+    assert_close(others.distances, distances, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-7])
+@pytest.mark.parametrize("index", INDEXES)
+def test_a_zero_vector_is_as_far_from_all_directions(index: str, spread: float) -> None:
+    x = directions(1, 4) + spread * directions(100, 4)
+    found = neighbours(Embeddings(0 * x[:1], Metric("sphere")), Embeddings(x, Metric("sphere")), 3, index=index)
+    assert found.indices.tolist() == [[0, 1, 2]]
+    assert found.distances.tolist() == [[2, 2, 2]]
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=str)
+def test_gaps_from_the_midst_are_those_of_the_whole(metric: Metric) -> None:
+    """The two lifts of a form are of one gap."""
+    x, y = 0.3 + 0.1 * torch.randn(20, 5, dtype=torch.float64), 0.3 + 1e-4 * torch.randn(30, 5, dtype=torch.float64)
+    form = metric.form
+    midst = form.midst(y)
+    assert midst is not None
+    gaps = []
+    for seen_from in (None, midst):
+        rows, columns = form.query(x, seen_from), form.gallery(y, seen_from)
+        gaps.append(form.scale * (rows.offset[:, None] - rows.vectors @ columns.vectors.mT))
+    assert_close(gaps[0], gaps[1], rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize("metric", [Metric("euclidean"), Metric("lorentz", 1.0), Metric("poincare", 0.1)], ids=str)
