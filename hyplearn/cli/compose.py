@@ -44,9 +44,9 @@ def compose(overrides: Sequence[str], *, extra: Sequence[Path] = ()) -> Composed
     return _complete(resolve(config), chosen, frozenset(override.key_or_group for override in parsed))
 
 
-def defaults() -> Composed:
-    """What runs when nothing is typed, not checked: for `--help`, which must not import what a check imports."""
-    config, chosen = _load([], ())
+def defaults(model: str | None = None) -> Composed:
+    """What runs when nothing or only `model` is typed, not checked: `--help` must not import what a check imports."""
+    config, chosen = _load([] if model is None else [f"model={model}"], ())
     return Composed(config=resolve(config), choices=chosen, typed=frozenset())
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -67,6 +69,19 @@ KEYS = {
     "logger.wandb": "log to Weights & Biases as well",
 }
 
+RETRIEVAL = "hyp_vit_s"  # the model whose defaults are shown
+RETRIEVAL_KEYS = {
+    "manifold.c": "of the embeddings; a grid over c runs a model on the sphere once",
+    "loss.tau": "temperature of loss=pairwise; [0.1,0.2] for the two spaces of a mix_* model",
+    "model.pretrained": "start from the backbone's published weights (images of 64 pixels and more)",
+    "model.weights": "a local file in their place",
+    "dataset.sampler": "unique_class, class_balanced or shuffled",
+    "dataset.images_per_class": "of each class in a batch",
+    "batch.chunk": "images in the network at once: a large batch on a small GPU, same gradient",
+    "evaluation.k": "ranks of Recall@k",
+    "optim.scales.class_proxies": "what multiplies optim.lr; also backbone, neck, hierarchical_proxies, scalars",
+}
+
 
 def help_text(command: str | None) -> str:
     """What `hyplearn [command] --help` prints."""
@@ -78,8 +93,9 @@ def help_text(command: str | None) -> str:
 def _train() -> str:
     composed = defaults()
     parts = {
-        "Groups (group=choice; * is the default)": _groups(composed.choices),
-        "Keys most runs touch (key=value; all of them: --cfg job)": _keys(composed.config),
+        "Groups (group=choice; * is the default; a wrong name lists all)": _groups(composed.choices),
+        "Keys most runs touch (key=value; all of them: --cfg job)": _keys(composed.config, KEYS),
+        f"Keys of retrieval (defaults of model={RETRIEVAL})": _keys(defaults(RETRIEVAL).config, RETRIEVAL_KEYS),
         "Options": FLAGS,
         "Examples": EXAMPLES,
     }
@@ -90,15 +106,27 @@ def _train() -> str:
 def _groups(chosen: Mapping[str, str | None]) -> str:
     lines = []
     for group, choices in groups([config_dir()]).items():
+        if group == "experiment":
+            choices = _families(choices)
         marked = ", ".join(f"{choice}*" if choice == chosen.get(group) else choice for choice in choices)
         lines.append(textwrap.fill(marked, 118, initial_indent=f"  {group:<11}", subsequent_indent=" " * 13))
     return "\n".join(lines)
 
 
-def _keys(config: Mapping[str, Any]) -> str:
-    lines = []
-    for key, meaning in KEYS.items():
+def _families(experiments: Sequence[str]) -> list[str]:
+    """The experiments, those of one table of a paper together: `bdeir_table2_... (24)`."""
+    tables = [re.match(r"[a-z]+_table\d+_", name) for name in experiments]
+    families = Counter(
+        name if table is None else f"{table[0]}..." for name, table in zip(experiments, tables, strict=True)
+    )
+    return [f"{name} ({count})" if name.endswith("...") else name for name, count in families.items()]
+
+
+def _keys(config: Mapping[str, Any], keys: Mapping[str, str]) -> str:
+    shown = {}
+    for key, meaning in keys.items():
         value = reduce(lambda node, part: node[part], key.split("."), config)
-        shown = value if isinstance(value, str) else json.dumps(value)
-        lines.append(f"  {f'{key}={shown}':<28} {meaning}")
-    return "\n".join(lines)
+        typed = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+        shown[f"{key}={typed}"] = meaning
+    width = max(map(len, shown))
+    return "\n".join(f"  {text:<{width}}  {meaning}" for text, meaning in shown.items())

@@ -28,7 +28,16 @@ def test_help_answers_at_once_without_torch_and_lists_every_choice(tmp_path: Pat
     answer = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert time.monotonic() - start < 3
     assert json.loads(answer.stdout.splitlines()[-1]) == [0, []]
-    for choice in ("hecnn_r18*", "hcnn_original_r18", "radamw", "cifar100", "tensorboard", "debug", "bdeir_table5"):
+    for choice in (
+        "hecnn_r18*",
+        "hcnn_original_r18",
+        "radamw",
+        "cifar100",
+        "tensorboard",
+        "debug",
+        "bdeir_table5_... (4)",
+        "demo_retrieval",
+    ):
         assert choice in answer.stdout
 
 
@@ -37,6 +46,8 @@ def test_help_names_keys_that_exist_with_their_defaults(command) -> None:
     assert "optim.lr=0.1 " in text
     assert "trainer.max_epochs=" in text
     assert "manifold.learned=true" in text
+    assert "evaluation.k=[1,2,4,8] " in text
+    assert max(map(len, text.splitlines())) <= 120
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["evaluate", "--help"], ["train", "model=x", "-h"]])
