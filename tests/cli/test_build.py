@@ -38,7 +38,11 @@ def test_images_look_as_the_weights_expect(
 
 
 def test_what_is_set_stays(photographs: list[str]) -> None:
-    typed = ["dataset.mean=[0.1,0.1,0.1]", "dataset.eval_transform.resize=230", "dataset.train_transform.interpolation=nearest"]
+    typed = [
+        "dataset.mean=[0.1,0.1,0.1]",
+        "dataset.eval_transform.resize=230",
+        "dataset.train_transform.interpolation=nearest",
+    ]
     data = build.datamodule(compose(["model=hyp_vit_s", *photographs, *typed]).config)
     assert data.normalization.mean.flatten().tolist() == pytest.approx([0.1] * 3)
     assert data.normalization.std.flatten().tolist() == [0.5] * 3

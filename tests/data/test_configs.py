@@ -25,6 +25,7 @@ TREES = {
     "sop": make_sop,
     "inshop": make_inshop,
     "image_folder_retrieval": lambda root: make_cub(root, texts=False),
+    "image_folder_retrieval_224": lambda root: make_cub(root, texts=False),
     "csv_retrieval": lambda root: write_table(make_cub(root)),
 }
 # What trees of a few classes need: small batches, no backbone, and a split where they have none.
@@ -33,8 +34,15 @@ STATISTICS = {"mean": [0.5], "std": [0.25]}
 SMALL = {name: {**BATCHES, **STATISTICS} for name in ("cub", "cars", "sop", "inshop")} | {
     name: {**BATCHES, "source.test_fraction": 0.4} for name in ("image_folder_retrieval", "csv_retrieval")
 }
+SMALL["image_folder_retrieval_224"] = {
+    **SMALL["image_folder_retrieval"],
+    **STATISTICS,
+    "train_transform.interpolation": "bicubic",
+    "eval_transform.resize": 256,
+    "eval_transform.interpolation": "bicubic",
+}
 SMALL["fashion_mnist_retrieval"] = {"batch_size": 6, "images_per_class": 2}
-RETRIEVAL = ("cub", "cars", "sop", "inshop", "_retrieval")
+RETRIEVAL = ("cub", "cars", "sop", "inshop", "_retrieval", "_retrieval_224")
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
@@ -67,7 +75,7 @@ def roots(request: pytest.FixtureRequest) -> Callable[[str], Path | None]:
         if name in TREES:
             root = request.getfixturevalue("tmp_path")
             TREES[name](root)
-            return root / "CUB_200_2011" / "images" if name == "image_folder_retrieval" else root
+            return root / "CUB_200_2011" / "images" if name.startswith("image_folder") else root
         fixture = "folder_root" if name.startswith("image_folder") else f"{name.split('_mnist')[0]}_root"
         return request.getfixturevalue(fixture)
 
