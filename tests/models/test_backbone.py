@@ -153,7 +153,7 @@ def test_frozen_batch_norm_survives_train() -> None:
         ("vit_small_patch16_224", r"augreg_in21k_ft_in1k, vit_small_patch16_224\.dino"),
         ("resnet50.tv_in1", r"is no tag of this model: choose one of .*resnet50\.tv_in1k"),
         ("resnett50", "no model of timm; did you mean .*resnet50"),
-        (None, r"set them, for example dataset\.mean"),
+        (None, r"set what the data set leaves to them, for example dataset\.mean"),
     ],
 )
 def test_names_without_one_meaning(name: str | None, message: str) -> None:
