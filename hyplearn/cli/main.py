@@ -5,15 +5,34 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from hyplearn import __version__
-from hyplearn.cli.errors import CONFIG, FAILED, INTERRUPTED, NON_FINITE, OK, ConfigError
+from hyplearn.cli.errors import CONFIG, FAILED, INTERRUPTED, NON_FINITE, OK, ConfigError, nearest
 from hyplearn.cli.parser import Parser, folder
 from hyplearn.data.errors import DatasetError
 from hyplearn.engine.errors import Interrupted, NonFiniteLoss
 
-COMMANDS = ("train", "evaluate", "recall", "data")
+# What runs a command that reads its own arguments: module and function, imported when it is called.
+COMMANDS = {
+    "recall": "recall:recall",
+    "data": "data:data",
+    "reproduce": "reproduce:reproduce",
+    "report": "report:report",
+    "tune": "tune:tune",
+    "bench": "bench:bench",
+    "plot": "plot:plot",
+    "delta": "delta:delta",
+    "predict": "predict:predict",
+    "embed": "predict:embed",
+    "export": "export:export",
+    "rerun": "rerun:rerun",
+    "doctor": "doctor:doctor",
+    "wandb-report": "wandb_report:wandb_report",
+    "completion": "completion:completion",
+}
+KNOWN = ("train", "evaluate", *COMMANDS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,16 +64,12 @@ def _dispatch(arguments: list[str]) -> int:
         return OK
     if command in ("-h", "--help"):
         return _help(None)
-    if command not in COMMANDS:
-        raise ConfigError(f"unknown command {command!r}: hyplearn knows {', '.join(COMMANDS)}.")
-    if command == "recall":
-        from hyplearn.cli.recall import recall
-
-        return recall(rest)
-    if command == "data":
-        from hyplearn.cli.data import data
-
-        return data(rest)
+    if command not in KNOWN:
+        raise ConfigError(f"unknown command {command!r}.{nearest(command, KNOWN)} (hyplearn knows {', '.join(KNOWN)})")
+    if command in COMMANDS:
+        module, _, function = COMMANDS[command].partition(":")
+        status: int = getattr(import_module(f"hyplearn.cli.{module}"), function)(rest)
+        return status
     options = _parser(command).parse_intermixed_args(rest)
     if options.help:
         return _help(command)

@@ -58,7 +58,8 @@ class PublishedCell:
 class TrainConfig:
     """The top level. `output_dir`: null for a new directory below outputs/. `resume`: auto, or a run or checkpoint.
 
-    batch, evaluation: of retrieval; a classifier has no evaluation settings.
+    batch, evaluation: of retrieval; a classifier has no evaluation settings. scale: full, or smoke where small data
+    stand in for those that are named. protocol: paper, or code where the authors' code differs.
     """
 
     seed: int
@@ -75,6 +76,8 @@ class TrainConfig:
     output_dir: str | None
     resume: str | None
     paper: PublishedCell | None
+    scale: str
+    protocol: str
 
 
 def validate(config: dict[str, Any]) -> None:
@@ -88,5 +91,7 @@ def validate(config: dict[str, Any]) -> None:
             EvaluationSettings(**config["evaluation"]).validate()
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    if config["scale"] not in ("full", "smoke"):
+        raise ConfigError(f"scale={config['scale']} must be full or smoke.")
     if not 0 <= config["seed"] < 2**32:
         raise ConfigError(f"seed={config['seed']} must be in [0, 2^32).")
