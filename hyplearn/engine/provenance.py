@@ -22,6 +22,7 @@ import hyplearn
 from hyplearn.engine.files import write_json
 from hyplearn.engine.module import TrainingModule
 from hyplearn.engine.readings import group_name
+from hyplearn.engine.retrieval import RetrievalModule
 from hyplearn.optim import describe_groups
 
 log = logging.getLogger("hyplearn")
@@ -149,6 +150,7 @@ class Provenance(pl.Callback):
         groups = trainer.optimizers[0].param_groups
         counts = parameter_counts(pl_module, groups)
         dataset: Mapping[str, Any] = trainer.datamodule.fingerprint  # type: ignore[attr-defined]
+        names = None if isinstance(pl_module, RetrievalModule) else trainer.datamodule.class_names  # type: ignore[attr-defined]
         write_manifest(
             self.folder,
             run_id=self.run_id,
@@ -157,6 +159,7 @@ class Provenance(pl.Callback):
             parameters=counts,
             precision=str(trainer.precision),
             processes=trainer.world_size,
+            **({} if names is None else {"class_names": list(names)}),  # predictions are named where no data set is
         )
         device, precision = pl_module.device, trainer.precision
         log.info("run %s in %s", self.run_id, self.folder)

@@ -50,7 +50,12 @@ class Convolution:
 
     @property
     def _pools(self) -> bool:
-        """Whether average pooling, the faster form of a convolution with ones, allows the padding and dilation."""
+        """Whether average pooling, the faster form of a convolution with ones, allows the padding and dilation.
+
+        Never in a graph for export: the translation to ONNX leaves the divisor out.
+        """
+        if torch.compiler.is_exporting():
+            return False
         return self.dilation == (1, 1) and all(2 * p <= k for p, k in zip(self.padding, self.kernel, strict=True))
 
     def patch_square_vjp(self, g: Tensor, q: Tensor) -> Tensor:

@@ -1,0 +1,249 @@
+"""`hyplearn export`: a trained model as a folder that explains itself and needs no run directory."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyplearn.cli.errors import FAILED, OK, ConfigError
+from hyplearn.cli.parser import Parser
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hyplearn.cli.trained import Opened
+    from hyplearn.evaluation.store import Stored
+
+HELP = """\
+hyplearn export <run directory> [options]
+
+Writes a folder that `hyplearn predict`, `hyplearn embed` and other programs can use without the run:
+  model.safetensors    weights; its header tells every manifold, its curvature, and the geometry of the embedding
+  config.yaml          the resolved configuration, from which the model is rebuilt
+  preprocessing.json   what makes the model's input of an image
+  README.md            a model card written from the run's own record
+
+  --output DIR         the folder, <run directory>/export; an earlier export there is replaced
+  --checkpoint C       best, last or a file; by default the tested one. Results of the card are of the tested one alone
+  --onnx               encoder.onnx as well, compared with the network on random and on test images
+  --index              gallery.faiss and gallery.json: the run's test gallery as a FAISS index, its ids, and how to ask
+  --gallery FILE       with --index: embeddings of `hyplearn embed` instead
+  -h, --help           this text
+
+  hyplearn export outputs/hyp_vit_s_cub/2025-01-31_12-00-00_seed1_ab12 --index
+  hyplearn export outputs/hecnn_r18_cifar10/... --output models/hecnn --onnx
+
+In Python: hyplearn.cli.trained.load_exported(Path("models/hecnn")). --onnx needs pip install 'hyplearn[onnx]'."""
+
+ONNX = ("onnx", "onnxscript", "onnxruntime")
+CHECKED_IMAGES = 512
+
+
+def export(argv: Sequence[str]) -> int:
+    """Write the folder. Raises ConfigError; returns 1 if the ONNX graph or the index is not what it should be."""
+    options = _parser().parse_args(list(argv))
+    if options.help:
+        print(HELP)
+        return OK
+    folder = _check(options)
+    from hyplearn.cli.trained import WEIGHTS, open_trained
+
+    opened = open_trained(options.run, checkpoint=_checkpoint(options), device="cpu")
+    stored = _stored(options, opened) if options.index else None
+    from hyplearn.engine.export import preprocessing, write_weights
+    from hyplearn.engine.files import write_json
+
+    channels, size = opened.facts["in_channels"], opened.facts["image_size"]
+    smoke = opened.config["scale"] == "smoke"
+    for name in ("encoder.onnx", "gallery.faiss", "gallery.json"):  # of an earlier export, of other weights
+        (folder / name).unlink(missing_ok=True)
+    write_weights(
+        folder / WEIGHTS,
+        opened.model,
+        sizes=_sizes(opened),
+        data=opened.facts,
+        selection=opened.selection,
+        smoke=smoke,
+    )
+    _store_config(folder, opened.config)
+    write_json(folder / "preprocessing.json", preprocessing(opened.data, channels=channels, size=size))
+    parts = [f"- `{WEIGHTS}`, `config.yaml`: the model", "- `preprocessing.json`: from an image to the model's input"]
+    failures: list[str] = []
+    for wanted, write in ((options.onnx, lambda: _onnx(folder, opened)), (stored, lambda: _index(folder, stored))):
+        if wanted:
+            _attempt(write, parts, failures)
+    _write_card(folder, opened, parts)
+    print("\n".join(["SMOKE RUN: no number of this model means anything"] if smoke else []), end="\n" if smoke else "")
+    print(f"{opened.selection}; written to {folder}:")
+    print("\n".join(f"  {path.name}" for path in sorted(folder.iterdir())))
+    for line in parts[2:]:
+        print(line.removeprefix("- "))
+    for failure in failures:
+        print(f"failed: {failure}")
+    return FAILED if failures else OK
+
+
+def _parser() -> Parser:
+    parser = Parser("export")
+    parser.add_argument("run", nargs="?", type=Path)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--checkpoint")
+    parser.add_argument("--onnx", action="store_true")
+    parser.add_argument("--index", action="store_true")
+    parser.add_argument("--gallery", type=Path)
+    return parser
+
+
+def _check(options: argparse.Namespace) -> Path:
+    """What can be told before anything is read; returns the folder to write."""
+    if options.run is None:
+        raise ConfigError("hyplearn export needs a run directory (see hyplearn export --help).")
+    from hyplearn.cli.rundir import locate
+
+    if options.run.is_file():
+        raise ConfigError(
+            f"{options.run} is a checkpoint: name its run directory, and --checkpoint {options.run} beside it."
+        )
+    locate(options.run)
+    if (options.run / "model.safetensors").is_file():
+        raise ConfigError(f"{options.run} is an export already: name the run directory it was made of.")
+    if options.gallery is not None and not options.index:
+        raise ConfigError(f"--gallery {options.gallery} would be ignored: it goes with --index.")
+    missing = [name for name in ONNX if options.onnx and importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"--onnx needs {', '.join(missing)}: pip install 'hyplearn[onnx]'.")
+    folder: Path = options.output or options.run / "export"
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--output {folder} is a file: name a folder.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "model.safetensors").is_file():
+        raise ConfigError(f"--output {folder} holds other files: name a new folder, or an earlier export.")
+    return folder
+
+
+def _checkpoint(options: argparse.Namespace) -> Path | None:
+    """The checkpoint that was asked for, None for the tested one. Raises ConfigError if it is not there."""
+    if options.checkpoint is None:
+        return None
+    named = options.checkpoint in ("best", "last")
+    path = options.run / "checkpoints" / f"{options.checkpoint}.ckpt" if named else Path(options.checkpoint)
+    if not path.is_file():
+        there = ", ".join(sorted(found.stem for found in (options.run / "checkpoints").glob("*.ckpt"))) or "none"
+        raise ConfigError(f"--checkpoint {options.checkpoint}: {path} does not exist ({options.run} has: {there}).")
+    return path
+
+
+def _stored(options: argparse.Namespace, opened: Opened) -> Stored:
+    """The embeddings of the index, of the model's geometry. Raises ConfigError."""
+    from hyplearn.cli.trained import load_gallery
+    from hyplearn.evaluation.index_file import only_metric
+
+    stored = load_gallery(opened, options.gallery)
+    try:
+        only_metric(stored.embeddings)
+    except ValueError as error:
+        raise ConfigError(f"--index: {error}.") from error
+    return stored
+
+
+def _sizes(opened: Opened) -> list[int]:
+    """n of each space of the embedding."""
+    network: Any = opened.model.model
+    return list(network.sizes) if opened.model.retrieval else [network.embedding_size]
+
+
+def _store_config(folder: Path, config: dict[str, Any]) -> None:
+    from hyplearn.cli.rundir import store_config
+
+    store_config(folder, {**config, "output_dir": None, "resume": None})
+
+
+def _attempt(write: Any, parts: list[str], failures: list[str]) -> None:
+    """A part that may turn out to be impossible must not cost the others."""
+    try:
+        parts.append(write())
+    except ValueError as error:
+        failures.append(str(error))
+
+
+def _onnx(folder: Path, opened: Opened) -> str:
+    """Write and compare the graph; returns its line of the card."""
+    from hyplearn.engine.onnx import compare, output_names, write_onnx
+
+    channels, size = opened.facts["in_channels"], opened.facts["image_size"]
+    path = folder / "encoder.onnx"
+    print("writing the ONNX graph, which takes a minute for a deep network ...", flush=True)
+    write_onnx(path, opened.model, channels=channels, size=size)
+    images, why_none = _test_images(opened)
+    found = compare(path, opened.model, channels=channels, size=size, images=images)
+    worst = ", ".join(f"{name} {a:.2g} of {b:.3g}" for name, (a, b) in found.differences.items())
+    compared = f"{found.random} random images" + (f" and {found.images} test images" if found.images else "")
+    lines = f"- `encoder.onnx`: normalised `images` to {', '.join(output_names(opened.model))}; "
+    lines += f"largest difference from the network on {compared}: {worst}"
+    if found.same_neighbours is not None:
+        lines += f"; the {found.k} nearest of the test images are the same for {found.same_neighbours:.1%}"
+        if found.same_neighbours < 1:
+            lines += f" ({found.tied_neighbours:.1%} with those that are as far to five digits)"
+    if found.same_class is not None:
+        lines += f", the class for {found.same_class:.1%}"
+    return lines if why_none is None else f"{lines}; not compared on test images ({why_none})"
+
+
+def _test_images(opened: Opened) -> tuple[Tensor | None, str | None]:
+    """Up to CHECKED_IMAGES normalised test images, or why there are none."""
+    import torch
+
+    from hyplearn.data.errors import DatasetError
+
+    data = opened.data
+    try:
+        if data.source.in_files and (data.root is None or not data.root.is_dir()):
+            return None, f"{data.source.name} is not below {data.root}"
+        data.prepare_data()
+        data.setup("test")
+    except DatasetError as error:
+        return None, str(error).splitlines()[0]
+    parts: list[Tensor] = []
+    for images, _, _ in data.batches("test"):
+        parts.append(images)
+        if sum(map(len, parts)) >= CHECKED_IMAGES:
+            break
+    return torch.cat(parts)[:CHECKED_IMAGES], None
+
+
+def _index(folder: Path, stored: Stored | None) -> str:
+    """Write and check the index; returns its line of the card."""
+    from hyplearn.engine.export import write_index
+
+    assert stored is not None
+    found = write_index(folder, stored)
+    return (
+        f"- `gallery.faiss`, `gallery.json`: {int(stored.gallery.sum()):,} gallery images under {stored.embeddings}, "
+        f"with ids and the recipe for a query; of {found.queries} queries the {found.k} nearest are the exact ones for "
+        f"{found.reranked:.1%} when re-ranked as the recipe says, for {found.plain:.1%} straight from the index"
+    )
+
+
+def _write_card(folder: Path, opened: Opened, parts: Sequence[str]) -> None:
+    from hyplearn.cli.build import reads_pretrained
+    from hyplearn.engine.export import manifolds
+    from hyplearn.engine.files import write_text
+    from hyplearn.engine.model_card import Facts, model_card
+    from hyplearn.papers.runs import Run
+
+    run, config = Run(opened.folder), opened.config
+    pretrained = reads_pretrained(config["model"], image_size=opened.facts["image_size"])
+    facts = Facts(
+        config=config,
+        manifest=run.manifest,
+        results=run.results,
+        manifolds=manifolds(opened.model.model),  # type: ignore[arg-type]
+        sizes=_sizes(opened),
+        selection=opened.selection,
+        tested=opened.tested,
+        pretrained=str(config["model"].get("weights") or config["model"]["backbone"]) if pretrained else None,
+        parts=parts,
+    )
+    write_text(folder / "README.md", model_card(opened.model, facts))

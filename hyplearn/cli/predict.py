@@ -1,0 +1,268 @@
+"""`hyplearn predict` and `hyplearn embed`: a trained model on a folder of images."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyplearn.cli.errors import OK, ConfigError
+from hyplearn.cli.parser import Parser
+
+if TYPE_CHECKING:
+    from hyplearn.cli.trained import Opened
+    from hyplearn.data.foreign import Found
+    from hyplearn.engine.prediction import Results
+    from hyplearn.evaluation.store import Stored
+
+OPTIONS = """\
+  --output FILE       {output}
+  --batch-size N      images at once; by default dataset.eval_batch_size of the run
+  --device D          auto, cpu or gpu; auto
+  --skip-unreadable   leave out files that cannot be read, and name them at the end; without it they stop the command
+  -h, --help          this text
+
+Images are seen as the run's own test images are: upright, in the channels of the run, resized and cropped as its test
+was. A folder is searched at any depth for .jpg, .png, .tif, .webp and the like."""
+
+PREDICT = f"""\
+hyplearn predict <run> <folder or images ...> [options]
+
+<run>: a run directory (its tested checkpoint), a checkpoint, or a folder of `hyplearn export`.
+A classifier names the most probable classes of each image: rows of path, rank, class, probability. A retrieval model
+names the nearest gallery images: rows of path, rank, image, class, distance; the gallery is that of the run's test
+(embeddings/test.npz), or any file of `hyplearn embed`.
+
+  --top N             classifier: classes for each image, 5
+  --k N               retrieval: neighbours for each image, 5
+  --gallery FILE      retrieval: embeddings to search in
+{OPTIONS.format(output="a table of comma-separated values, predictions.csv")}
+
+Images in folders that are named as classes of the classifier are counted as right or wrong.
+
+  hyplearn predict outputs/hecnn_r18_cifar10/2025-01-31_12-00-00_seed1_ab12 photos --top 1
+  hyplearn predict outputs/.../checkpoints/last.ckpt a.jpg b.png --output -
+  hyplearn predict outputs/hyp_vit_s_cub/... new_birds --k 10 --gallery birds.npz"""
+
+EMBED = f"""\
+hyplearn embed <run> <folder or images ...> [options]
+
+<run>: a run directory (its tested checkpoint), a checkpoint, or a folder of `hyplearn export`.
+Writes the embeddings of the images, their geometry and their paths, for `hyplearn recall` and `hyplearn predict
+--gallery`. The first folder of an image's path is its class. An image in no folder is a class of its own.
+
+{OPTIONS.format(output="embeddings.npz; a .safetensors of the same content is written beside it")}
+
+  hyplearn embed outputs/hyp_vit_s_cub/2025-01-31_12-00-00_seed1_ab12 birds --output birds.npz
+  hyplearn recall birds.npz --k 1,10"""
+
+TABLE = "-"  # as --output: the table itself, instead of a file
+
+
+def predict(argv: Sequence[str]) -> int:
+    """Write the classes or neighbours of images. Raises ConfigError; DatasetError for images that cannot be read."""
+    parser = _parser("predict", output="predictions.csv")
+    parser.add_argument("--top", type=_positive)
+    parser.add_argument("--k", type=_positive)
+    parser.add_argument("--gallery", type=Path)
+    options = parser.parse_intermixed_args(list(argv))
+    if options.help:
+        print(PREDICT)
+        return OK
+    _check(options, "predict", suffixes=(".csv",))
+    found, opened = _open(options)
+    _check_kind(options, opened)
+    from hyplearn.cli.trained import load_gallery
+
+    rows = _neighbours if opened.model.retrieval else _classes
+    gallery = load_gallery(opened, options.gallery) if opened.model.retrieval else None
+    results = _apply(options, opened, found)
+    text = _table(rows(options, opened, found, results, gallery))
+    if str(options.output) == TABLE:
+        print(text, end="")
+    else:
+        from hyplearn.engine.files import write_text
+
+        write_text(options.output, text)
+        print(f"{_counted(len(results.positions))}; {opened.selection}; written to {options.output}")
+        _tell_accuracy(opened, found, results)
+    return OK
+
+
+def embed(argv: Sequence[str]) -> int:
+    """Write the embeddings of images. Raises ConfigError; DatasetError for images that cannot be read."""
+    options = _parser("embed", output="embeddings.npz").parse_intermixed_args(list(argv))
+    if options.help:
+        print(EMBED)
+        return OK
+    _check(options, "embed", suffixes=(".npz", ".safetensors"))
+    found, opened = _open(options)
+    results = _apply(options, opened, found)
+    from hyplearn.data.foreign import class_folders
+    from hyplearn.evaluation import store
+
+    names = [found.names[index] for index in results.positions.tolist()]
+    classes = class_folders(names)
+    npz, safetensors = store.save(
+        options.output,
+        opened.model.embeddings(results.outputs.points),
+        classes.labels,
+        backbone=results.outputs.features,
+        class_names=classes.names,
+        paths=names,
+        selection=opened.selection,
+    )
+    metric = opened.model.embeddings([x[:1] for x in results.outputs.points])
+    print(f"{_counted(len(names))}, {metric}; {opened.selection}; written to {npz} and {safetensors}")
+    if classes.in_folders == 0:
+        print("no image lies in a folder of a class: each is a class of its own, and there is no recall to measure")
+    elif classes.in_folders < len(names):
+        print(f"{len(names) - classes.in_folders} of them lie in no folder: each is a class of its own")
+    return OK
+
+
+def _parser(command: str, *, output: str) -> Parser:
+    parser = Parser(command)
+    parser.add_argument("run", nargs="?", type=Path)
+    parser.add_argument("images", nargs="*", type=Path)
+    parser.add_argument("--output", type=Path, default=Path(output))
+    parser.add_argument("--batch-size", type=_positive)
+    parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
+    parser.add_argument("--skip-unreadable", action="store_true")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 on")
+    return int(text)
+
+
+def _check(options: argparse.Namespace, command: str, *, suffixes: Sequence[str]) -> None:
+    """What can be told before anything is read."""
+    if options.run is None or not options.images:
+        raise ConfigError(
+            f"hyplearn {command} needs a run and images: hyplearn {command} outputs/... photos "
+            f"(see hyplearn {command} --help)"
+        )
+    output = options.output
+    if output.suffix not in suffixes and (str(output) != TABLE or command == "embed"):
+        raise ConfigError(f"--output {output} must end in {' or '.join(suffixes)}.")
+    if output.is_dir():
+        raise ConfigError(f"--output {output} is a folder: name a file in it.")
+
+
+def _open(options: argparse.Namespace) -> tuple[Found, Opened]:
+    """The images by name, and the model. Where the run is wrong, that is told first."""
+    from hyplearn.cli.rundir import locate
+    from hyplearn.cli.trained import open_trained
+
+    locate(options.run)
+    from hyplearn.data.errors import DatasetError
+    from hyplearn.data.foreign import find_images
+
+    try:
+        found = find_images(options.images)
+    except DatasetError as error:  # what was typed names no image
+        raise ConfigError(f"{error}.") from error
+    return found, open_trained(options.run, device=options.device)
+
+
+def _check_kind(options: argparse.Namespace, opened: Opened) -> None:
+    """Raise ConfigError for options of the other kind of model."""
+    if opened.model.retrieval and options.top is not None:
+        raise ConfigError(f"--top {options.top} is for a classifier, {options.run} is a retrieval model: use --k.")
+    for name in ("k", "gallery"):
+        if not opened.model.retrieval and getattr(options, name) is not None:
+            raise ConfigError(f"--{name} is for a retrieval model, {options.run} is a classifier: leave it out.")
+
+
+def _apply(options: argparse.Namespace, opened: Opened, found: Found) -> Results:
+    from hyplearn.cli.counting import counting
+    from hyplearn.engine.prediction import apply, listed
+
+    if found.others:
+        print(f"{len(found.others)} files that are no images by their names are left out, as {found.others[0]}")
+    with counting("images") as progress:
+        results = apply(
+            opened.model,
+            found.paths,
+            batch_size=options.batch_size or opened.data.eval_batch_size,
+            skip_unreadable=options.skip_unreadable,
+            progress=progress,
+        )
+    if results.bad:
+        print(
+            f"{len(results.bad)} of {len(found.paths)} images cannot be read and are left out:\n{listed(results.bad)}"
+        )
+    return results
+
+
+def _classes(
+    options: argparse.Namespace, opened: Opened, found: Found, results: Results, gallery: Stored | None
+) -> Iterator[Sequence[str]]:
+    """Header and rows of a classifier's predictions."""
+    assert results.outputs.logits is not None
+    probabilities, labels = results.outputs.logits.softmax(-1).topk(
+        min(options.top or 5, results.outputs.logits.shape[1])
+    )
+    names = opened.model.class_names
+    yield "path", "rank", "class", "probability"
+    for position, shares, classes in zip(results.positions.tolist(), probabilities, labels, strict=True):
+        for rank, (share, label) in enumerate(zip(shares.tolist(), classes.tolist(), strict=True), 1):
+            yield found.names[position], str(rank), str(label) if names is None else names[label], f"{share:.6f}"
+
+
+def _neighbours(
+    options: argparse.Namespace, opened: Opened, found: Found, results: Results, gallery: Stored | None
+) -> Iterator[Sequence[str]]:
+    """Header and rows of a retrieval model's neighbours."""
+    from hyplearn.evaluation.neighbours import neighbours
+
+    assert gallery is not None
+    offered = gallery.gallery.nonzero().squeeze(1)
+    query = opened.model.embeddings(results.outputs.points)
+    if [x.shape[1] for x in query.points] != [x.shape[1] for x in gallery.points]:
+        raise ConfigError("the gallery has embeddings of another size than the model makes.")
+    near = neighbours(query, gallery.embeddings.select(offered), min(options.k or 5, len(offered)))
+    yield "path", "rank", "image", "class", "distance"
+    for position, indices, distances in zip(results.positions.tolist(), near.indices, near.distances, strict=True):
+        rows = zip(offered[indices].tolist(), distances.tolist(), strict=True)
+        for rank, (row, distance) in enumerate(rows, 1):
+            label = int(gallery.labels[row])
+            yield (
+                found.names[position],
+                str(rank),
+                f"id {int(gallery.ids[row])}" if gallery.paths is None else gallery.paths[row],
+                str(label) if gallery.class_names is None else gallery.class_names[label],
+                f"{distance:.6g}",
+            )
+
+
+def _table(rows: Iterator[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _tell_accuracy(opened: Opened, found: Found, results: Results) -> None:
+    """Says how many images in folders of the classifier's classes are right, if there are such."""
+    names, logits = opened.model.class_names, results.outputs.logits
+    if names is None and not opened.model.retrieval:
+        print("the names of the classes are in the data set, which is not here: classes are numbers")
+    if names is None or logits is None:
+        return
+    right = []
+    for position, label in zip(results.positions.tolist(), logits.argmax(-1).tolist(), strict=True):
+        classes = [part for part in found.names[position].split("/")[:-1] if part in names]
+        right += [classes[-1] == names[label]] if classes else []
+    if right:
+        share = 100 * sum(right) / len(right)
+        print(f"{sum(right)} of {len(right)} images in folders of its classes are right, {share:.2f} %")
+
+
+def _counted(count: int) -> str:
+    return f"{count:,} image" + ("s" if count != 1 else "")
