@@ -1,0 +1,180 @@
+"""`hyplearn rerun`: a finished run once more, in a new directory, and whether the same comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hyplearn.cli.compose import Composed, change, parse
+from hyplearn.cli.errors import FAILED, OK, ConfigError
+from hyplearn.cli.parser import Parser
+
+HELP = """\
+hyplearn rerun <run directory> [key=value ...] [options]
+
+Trains the configuration of a finished run (its config.yaml) anew, in a new directory below outputs/, tests it once and
+says whether metrics, curvatures and weights are equal to the last bit, or what differs by how much. Before that, the
+commit, the versions of the packages and the machine are compared with those that the run recorded.
+
+  --any-commit         run although commit or versions are others; what differs is said
+  --exact              exit status 1 unless everything is equal
+  --compare DIR        train nothing: compare with the run in DIR, as after a rerun that was stopped and continued
+  -h, --help           this text
+
+  hyplearn rerun outputs/hecnn_r18_digits/2025-01-31_12-00-00_seed1_ab12
+  hyplearn rerun outputs/... --any-commit trainer.accelerator=cpu output_dir=again
+  hyplearn rerun outputs/... seed=2
+
+A key=value changes a setting: then the numbers are of another run, and are shown side by side all the same. A rerun can
+be stopped and continued as every run: hyplearn train resume=<its directory>. On a GPU bits may differ from one run to
+the next; trainer.deterministic=true, in both, forbids what makes them differ."""
+
+FIXED = ("resume", "choices")
+FILED = ("output_dir", "logger", "callbacks.figures", "trainer.progress")  # no other run
+
+
+def rerun(argv: Sequence[str]) -> int:
+    """Repeat a run and compare. Raises ConfigError, before anything is trained, where code or versions are others."""
+    parser = Parser("rerun")
+    parser.add_argument("run", nargs="?", type=Path)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--any-commit", action="store_true")
+    parser.add_argument("--exact", action="store_true")
+    parser.add_argument("--compare", type=Path)
+    options = parser.parse_intermixed_args(list(argv))
+    if options.help:
+        print(HELP)
+        return OK
+    if options.run is None or ("=" in str(options.run) and not options.run.exists()):
+        raise ConfigError("hyplearn rerun needs a run directory (see hyplearn rerun --help).")
+    original = _finished(options.run)
+    if options.compare is not None:
+        if options.overrides:
+            raise ConfigError(f"{options.overrides[0]} would be ignored: --compare trains nothing.")
+        return _compare(original, _finished(options.compare), changed=(), exact=options.exact)
+    composed = _composed(original, options.overrides)
+    _check_code(original, any_commit=options.any_commit)
+    repeated = _fit(composed)
+    changed = [text for text in options.overrides if not parse(text).key_or_group.startswith(FILED)]
+    return _compare(original, repeated, changed=changed, exact=options.exact)
+
+
+def _finished(path: Path) -> Path:
+    """A directory of a run that came to its end. Raises ConfigError."""
+    from hyplearn.cli.rundir import finished, locate
+
+    run_dir = locate(path)
+    if not path.is_dir():
+        raise ConfigError(f"{path} is a checkpoint: name its run directory, {run_dir}.")
+    if not finished(run_dir):
+        raise ConfigError(
+            f"{run_dir} did not come to its end: there is nothing to compare with. Continue it with hyplearn train "
+            f"resume={run_dir}."
+        )
+    return run_dir
+
+
+def _composed(original: Path, overrides: Sequence[str]) -> Composed:
+    from hyplearn.cli.rundir import stored_config
+
+    stored = {**stored_config(original), "output_dir": None, "resume": None}
+    return change(stored, overrides, allowed=lambda key: key.split(".")[0] not in FIXED)
+
+
+def _check_code(original: Path, *, any_commit: bool) -> None:
+    """Raise ConfigError where the code or versions are others, unless any will do; say what the machine has other."""
+    from hyplearn.engine.provenance import hardware, read_manifest, source, versions
+    from hyplearn.engine.repetition import code_differences, machine_differences
+
+    manifest = read_manifest(original)
+    if manifest is None:
+        raise ConfigError(f"{original} has no manifest.json: nobody knows with which code and versions it ran.")
+    found = code_differences(manifest, source(), versions())
+    lines = "\n".join(f"  {fact}" for fact in found)
+    if found and not any_commit:
+        raise ConfigError(
+            f"code or versions are not those of {original}:\n{lines}\n"
+            "Check out the commit and install the versions, or run all the same with --any-commit."
+        )
+    if found:
+        print(f"other code or versions than those of {original}:\n{lines}", flush=True)
+    machine = machine_differences(manifest, hardware())
+    if machine:
+        print("another machine, which may move the last bits:", flush=True)
+        print("\n".join(f"  {fact}" for fact in machine), flush=True)
+
+
+def _fit(composed: Composed) -> Path:
+    """Train as `hyplearn train` does; returns the run directory."""
+    from hyplearn.cli.rundir import run_directory, run_name, store_config
+    from hyplearn.cli.train import checked_specification
+
+    spec = checked_specification(composed)
+    from hyplearn.engine.run import fit
+
+    config = composed.config
+    run_dir = run_directory(config["output_dir"], run_name(composed.choices), config["seed"])
+    config = {**config, "output_dir": str(run_dir), "resume": None}
+    store_config(run_dir, config)
+    fit(replace(spec, config=config, run_dir=run_dir))
+    return run_dir
+
+
+def _compare(original: Path, repeated: Path, *, changed: Sequence[str], exact: bool) -> int:
+    """Print and store how the two differ."""
+    from hyplearn.engine.files import write_json
+    from hyplearn.engine.repetition import data_differences, number_differences, weight_difference
+    from hyplearn.papers.runs import Run
+
+    before, now = Run(original), Run(repeated)
+    count, numbers = number_differences(before.results, now.results)
+    data = data_differences(before.results, now.results)
+    checkpoints = [run.path / run.results["selection"]["checkpoint"] for run in (before, now)]
+    missing = [path for path in checkpoints if not path.is_file()]
+    weights = None if missing else weight_difference(*checkpoints)
+    equal = not (numbers or data or missing) and weights == 0
+    facts = {
+        "original": str(original),
+        "rerun": str(repeated),
+        "changed": list(changed),
+        "equal": equal,
+        "numbers_compared": count,
+        "differences": [fact._asdict() for fact in (*data, *numbers)],
+        "largest_weight_difference": weights,
+    }
+    write_json(repeated / "rerun.json", facts)
+    print(f"\n{original} and its rerun {repeated}" + (f", with {' '.join(changed)}" if changed else ""))
+    print("\n".join(_lines(count, numbers, data, missing, weights)))
+    return FAILED if exact and not equal else OK
+
+
+def _lines(
+    count: int, numbers: Sequence[Any], data: Sequence[Any], missing: Sequence[Path], weights: float | None
+) -> list[str]:
+    """What came out, for people."""
+    lines = [f"other data, {fact}" for fact in data]
+    if not numbers:
+        lines.append(f"all {count} metrics and curvatures are equal to the last bit")
+    else:
+        width = max(len(fact.name) for fact in numbers)
+        lines.append(f"{len(numbers)} of {count} metrics and curvatures differ:")
+        lines += [f"  {fact.name:<{width}}  {_numbers(fact)}" for fact in numbers]
+    if missing:
+        lines.append(f"weights not compared: {missing[0]} is not there")
+    elif weights is None:
+        lines.append("weights not compared: the models have other parameters")
+    else:
+        lines.append(
+            "all weights are equal to the last bit" if weights == 0 else f"weights differ by up to {weights:.3g}"
+        )
+    return lines
+
+
+def _numbers(fact: Any) -> str:
+    """Before, now and the difference, where both are numbers."""
+    before, now = fact.before, fact.now
+    if not all(isinstance(value, (int, float)) for value in (before, now)):
+        return f"{before} then, {now} now"
+    return f"{before:.6g} then, {now:.6g} now, difference {now - before:+.3g}"
