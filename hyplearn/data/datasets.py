@@ -65,6 +65,10 @@ class FashionMNIST:
     def facts(self, root: Path | None) -> Facts:
         return Facts(1, self.num_classes, 28, tuple(official.FashionMNIST.classes))
 
+    def present(self, root: Path) -> bool:
+        """Whether the files are there."""
+        return all(_find(root, self._places(name)) is not None for name in self._filenames())
+
     def prepare(self, root: Path | None) -> None:
         root = needed(root, self.name)
         placement = (
@@ -113,6 +117,10 @@ class CIFAR10:
         found = None if root is None else _find(root, self._places(meta["filename"]))
         names = None if found is None else read_pickle(found).get(meta["key"])
         return Facts(3, self.num_classes, 32, None if names is None else tuple(names))
+
+    def present(self, root: Path) -> bool:
+        """Whether the files are there."""
+        return not self._missing(root)
 
     def prepare(self, root: Path | None) -> None:
         root = needed(root, self.name)
@@ -179,13 +187,17 @@ class TinyImageNet:
         found = None if root is None else _find(root, self._places("wnids.txt"))
         return Facts(3, self.num_classes, 64, None if found is None else tuple(self._class_names(found.parent)))
 
+    def present(self, root: Path) -> bool:
+        """Whether the files are there."""
+        return not self._missing(root)
+
+    def _missing(self, root: Path) -> list[str]:
+        names = ("wnids.txt", "train", "val/images", "val/val_annotations.txt")
+        return [name for name in names if _find(root, self._places(name)) is None]
+
     def prepare(self, root: Path | None) -> None:
         root = needed(root, self.name)
-        missing = [
-            name
-            for name in ("wnids.txt", "train", "val/images", "val/val_annotations.txt")
-            if _find(root, self._places(name)) is None
-        ]
+        missing = self._missing(root)
         placement = (
             f"Place {self.archive.filename} in {root}, or the folder {self.folder}/ that it holds, with wnids.txt, "
             "train/<class>/images/, val/images/ and val/val_annotations.txt; or set dataset.root to where it is"

@@ -65,6 +65,10 @@ class OfficialSet(IndexedSource):
             return Facts(3, self.official["training classes"], None, None)
         return super().facts(root)
 
+    def present(self, root: Path) -> bool:
+        """Whether the files are there."""
+        return self.base(root) is not None
+
     def prepare(self, root: Path | None) -> None:
         root = needed(root, self.name)
         if self.base(root) is None:

@@ -115,6 +115,10 @@ class FashionMNISTRetrieval(ByPart):
     def facts(self, root: Path | None) -> Facts:
         return _training_facts(FashionMNIST().facts(root))
 
+    def present(self, root: Path) -> bool:
+        """Whether the files are there."""
+        return FashionMNIST().present(root)
+
     def prepare(self, root: Path | None) -> None:
         FashionMNIST().prepare(root)
 

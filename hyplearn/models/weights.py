@@ -132,6 +132,12 @@ def check_reachable(name: str) -> None:
             raise unavailable(name, error) from error
 
 
+def in_cache(name: str) -> bool:
+    """Whether the pretrained weights of a timm model lie in the hub's cache on this machine."""
+    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    return config is not None and bool(config.hf_hub_id) and _cached(config)
+
+
 def _cached(config: Any) -> bool:
     files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
     repository, _, revision = config.hf_hub_id.partition("@")
