@@ -1,6 +1,6 @@
-"""Looks at the installation from a process of its own, so that what is broken breaks nothing else: one JSON line a step.
+"""Looks at the installation from a process of its own, so that what is broken breaks nothing else.
 
-Run by `hyplearn doctor`, as `python -m hyplearn.cli.probe <question> [argument ...]`.
+Run by `hyplearn doctor`, as `python -m hyplearn.cli.probe <question> [argument ...]`; answers in JSON lines.
 """
 
 from __future__ import annotations
@@ -89,14 +89,14 @@ def look(*roots: str) -> None:
 
 def selftest() -> None:
     """Every step of the self test."""
-    from hyplearn.engine.selftest import Failure, steps
+    from hyplearn.engine.selftest import WrongResultError, steps
 
     for name, work in steps():
         _tell(begun=name)
         start = time.monotonic()
         try:
             found, error = work(), None
-        except Failure as failure:
+        except WrongResultError as failure:
             found, error = None, str(failure)
         except Exception as failure:  # noqa: BLE001 - a defect of the installation is the finding
             found, error = None, f"{type(failure).__name__}: {_first_line(failure)}"

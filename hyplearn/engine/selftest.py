@@ -22,12 +22,12 @@ STEPS = 20
 AGREEMENT = 1e-2
 
 
-class Failure(Exception):
+class WrongResultError(Exception):
     """A step gave another result than it must."""
 
 
 def steps() -> Iterator[tuple[str, Callable[[], str]]]:
-    """Name and work of every step; the work returns what it found and raises Failure."""
+    """Name and work of every step; the work returns what it found and raises WrongResultError."""
     yield "geometry", geometry
     yield "training step, cpu", lambda: training(torch.device("cpu"))
     yield "optimizer stays on the manifold", on_the_manifold
@@ -55,7 +55,8 @@ def geometry() -> str:
 
 
 def _error(x: Tensor, y: Tensor) -> float:
-    return ((x - y).norm(dim=-1) / y.norm(dim=-1)).max().item()
+    worst: float = ((x - y).norm(dim=-1) / y.norm(dim=-1)).max().item()
+    return worst
 
 
 def training(device: torch.device) -> str:
@@ -98,19 +99,20 @@ def on_the_manifold() -> str:
     """Points in a ball whose curvature is learned, drawn to its boundary for twenty steps."""
     generator = torch.Generator().manual_seed(0)
     model = nn.Module()
-    model.ball = PoincareBall(c=1.0)
-    model.points = manifold_parameter(0.1 * torch.randn(64, 8, generator=generator), model.ball)
+    model.ball = ball = PoincareBall(c=1.0)
+    points = manifold_parameter(0.1 * torch.randn(64, 8, generator=generator), ball)
+    model.points = points
     optimizer = RiemannianAdamW(parameter_groups(model, lr=0.3, weight_decay=1e-2, curvature_lr=0.05))
-    before = model.ball.c.item()
+    before = ball.c.item()
     for _ in range(STEPS):
-        loss = -model.ball.dist0(model.points).mean()
+        loss = -ball.dist0(points).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    share = (model.ball.c * model.points.square().sum(-1)).max().item()
+    share = (ball.c * points.square().sum(-1)).max().item()
     _require(share < 1, f"c |x|^2 = {share}: a point left the ball")
-    _require(bool(model.points.isfinite().all()), "a point is not finite")
-    return f"c {before:.3g} to {model.ball.c.item():.3g} in {STEPS} steps, every point inside (c |x|^2 <= {share:.6f})"
+    _require(bool(points.isfinite().all()), "a point is not finite")
+    return f"c {before:.3g} to {ball.c.item():.3g} in {STEPS} steps, every point inside (c |x|^2 <= {share:.6f})"
 
 
 def search() -> str:
@@ -140,4 +142,4 @@ def devices_agree() -> str:
 
 def _require(fine: bool, message: str) -> None:
     if not fine:
-        raise Failure(message)
+        raise WrongResultError(message)

@@ -118,11 +118,11 @@ def test_what_is_right_is_ok_and_found_where_it_is(tmp_path: Path, monkeypatch: 
 
 def test_a_wrong_result_of_a_step_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest.PoincareBall, "logmap0", lambda self, x: 1.01 * x)
-    with pytest.raises(selftest.Failure, match="lose"):
+    with pytest.raises(selftest.WrongResultError, match="lose"):
         selftest.geometry()
     found = iter([torch.tensor([1]), torch.tensor([2])])
     monkeypatch.setattr(selftest, "neighbours", lambda *args, **options: Found(next(found)))
-    with pytest.raises(selftest.Failure, match="other neighbours"):
+    with pytest.raises(selftest.WrongResultError, match="other neighbours"):
         selftest.search()
 
 

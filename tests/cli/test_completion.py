@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import hyplearn
+from hyplearn.cli.completion import SCRIPTS, candidates
+from hyplearn.cli.compose import compose
+from hyplearn.cli.configs import config_dir, groups
+from hyplearn.cli.main import KNOWN
+
+SOURCE = str(Path(hyplearn.__file__).parents[1])
+needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+
+
+def test_commands_come_first() -> None:
+    assert set(candidates("hyplearn ")) == {*KNOWN, "--help", "--version"}
+    assert candidates("hyplearn rec") == ["recall"]
+    assert candidates("hyplearn recall") == []
+
+
+def test_choices_of_groups() -> None:
+    models = groups([config_dir()])["model"]
+    assert candidates("hyplearn train model=") == [f"model={name}" for name in models]
+    assert candidates("hyplearn train model=hyp_vit_s,mix_v") == ["model=hyp_vit_s,mix_vit_s"]
+    assert "manifold=" in candidates("hyplearn train mani")
+    assert candidates("python train.py model=hcnn_r5") == ["model=hcnn_r50"]
+    assert candidates("/usr/bin/python3 -m hyplearn train model=hcnn_r5") == ["model=hcnn_r50"]
+    assert candidates("python other.py model=hcnn") == []
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [[], ["model=hyp_vit_s"], ["model=lhier_r50"], ["model=hyp_vit_s", "dataset=cub"], ["dataset=image_folder_224"]],
+)
+def test_every_key_that_is_offered_exists(overrides: list[str]) -> None:
+    """Judged by the composed configuration itself."""
+    needed = [f"{key}=x" for key in ("dataset.root",) if any("image_folder" in text for text in overrides)]
+    composed = compose([*overrides, *needed]).config
+    offered = [text.removesuffix("=") for text in candidates(f"hyplearn train {' '.join([*overrides, ''])}")]
+    keys = [key for key in offered if "." in key]
+    assert len(keys) > 60
+    for key in keys:
+        node = composed
+        for part in key.split("."):
+            assert isinstance(node, dict) and part in node, key
+            node = node[part]
+
+
+def test_values_of_keys() -> None:
+    assert candidates("hyplearn train manifold.learned=") == ["manifold.learned=false", "manifold.learned=true"]
+    assert candidates("hyplearn train trainer.max_e") == ["trainer.max_epochs="]
+    assert candidates("hyplearn train optim.lr=") == ["optim.lr=0.1"]
+    assert candidates("hyplearn train model=hyp_vit_s dataset.root=") == []
+
+
+def test_keys_of_a_stored_run(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("dataset: {batch_size: 64, _target_: x}\nseed: 3\n")
+    line = f"hyplearn evaluate {tmp_path} "
+    assert candidates(line) == ["dataset.batch_size=", "seed="]
+    assert candidates(f"{line}dataset.batch_size=") == ["dataset.batch_size=64"]
+
+
+def test_options_are_those_of_the_parsers(command) -> None:
+    assert set(candidates("hyplearn export run --")) >= {"--onnx", "--index", "--output", "--checkpoint", "--help"}
+    assert "--json" in candidates("hyplearn doctor --")
+    assert "--multirun" in candidates("hyplearn train --m")
+
+
+def test_names_of_data_sets_and_tables() -> None:
+    assert candidates("hyplearn data ") == ["verify"]
+    assert set(candidates("hyplearn data verify c")) == {"cars", "cifar10", "cifar100", "csv_retrieval", "cub"}
+    assert "bdeir_table3" in candidates("hyplearn report b")
+    assert "yue_table1" in candidates("hyplearn reproduce y")
+
+
+def test_it_answers_at_once_without_torch_or_hydra() -> None:
+    program = (
+        f"import json, sys\nsys.path.insert(0, {SOURCE!r})\nfrom hyplearn.cli.main import main\n"
+        "main(['completion', '--words', 'hyplearn train model=hyp_vit_s loss.'])\n"
+        "print(json.dumps([name for name in ('torch', 'hydra', 'omegaconf', 'numpy') if name in sys.modules]))"
+    )
+    start = time.monotonic()
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert time.monotonic() - start < 1.5  # 0.1 s on an idle machine
+    *words, loaded = answer.stdout.splitlines()
+    assert json.loads(loaded) == []
+    assert "loss.tau=" in words
+
+
+def bash_environment(folder: Path) -> dict[str, str]:
+    """A `hyplearn` on the path that is this one."""
+    program = folder / "bin" / "hyplearn"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m hyplearn "$@"\n')
+    program.chmod(0o755)
+    path = os.pathsep.join([str(program.parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": path, "PYTHONPATH": SOURCE, "TERM": "dumb", "PS1": "> "}
+
+
+@needs_bash
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("hyplearn rec", ["recall"]),
+        ("hyplearn train model=hcnn_r", ["hcnn_r18", "hcnn_r50"]),  # bash has parted the word at =
+        ("python train.py optim.lr=", ["0.1"]),
+    ],
+)
+def test_bash_gets_what_it_replaces(tmp_path: Path, line: str, expected: list[str]) -> None:
+    function = "_hyplearn_python" if line.startswith("python") else "_hyplearn"
+    program = (
+        f"{SCRIPTS['bash']}\nCOMP_WORDBREAKS=$' \\t\\n=:'\nCOMP_WORDS=({line})\n"
+        f"COMP_LINE='{line}'\nCOMP_POINT={len(line)}\n"
+        f"COMP_WORDS[0]={sys.executable if line.startswith('python') else 'hyplearn'}\n"
+        f'{function}\nprintf "%s\\n" "${{COMPREPLY[@]}}"'
+    )
+    answer = subprocess.run(
+        ["bash", "--norc", "-c", program], env=bash_environment(tmp_path), capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.split() == expected
+
+
+@needs_bash
+def test_the_tab_key_completes_in_an_interactive_bash(tmp_path: Path) -> None:
+    """A terminal, a keyboard: what is typed, and then read back by `echo`."""
+    (tmp_path / "hyplearn.sh").write_text(SCRIPTS["bash"])
+    master, slave = pty.openpty()
+    shell = subprocess.Popen(
+        ["bash", "--norc", "--noprofile", "-i"],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=bash_environment(tmp_path),
+        start_new_session=True,
+    )
+    try:
+        os.write(master, f"source {tmp_path}/hyplearn.sh\n".encode())
+        os.write(master, b"alias hyplearn='echo got'\n")
+        _read_until(master, b"got'")
+        os.write(master, b"hyplearn train model=hcnn_original\t ")
+        seen = _read_until(master, b"model=hcnn_original_r18")
+        assert b"hcnn_original_r18" in seen
+        os.write(master, b"trainer.max_e\t7\n")
+        assert b"got train model=hcnn_original_r18 trainer.max_epochs=7" in _read_until(master, b"max_epochs=7\r\n> ")
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(master)
+        os.close(slave)
+
+
+def _read_until(terminal: int, text: bytes, seconds: float = 20.0) -> bytes:
+    seen, end = b"", time.monotonic() + seconds
+    while text not in seen and time.monotonic() < end:
+        if select.select([terminal], [], [], 0.1)[0]:
+            seen += os.read(terminal, 4096)
+    return seen
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_scripts_of_other_shells_are_of_their_language(shell: str, tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"needs {shell}")
+    (tmp_path / "script").write_text(SCRIPTS[shell])
+    subprocess.run([shell, "-n", str(tmp_path / "script")], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [([], "needs a shell: bash, zsh, fish"), (["bsh"], "another shell than 'bsh'")]
+)
+def test_what_does_not_fit_is_told(command, arguments: list[str], message: str) -> None:
+    answer = command("completion", *arguments)
+    assert answer.status == 2
+    assert message in answer.err
+    assert command("completion", "--help").status == 0
