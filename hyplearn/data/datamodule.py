@@ -247,6 +247,17 @@ class ImageDataModule(pl.LightningDataModule):
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
         )
 
+    def ids(self, split: Split) -> Tensor:
+        """(N,), of the images of a split, after `setup`."""
+        return self._ids[split]
+
+    def thumbnails(self, split: Split, ids: Tensor) -> Tensor:
+        """(n, H, W, C) uint8, the images as evaluation sees them before they are normalised, after `setup`."""
+        if not len(ids):
+            return torch.empty(0, self.image_size, self.image_size, self.in_channels, dtype=torch.uint8)
+        (images,) = self._images[split].for_evaluation().batches([ids.cpu()], epoch=0)
+        return images.permute(0, 2, 3, 1)
+
     @property
     def _world_size(self) -> int:
         return 1 if self.trainer is None else self.trainer.world_size

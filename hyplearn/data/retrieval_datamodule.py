@@ -303,13 +303,6 @@ class RetrievalDataModule(ImageDataModule):
             )
         return self._evaluations[split]
 
-    def thumbnails(self, split: Split, ids: Tensor) -> Tensor:
-        """(n, H, W, C) uint8, the images as evaluation sees them before they are normalised, after `setup`."""
-        if not len(ids):
-            return torch.empty(0, self.image_size, self.image_size, self.in_channels, dtype=torch.uint8)
-        (images,) = self._images[split].for_evaluation().batches([ids.cpu()], epoch=0)
-        return images.permute(0, 2, 3, 1)
-
 
 @contextmanager
 def _collecting(bad: list[BadImageError]) -> Iterator[None]:

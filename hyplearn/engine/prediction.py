@@ -62,8 +62,7 @@ class Trained:
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Outputs:
         """Outputs of images (B, H, W, C) uint8, computed as the test of a run computes them."""
-        images = self.normalization(pixels.to(self.device).permute(0, 3, 1, 2))
-        images = images.to(next(self.model.parameters()).dtype)
+        images = self.normalized(pixels)
         if self.retrieval:
             retriever = cast(Retriever, self.model)
             features = retriever.features(images)
@@ -75,6 +74,11 @@ class Trained:
             logits = classifier.head(embedding)
         points = embedding.to(torch.promote_types(embedding.dtype, torch.float32))
         return Outputs((points.cpu(),), logits.to(torch.promote_types(logits.dtype, torch.float32)).cpu(), None)
+
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """What the model reads, (B, C, H, W) on its device, of images (B, H, W, C) uint8."""
+        images = self.normalization(pixels.to(self.device).permute(0, 3, 1, 2))
+        return images.to(next(self.model.parameters()).dtype)
 
     def read(self, paths: Sequence[Path]) -> Tensor:
         """Pixels (B, H, W, C) uint8 of image files. Raises BadImageError for one that cannot be read."""

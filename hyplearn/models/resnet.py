@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -74,8 +75,10 @@ class ResNet(nn.Module):
         geometry = self._geometry(stem, 0)
         self.stem = last = self._stem(geometry, in_channels, width, image_size)
         into, levels = width, []
+        geometries = [geometry]
         for index, (kind, blocks) in enumerate(zip(stages, BLOCKS[depth], strict=True), start=1):
             before, geometry = geometry, self._geometry(kind, index)
+            geometries.append(geometry)
             if before.manifold is not geometry.manifold:
                 last.exit = self._passage(before, geometry)
             stage = [
@@ -85,6 +88,7 @@ class ResNet(nn.Module):
             last, into = stage[-1].last, (width << (index - 1)) * stage[-1].expansion
             levels.append(nn.Sequential(*stage))
         self.stages = nn.Sequential(*levels)
+        self._geometries = geometries  # of the stem and of each stage
         self.pool = geometry.pool()
         self.to_decoder = self._to_decoder(head, geometry, head_entry or entry, clip)
         self.dropout = LorentzDropout(dropout)
@@ -200,10 +204,41 @@ class ResNet(nn.Module):
         out: Tensor = self.dropout(self.to_decoder(self.pool(x)))
         return out
 
+    def stage_points(self, images: Tensor) -> dict[str, tuple[Tensor, Manifold | None]]:
+        """Pooled outputs (B, n) of `stem` and `stage1` to `stage4`, and the manifold they lie on, None for Euclidean.
+
+        Each in the part's own space, before the way to the next one.
+        """
+        found: dict[str, tuple[Tensor, Manifold | None]] = {}
+        x = channels_last(images)
+        names = ("stem", *(f"stage{number}" for number in range(1, 5)))
+        for name, part, geometry in zip(names, (self.stem, *self.stages), self._geometries, strict=True):
+            with _without_exit(part) as leave:
+                x = part(x)
+            pooled, manifold = geometry.pool()(x), geometry.manifold
+            found[name] = (manifold.expmap0(pooled) if isinstance(manifold, PoincareBall) else pooled, manifold)
+            x = leave(x)
+        return found
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, num_classes)."""
         logits: Tensor = self.head(self.embed(images))
         return logits
+
+
+@contextmanager
+def _without_exit(part: nn.Module) -> Iterator[nn.Module]:
+    """Keep the output of the stem or of a stage in its own space; gives the way to the next."""
+    unit = part[-1].last if isinstance(part, nn.Sequential) else part
+    way = getattr(unit, "exit", None)
+    if way is None:
+        yield nn.Identity()
+        return
+    unit.exit = None
+    try:
+        yield way
+    finally:
+        unit.exit = way
 
 
 class _Named:

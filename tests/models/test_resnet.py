@@ -343,3 +343,32 @@ def test_every_mix_of_geometries_is_a_model() -> None:
         for head in ("linear", "lorentz_mlr"):
             model = build(stem=stem, stages=stages, head=head, width=2)
             assert model(images(2)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("stem", "stages", "head"),
+    [
+        ("euclidean", ["euclidean"] * 4, "linear"),
+        ("euclidean", ["lorentz", "euclidean", "lorentz", "euclidean"], "lorentz_mlr"),
+        ("lorentz", ["lorentz"] * 4, "lorentz_mlr"),
+        ("lorentz", ["euclidean", "lorentz", "lorentz", "lorentz"], "linear"),
+        ("poincare", ["poincare"] * 4, "poincare_mlr"),
+    ],
+)
+def test_stage_points_lie_in_the_space_of_their_stage(stem: str, stages: list[str], head: str) -> None:
+    family = Manifolds("poincare" if stem == "poincare" else "lorentz", c=0.6, share="per_stage")
+    model = build(stem=stem, stages=stages, head=head, manifold=family, image_size=16).eval()
+    x = images(3, size=16)
+    with torch.no_grad():
+        before = model(x)
+        found = model.stage_points(x)
+        assert torch.equal(model(x), before)
+        pooled, last = found["stage4"]
+        if head != "linear" and last is not None:
+            assert_close(model.to_decoder(pooled if stem != "poincare" else last.logmap0(pooled)), model.embed(x))
+    spaces = {"euclidean": type(None), "lorentz": Lorentz, "poincare": PoincareBall}
+    assert list(found) == ["stem", "stage1", "stage2", "stage3", "stage4"]
+    for (points, manifold), kind in zip(found.values(), (stem, *stages), strict=True):
+        assert isinstance(manifold, spaces[kind])
+        assert points.ndim == 2 and points.isfinite().all()
+        assert kind != "poincare" or (manifold.c * points.square().sum(-1) < 1).all()

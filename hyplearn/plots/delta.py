@@ -1,0 +1,70 @@
+"""Bars of delta-hyperbolicity beside what the paper prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hyplearn.evaluation.delta import Convention, Hyperbolicity
+from hyplearn.plots.style import COLOURS, TEXT, WIDTH, new_figure, plain, save
+
+# Table headers of Bdeir (2 delta / diameter, encoder not stated), and below which HCNN makes a stage of HECNN Lorentz.
+PRINTED = {"CIFAR-10": 0.26, "CIFAR-100": 0.23, "Tiny-ImageNet": 0.20}
+RULE = 0.2
+STYLES = {"CIFAR-10": "--", "CIFAR-100": "-.", "Tiny-ImageNet": ":"}
+FORMULAS = {"relative": "2 δ / diameter", "half": "δ / diameter"}
+
+
+def draw_delta(path: Path, found: Mapping[str, Hyperbolicity], *, convention: Convention) -> list[Path]:
+    """Write a bar for each entry, with the standard deviation of its draws, as PNG and .csv; returns both paths."""
+    share = 1.0 if convention == "relative" else 0.5
+    figure = new_figure(WIDTH, 1.5 + 0.32 * len(found))
+    axes = figure.add_subplot()
+    plain(axes, title="δ-hyperbolicity", x=f"{FORMULAS[convention]} (0: a tree)")
+    places = range(len(found))
+    hyperbolic = [one.metric.curved for one in found.values()]
+    bars = axes.barh(
+        places,
+        [one.mean(convention) for one in found.values()],
+        xerr=[one.std(convention) or 0.0 for one in found.values()],
+        color=[COLOURS[5] if curved else "#DDDDDD" for curved in hyperbolic],
+        hatch=["//" if curved else "" for curved in hyperbolic],
+        edgecolor="#333333",
+        linewidth=0.8,
+        error_kw={"capsize": 3, "elinewidth": 1.2},
+    )
+    labels = {curved: bar for bar, curved in zip(bars, hyperbolic, strict=True)}
+    for curved, bar in labels.items():
+        bar.set_label("hyperbolic distance" if curved else "distance of a flat space or sphere")
+    axes.set_yticks(places, [_short(name) for name in found], fontsize=TEXT)
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.axvline(
+        share * RULE, color=COLOURS[1], linewidth=4, alpha=0.35, label=f"HECNN: Lorentz below {share * RULE:g}"
+    )
+    for name, value in PRINTED.items():
+        axes.axvline(share * value, color="black", linewidth=1.2, linestyle=STYLES[name], label=_printed(name, share))
+    figure.legend(loc="outside right upper", frameon=False, fontsize=TEXT)
+    return save(figure, path, [_row(name, one, convention) for name, one in found.items()])
+
+
+def _printed(name: str, share: float) -> str:
+    return f"{name}, printed {share * PRINTED[name]:.3g}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 40 else f"…{name[-39:]}"
+
+
+def _row(name: str, one: Hyperbolicity, convention: Convention) -> dict[str, object]:
+    return {
+        "part": name,
+        "delta_rel": one.mean(convention),
+        "std": one.std(convention),
+        "convention": convention,
+        "suggested_c": one.suggested_c,
+        "metric": str(one.metric),
+        "draws": len(one.draws),
+        "samples": one.samples,
+        "total": one.total,
+    }
