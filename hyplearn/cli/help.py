@@ -20,6 +20,12 @@ hyplearn: hyperbolic networks for images, classifiers and retrieval models, with
   hyplearn evaluate <run directory or checkpoint>     test a trained model
   hyplearn recall <file.npz>                          exact Recall@K of embeddings, a run's or your own
   hyplearn data verify <dataset>                      look through the files of a retrieval data set
+  hyplearn predict <run> <folder>                     classes or nearest images of your own pictures
+  hyplearn embed <run> <folder>                       their embeddings, for recall and predict
+  hyplearn export <run>                               weights with their geometry, model card, ONNX, FAISS index
+  hyplearn rerun <run>                                once more, and whether the same comes out
+  hyplearn doctor                                     what is installed, found and wrong here, and what to do
+  hyplearn completion <shell>                         the tab key knows groups, choices and keys
   hyplearn --version
 
 Each command explains itself: hyplearn train --help, hyplearn recall --help, ...

@@ -88,6 +88,8 @@ def _open_run(folder: Path, named: Path, config: dict[str, Any], facts: dict[str
     except ValueError as error:
         raise ConfigError(str(error)) from error
     chosen_by, tested = selection(folder, checkpoint)
+    if config["scale"] == "smoke":
+        chosen_by = f"SMOKE RUN, {chosen_by}"
     return Opened(model, folder, checkpoint, config, spec.datamodule, facts, chosen_by, tested)
 
 

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from hyplearn.cli import export as command_module
 from hyplearn.cli.trained import load_exported, open_trained
 from hyplearn.data.datasets import Digits
+from hyplearn.engine.export import read_header
 from hyplearn.evaluation import store
 from hyplearn.evaluation.metric import Embeddings
 
@@ -95,6 +96,9 @@ def test_a_smoke_run_is_stamped(command) -> None:
     small = ("model.width=4", "dataset.limit_train=100", "trainer.max_epochs=1", "callbacks.figures=false")
     assert command("train", *small, "scale=smoke", "trainer.accelerator=cpu", "output_dir=run").status == 0
     answer = command("export", "run")
+    header = read_header(Path("run/export/model.safetensors"))
+    assert header["smoke"] is True
+    assert header["selection"].startswith("SMOKE RUN, weights of")
     assert "SMOKE RUN" in answer.out
     assert "SMOKE RUN" in Path("run/export/README.md").read_text()
 
