@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +76,8 @@ def _open_run(folder: Path, named: Path, config: dict[str, Any], facts: dict[str
     chosen = _device(device)
     try:
         checkpoint = checkpoint_to_evaluate(named)
-        module = spec.build_module()
+        with _silent_models():
+            module = spec.build_module()
         load_weights(module, checkpoint, to_evaluate=True)
         model = trained(
             module,
@@ -102,7 +105,8 @@ def _open_exported(folder: Path, device: str) -> Opened:
         config = change(stored_config(folder), [], allowed=lambda key: False).config
         facts = {name: int(header["data"][name]) for name in KNOWN}
         spec = _specification(config, facts)
-        network = spec.build_module().model
+        with _silent_models():
+            network = spec.build_module().model
         network.load_state_dict(read_weights(folder / WEIGHTS))
         model = in_use(
             network,
@@ -118,6 +122,18 @@ def _open_exported(folder: Path, device: str) -> Opened:
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"{folder}: {error}") from error
     return Opened(model, folder, None, config, spec.datamodule, facts, header["selection"], True)
+
+
+@contextmanager
+def _silent_models() -> Iterator[None]:
+    """What a model says of itself when it is built was said when it was trained."""
+    logger = logging.getLogger("hyplearn.models")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _specification(config: dict[str, Any], facts: Mapping[str, int]) -> TrainSpec:

@@ -127,7 +127,7 @@ def _held_out(data: Mapping[str, Any]) -> str:
 
 def _results(facts: Facts) -> str:
     if not facts.tested:
-        return f"None: the exported weights are of {facts.selection}, and only the chosen checkpoint was tested."
+        return f"None: these are the {facts.selection}; a run tests its chosen checkpoint alone."
     chosen = facts.results["selection"]
     rows = [
         f"| {name} | {value:.0f} |" if name.endswith("queries") else f"| {name} | {value:.4g} |"

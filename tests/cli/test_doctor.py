@@ -12,9 +12,9 @@ import torch
 from packaging.requirements import Requirement
 
 import hyplearn
-from hyplearn.cli import doctor as command_module
+from hyplearn.cli import probe
 from hyplearn.cli.clashes import clashes, extras, out_of_range, processor
-from hyplearn.cli.doctor import _answers, _ask, _self_test, _weights
+from hyplearn.cli.doctor import _answers, _ask, _data, _self_test, _wandb, _weights
 from hyplearn.engine import selftest
 
 SOURCE = str(Path(hyplearn.__file__).parents[1])
@@ -90,30 +90,50 @@ def test_broken_packages_do_not_break_the_doctor(tmp_path: Path) -> None:
     assert {check["name"]: check["status"] for check in found["checks"]}["torch"] == "ok"
 
 
-def test_what_is_right_is_ok_and_found_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command) -> None:
-    """Data sets, offline runs, and the steps of the self test, in a folder that has them."""
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX")
-    monkeypatch.setattr(command_module, "MODULES", {"json": "json"})
-    monkeypatch.setattr(command_module, "DEBIAN_FASHION", tmp_path / "nowhere")
+def test_data_sets_are_found_where_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for part in ("train", "val/images"):
-        (tmp_path / "data/tiny-imagenet-200" / part).mkdir(parents=True)
+        (tmp_path / "tiny-imagenet-200" / part).mkdir(parents=True)
     for name in ("wnids.txt", "val/val_annotations.txt"):
-        (tmp_path / "data/tiny-imagenet-200" / name).touch()
-    for name, synced in (("offline-run-1-a", False), ("offline-run-2-b", True)):
-        folder = tmp_path / "outputs/run/wandb/wandb" / name
-        folder.mkdir(parents=True)
-        if synced:
-            (folder / "run-b.wandb.synced").touch()
+        (tmp_path / "tiny-imagenet-200" / name).touch()
+    probe.data("nowhere", str(tmp_path))
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    roots = {answer["name"]: answer["roots"] for answer in answers}
+    assert roots.pop("tiny_imagenet") == [str(tmp_path)]
+    assert set(roots) >= {"cifar10", "cifar100", "cub", "cars", "sop", "inshop", "fashion_mnist"}
+    assert not any(roots.values())
+    below = {check.name: check for check in _data(answers, tmp_path)}
+    assert below["data: tiny_imagenet"].detail == f"found below {tmp_path}"
+    assert "cifar10, cifar100" in below["data: not found"].detail
+    beside = {check.name: check for check in _data(answers, Path("nowhere"))}
+    assert beside["data: tiny_imagenet"].way_out == f"dataset.root={tmp_path}"
+
+
+def test_offline_runs_that_wait_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("offline-run-1-a", "offline-run-2-b"):
+        (tmp_path / "outputs/run/wandb/wandb" / name).mkdir(parents=True)
+    (tmp_path / "outputs/run/wandb/wandb/offline-run-2-b/run-b.wandb.synced").touch()
+    check = _wandb("offline")
+    assert "1 offline run below outputs/ not uploaded" in check.detail
+    assert check.way_out == "wandb sync outputs/run/wandb/wandb/offline-run-*"
+
+
+def test_every_step_of_the_self_test_is_right(capsys: pytest.CaptureFixture[str]) -> None:
+    probe.selftest()
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    ended = [answer for answer in answers if "name" in answer]
+    assert len(ended) >= 4
+    assert [answer["error"] for answer in ended] == [None] * len(ended)
+
+
+@pytest.mark.slow
+def test_all_of_it_from_end_to_end(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX")
     answer = command("doctor", "--json")
-    found = {check["name"]: check for check in json.loads(answer.out)["checks"]}
+    found = {check["name"]: check["status"] for check in json.loads(answer.out)["checks"]}
     assert answer.status == 0, answer.out
-    assert found["data: tiny_imagenet"]["detail"] == "found below data"
-    assert "cifar10" in found["data: not found"]["detail"]
-    assert "tiny_imagenet" not in found["data: not found"]["detail"]
-    assert "1 offline run below" in found["wandb"]["detail"]
-    tested = [name for name in found if name.startswith("self test: ")]
-    assert len(tested) >= 4
-    assert {found[name]["status"] for name in tested} == {"ok"}
+    assert {found[name] for name in found if name.startswith("self test: ")} == {"ok"}
+    assert {found[name] for name in ("torch", "faiss-cpu", "timm", "disk", "wandb")} == {"ok"}
 
 
 def test_a_wrong_result_of_a_step_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
