@@ -77,10 +77,10 @@ def _configuration() -> str:
         "This page is made from `configs/` and from the classes that the keys are arguments of.",
         "## Keys of a classifier",
         "Defaults of `python train.py`.",
-        _key_table(classifier, KEYS),
+        _key_table(classifier, {**_remarks(classifier), **KEYS}),
         "## Keys of retrieval",
         f"Where `python train.py model={RETRIEVAL}` has other keys or other values.",
-        _key_table(retrieval, {**KEYS, **RETRIEVAL_KEYS}, beside=classifier),
+        _key_table(retrieval, {**_remarks(retrieval), **KEYS, **RETRIEVAL_KEYS}, beside=classifier),
     ]
     found = groups([config_dir()])
     for group in [*GROUPS, *(group for group in found if group not in {*GROUPS, "experiment"})]:
@@ -95,9 +95,30 @@ def _key_table(config: Mapping[str, Any], meanings: Mapping[str, str], beside: M
     for key, shown, kind, owner in _keys(config):
         if known.get(key) == (shown, kind):
             continue
-        meaning = meanings.get(key) or (f"{{py:obj}}`{owner}`" if owner else "")
-        rows.append(f"| `{key}` | {_code(shown)} | {_code(kind) if kind else ''} | {meaning} |")
-    return "\n".join(["| key | default | takes | meaning, or where it is explained |", "|---|---|---|---|", *rows])
+        meaning = "; ".join(filter(None, [_cell(meanings.get(key, "")), f"{{py:obj}}`{owner}`"]))
+        rows.append(f"| `{key}` | {_code(shown)} | {_cell(kind)} | {meaning} |")
+    return "\n".join(["| key | default | takes | meaning; where it is explained |", "|---|---|---|---|", *rows])
+
+
+def _remarks(config: Mapping[str, Any]) -> dict[str, str]:
+    """The comment behind each key in the files that were chosen, by dotted key."""
+    files = {"": config_dir() / "train.yaml"}
+    files |= {
+        f"{group}.": config_dir() / group / f"{choice}.yaml" for group, choice in config["choices"].items() if choice
+    }
+    return {f"{prefix}{key}": remark for prefix, path in files.items() for key, remark in _commented(path)}
+
+
+def _commented(path: Path) -> Iterator[tuple[str, str]]:
+    above: list[tuple[int, str]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        match = re.match(r"( *)([\w@]+):(?: .*?)?(?:\s# (.*))?$", line)
+        if match is None:
+            continue
+        indent, key, remark = len(match[1]), match[2], match[3]
+        above = [(depth, name) for depth, name in above if depth < indent] + [(indent, key)]
+        if remark:
+            yield ".".join(name for _, name in above), remark
 
 
 def _keys(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
