@@ -250,7 +250,8 @@ def _each_once(draws: Iterator[torch.Tensor]) -> torch.Tensor:
     """The positions of all draws in ascending order, each once."""
     import torch
 
-    return torch.cat(list(draws)).unique()
+    positions: torch.Tensor = torch.cat(list(draws)).unique()
+    return positions
 
 
 def _read(data: ImageDataModule, options: argparse.Namespace) -> ImageDataModule:

@@ -9,7 +9,10 @@ from hyplearn.cli.errors import OK, ConfigError, nearest
 
 # Of each kind the module and function that read its arguments, imported when it is called, and what it shows.
 KINDS = {
-    "embeddings": ("plot_embeddings:embeddings", "embeddings in the Poincare disk or by UMAP, and their radii by class"),
+    "embeddings": (
+        "plot_embeddings:embeddings",
+        "embeddings in the Poincare disk or by UMAP, and their radii by class",
+    ),
     "curvature": ("plot_history:curvature", "curvatures over the epochs of one or more runs"),
     "convergence": ("plot_history:convergence", "accuracy over epochs by group of runs, and epochs to an accuracy"),
 }

@@ -251,6 +251,10 @@ class ImageDataModule(pl.LightningDataModule):
         """(N,), of the images of a split, after `setup`."""
         return self._ids[split]
 
+    def labels(self, split: Split, ids: Tensor) -> Tensor:
+        """(n,), of the images `ids` of a split, after `setup`."""
+        return self._images[split].labels[ids]
+
     def thumbnails(self, split: Split, ids: Tensor) -> Tensor:
         """(n, H, W, C) uint8, the images as evaluation sees them before they are normalised, after `setup`."""
         if not len(ids):

@@ -229,12 +229,12 @@ class ResNet(nn.Module):
 @contextmanager
 def _without_exit(part: nn.Module) -> Iterator[nn.Module]:
     """Keep the output of the stem or of a stage in its own space; gives the way to the next."""
-    unit = part[-1].last if isinstance(part, nn.Sequential) else part
+    unit: nn.Module = part[-1].last if isinstance(part, nn.Sequential) else part  # type: ignore[assignment]
     way = getattr(unit, "exit", None)
     if way is None:
         yield nn.Identity()
         return
-    unit.exit = None
+    unit.exit = None  # type: ignore[assignment]
     try:
         yield way
     finally:

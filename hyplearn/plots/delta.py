@@ -20,7 +20,9 @@ def draw_delta(path: Path, found: Mapping[str, Hyperbolicity], *, convention: Co
     share = 1.0 if convention == "relative" else 0.5
     figure = new_figure(WIDTH, 1.5 + 0.32 * len(found))
     axes = figure.add_subplot()
-    plain(axes, title="δ-hyperbolicity", x=f"{FORMULAS[convention]} (0: a tree)")
+    plain(
+        axes, title="δ-hyperbolicity: mean and standard deviation of the draws", x=f"{FORMULAS[convention]} (0: a tree)"
+    )
     places = range(len(found))
     hyperbolic = [one.metric.curved for one in found.values()]
     bars = axes.barh(
