@@ -13,6 +13,7 @@ from safetensors import safe_open
 from hyplearn.cli import export as command_module
 from hyplearn.cli.trained import load_exported, open_trained
 from hyplearn.data.datasets import Digits
+from hyplearn.engine import onnx
 from hyplearn.engine.export import read_header
 from hyplearn.evaluation import store
 from hyplearn.evaluation.metric import Embeddings
@@ -161,6 +162,21 @@ def test_the_onnx_graph_computes_what_the_network_computes(command, retrieval_ru
     (answered,) = session.run(None, {"images": images.numpy()})
     np.testing.assert_allclose(answered, model(pixels(7)).points[0].numpy(), atol=1e-5)
     assert "are the same for 100.0%" in answer.out or "(100.0% with those that are as far" in answer.out
+
+
+def test_a_graph_that_answers_nan_is_no_graph(command, monkeypatch: pytest.MonkeyPatch, retrieval_run: Path) -> None:
+    both = onnx._both
+
+    def broken(*arguments):
+        graph, network = both(*arguments)
+        graph[0][3] = torch.nan
+        return graph, network
+
+    monkeypatch.setattr(onnx, "_both", broken)
+    answer = command("export", str(retrieval_run), "--output", "model", "--onnx")
+    assert answer.status == 1
+    assert "failed: the ONNX graph differs from the network: embedding by up to inf" in answer.out
+    assert not Path("model/encoder.onnx").exists()
 
 
 @pytest.mark.slow
