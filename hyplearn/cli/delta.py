@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
     from hyplearn.data.datamodule import ImageDataModule
     from hyplearn.evaluation.delta import Hyperbolicity
+    from hyplearn.evaluation.metric import Metric
 
 FEATURES = ("pixels", "stages", "backbone", "embedding")
 SPLITS = ("train", "test")
 FILES = (".npz", ".safetensors")
+SMOKE = " (smoke run, small data)"
 
 HELP = """\
 hyplearn delta <data set | run | file.npz> ... [key=value ...] [options]
@@ -74,9 +76,7 @@ def delta(argv: Sequence[str]) -> int:
     _check(sources, overrides, options)
     rows: list[Row] = []
     for source in sources:
-        for row in _measured(source, overrides, options):
-            print(f"{_shown(sources, row)}: done", file=sys.stderr)
-            rows.append(row)
+        rows += _measured(source, overrides, options)
     print(json.dumps(_answer(rows, options), indent=2, allow_nan=False) if options.json else _table(rows, options))
     if options.plot is not None:
         from hyplearn.plots.delta import draw_delta
@@ -188,6 +188,7 @@ def _of_dataset(source: str, overrides: Sequence[str], options: argparse.Namespa
 def _of_run(source: str, overrides: Sequence[str], options: argparse.Namespace) -> Iterator[Row]:
     from hyplearn.cli.build import datamodule
     from hyplearn.cli.compose import change
+    from hyplearn.cli.counting import counting
     from hyplearn.cli.rundir import locate, stored_config
     from hyplearn.cli.trained import open_trained
     from hyplearn.engine.features import features, usual_kinds
@@ -196,17 +197,23 @@ def _of_run(source: str, overrides: Sequence[str], options: argparse.Namespace) 
     stored = stored_config(locate(Path(source)))
     config = change(stored, overrides, allowed=lambda key: key.startswith("dataset.")).config
     model = open_trained(Path(source)).model
+    source = f"{source}{SMOKE}" if config["scale"] == "smoke" else source
     kinds = options.features or ("pixels", *usual_kinds(model.model))
     asked = [kind for kind in kinds if kind != "pixels"]
     _check_kinds(source, asked, usual_kinds(model.model))
     data = _read(datamodule(config), options)
     if "pixels" in kinds:
         yield _of_pixels(source, data, options)
+    if not asked:
+        return
     ids = data.ids(options.split)
     positions = _each_once(drawn(len(ids), samples=options.samples, draws=options.draws, seed=options.seed))
-    made = features(model, lambda chosen: data.thumbnails(options.split, chosen), ids[positions], asked)
+    with counting(f"images through the model of {source}") as tell:
+        made = features(
+            model, lambda chosen: data.thumbnails(options.split, chosen), ids[positions], asked, progress=tell
+        )
     for name, part in made.items():
-        yield Row(source, name, _hyperbolicity(_Looked(positions, part.points), len(ids), part.metric, options))
+        yield _row(source, name, _Looked(positions, part.points), len(ids), part.metric, options)
 
 
 def _check_kinds(source: str, asked: Sequence[str], known: Sequence[str]) -> None:
@@ -226,12 +233,13 @@ def _of_file(source: str, overrides: Sequence[str], options: argparse.Namespace)
         if name == "backbone":
             if stored.backbone is None:
                 raise ConfigError(f"--features backbone: {source} has no array 'backbone'.")
-            yield Row(source, name, _of_points(stored.backbone, Metric("euclidean"), options))
+            features = stored.backbone
+            yield _row(source, name, features.__getitem__, len(features), Metric("euclidean"), options)
             continue
         embeddings = stored.embeddings
         for points, metric in zip(embeddings.points, embeddings.metrics, strict=True):
             part = name if len(embeddings.points) == 1 else f"{name}, {metric.kind}"
-            yield Row(source, part, _of_points(points, metric, options))
+            yield _row(source, part, points.__getitem__, len(points), metric, options)
 
 
 class _Looked:
@@ -269,17 +277,21 @@ def _of_pixels(source: str, data: ImageDataModule, options: argparse.Namespace) 
     def points(positions: torch.Tensor) -> torch.Tensor:
         return data.thumbnails(options.split, ids[positions]).flatten(1)
 
-    return Row(source, "pixels", _hyperbolicity(points, len(ids), Metric("euclidean"), options))
+    return _row(source, "pixels", points, len(ids), Metric("euclidean"), options)
 
 
-def _of_points(points: torch.Tensor, metric: Any, options: argparse.Namespace) -> Hyperbolicity:
-    return _hyperbolicity(points.__getitem__, len(points), metric, options)
-
-
-def _hyperbolicity(points: Any, total: int, metric: Any, options: argparse.Namespace) -> Hyperbolicity:
+def _row(
+    source: str, part: str, points: Callable[[torch.Tensor], torch.Tensor], total: int, metric: Metric,
+    options: argparse.Namespace,
+) -> Row:  # fmt: skip
+    from hyplearn.cli.counting import counting
     from hyplearn.evaluation.delta import hyperbolicity
 
-    return hyperbolicity(points, total, metric, samples=options.samples, draws=options.draws, seed=options.seed)
+    with counting(f"draws of {source}, {part}") as tell:
+        found = hyperbolicity(
+            points, total, metric, samples=options.samples, draws=options.draws, seed=options.seed, progress=tell
+        )
+    return Row(source, part, found)
 
 
 # Telling
@@ -287,7 +299,7 @@ def _hyperbolicity(points: Any, total: int, metric: Any, options: argparse.Names
 
 def _shown(sources: Sequence[str], row: Row) -> str:
     """The part, after what tells its source from others."""
-    if len(sources) == 1:
+    if len(sources) == 1 and not row.source.endswith(SMOKE):
         return row.part
     name = Path(row.source).stem if Path(row.source).suffix in FILES else Path(row.source).name
     return f"{name}, {row.part}"

@@ -56,10 +56,10 @@ def embeddings(argv: Sequence[str]) -> int:
     space = _space(stored, options)
     written = []
     if space is not None:
-        written += _draw_disk(stored, space, options) if options.layout != "umap" else []
+        written += _draw_disk(stored, space, config, options) if options.layout != "umap" else []
         written += _draw_radii(stored, space, config, options)
     if options.layout == "umap" or space is None:
-        written += _draw_umap(stored, options)
+        written += _draw_umap(stored, config, options)
     for path in written:
         print(f"written to {path}")
     return OK
@@ -177,7 +177,9 @@ def _folder(options: argparse.Namespace) -> Path:
 # Drawing
 
 
-def _draw_disk(stored: Stored, space: tuple[torch.Tensor, Metric], options: argparse.Namespace) -> list[Path]:
+def _draw_disk(
+    stored: Stored, space: tuple[torch.Tensor, Metric], config: Mapping[str, Any], options: argparse.Namespace
+) -> list[Path]:
     import torch
 
     from hyplearn.evaluation.delta import distance_matrix
@@ -196,7 +198,7 @@ def _draw_disk(stored: Stored, space: tuple[torch.Tensor, Metric], options: argp
         shown,
         classes,
         distance_matrix(centroids, metric),
-        title=f"{_title(options)} in the Poincaré disk",
+        title=f"{_title(options, config)} in the Poincaré disk",
         rows=_rows(stored, shown),
     )
 
@@ -219,12 +221,12 @@ def _draw_radii(
         radii,
         panels,
         limits=_limits(metric, config),
-        title=f"{_title(options)}: radii, c = {metric.c:.4g}",
+        title=f"{_title(options, config)}: radii, c = {metric.c:.4g}",
         rows=_rows(stored, torch.arange(len(radii))),
     )
 
 
-def _draw_umap(stored: Stored, options: argparse.Namespace) -> list[Path]:
+def _draw_umap(stored: Stored, config: Mapping[str, Any], options: argparse.Namespace) -> list[Path]:
     from hyplearn.plots.umap_layout import draw_umap, trained_distances, umap_layout
 
     shown = _chosen(len(stored.labels), options)
@@ -234,7 +236,7 @@ def _draw_umap(stored: Stored, options: argparse.Namespace) -> list[Path]:
     except ValueError as error:
         raise ConfigError(f"{options.source}: {error}") from error
     classes = [group._replace(rows=group.rows[shown]) for group in _groups(stored, options.color)]
-    title = f"{_title(options)} by {chosen}"
+    title = f"{_title(options, config)} by {chosen}"
     return draw_umap(_folder(options) / "umap.png", layout, classes, title=title, rows=_rows(stored, shown))
 
 
@@ -255,8 +257,10 @@ def _chosen(count: int, options: argparse.Namespace) -> torch.Tensor:
     return torch.randperm(count, generator=generator)[: options.points].sort().values
 
 
-def _title(options: argparse.Namespace) -> str:
-    return f"Embeddings of {options.source.name}" if options.source.suffix in FILES else "Test embeddings"
+def _title(options: argparse.Namespace, config: Mapping[str, Any]) -> str:
+    if options.source.suffix in FILES:
+        return f"Embeddings of {options.source.name}"
+    return "SMOKE RUN, small data: test embeddings" if config.get("scale") == "smoke" else "Test embeddings"
 
 
 def _limits(metric: Metric, config: Mapping[str, Any]) -> dict[str, float]:

@@ -72,7 +72,7 @@ def curvature(argv: Sequence[str]) -> int:
     bounds = {name: sorted({b for run in curved if name in _manifolds(run) for b in _bounds(run)}) for name in names}
     from hyplearn.plots.curvature import draw_curvature
 
-    _tell(draw_curvature(options.output / "curvature.png", traces, bounds=bounds, title="Curvature while training"))
+    _tell(draw_curvature(options.output / "curvature.png", traces, bounds=bounds, title=_title("Curvature", curved)))
     return OK
 
 
@@ -99,7 +99,7 @@ def convergence(argv: Sequence[str]) -> int:
         groups,
         target=target,
         label=f"{metric}, %",
-        title=f"Convergence of {metric}",
+        title=_title(f"Convergence of {metric}", runs),
     )
     if options.json:
         import json
@@ -127,6 +127,11 @@ def _target(text: str) -> float:
     if not 0 < value <= 100:
         raise argparse.ArgumentTypeError(f"{text!r} must be a share such as 0.9, or percent such as 90")
     return 100 * value if value <= 1 else value
+
+
+def _title(text: str, runs: Sequence[Run]) -> str:
+    """Says so where small data stood in for the real ones."""
+    return f"SMOKE RUNS, small data: {text}" if any(run.smoke for run in runs) else text
 
 
 def _tell(written: Sequence[Path]) -> None:

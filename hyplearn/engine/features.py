@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hyplearn.engine.prediction import AUTOCAST, Trained
+from hyplearn.engine.prediction import AUTOCAST, Progress, Trained
 from hyplearn.engine.ranking import metric_of
 from hyplearn.evaluation.metric import Metric
 from hyplearn.manifolds import Euclidean
@@ -67,15 +67,22 @@ def usual_kinds(model: nn.Module) -> tuple[str, ...]:
 
 
 def features(
-    model: Trained, pixels: Callable[[Tensor], Tensor], ids: Tensor, kinds: Sequence[str]
+    model: Trained,
+    pixels: Callable[[Tensor], Tensor],
+    ids: Tensor,
+    kinds: Sequence[str],
+    *,
+    progress: Progress | None = None,
 ) -> dict[str, Features]:
-    """Of the images `ids` by the names of the parts. kinds: of `usual_kinds`. pixels: from ids to (B, H, W, C) uint8."""
+    """Of the images `ids` by the names of the parts. kinds: of `usual_kinds`. pixels: ids to (B, H, W, C) uint8."""
     found: dict[str, list[Features]] = {}
     for chunk in ids.split(BATCH):
         images = pixels(chunk)
         for kind in kinds:
             for name, part in KINDS[kind](model, images).items():
                 found.setdefault(name, []).append(part)
+        if progress is not None:
+            progress(len(chunk), len(ids))
     return {
         name: Features(torch.cat([part.points for part in parts]), parts[0].metric) for name, parts in found.items()
     }

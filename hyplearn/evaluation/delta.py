@@ -73,7 +73,14 @@ class Hyperbolicity:
 
 
 def hyperbolicity(
-    points: Callable[[Tensor], Tensor], total: int, metric: Metric, *, samples: int, draws: int, seed: int
+    points: Callable[[Tensor], Tensor],
+    total: int,
+    metric: Metric,
+    *,
+    samples: int,
+    draws: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Hyperbolicity:
     """Of `draws` draws of `samples` points without replacement, all points where there are fewer.
 
@@ -93,6 +100,8 @@ def hyperbolicity(
         if diameter == 0:
             raise ValueError(f"all {samples} points of a draw coincide: there is no diameter to compare delta with")
         found.append(Draw(gromov_delta(distances), diameter))
+        if progress is not None:
+            progress(1, draws)
     return Hyperbolicity(metric, tuple(found), samples, total, width)
 
 
