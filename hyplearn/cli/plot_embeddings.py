@@ -24,8 +24,9 @@ hyplearn plot embeddings <run | file.npz> [options]
 
 The test embeddings of a run, or those of a file, by class:
   disk.png      in the Poincare disk, with rings at round distances to the origin, the centroids of the classes and
-                geodesics between them. Exact for 1 or 2 dimensions (model.head.size=2). In more dimensions directions
-                are approximated by tangent PCA at the origin and distances to the origin kept; the title says how well
+                geodesics between them. Exact for 1 or 2 dimensions (model.head.size=2). In more, tangent PCA at the
+                origin or at the centroid of all: distances to it are exact, directions are approximated, and the title
+                says how well
   radii.png     histograms of the distances to the origin by class and super-class, and the limits they come near to
   umap.png      UMAP by the distances of the trained metric, in place of the disk (needs the extra hyplearn[umap])
 Each is saved with its points as .csv. The eight most frequent classes have a colour and a marker of their own.
@@ -33,6 +34,7 @@ Each is saved with its points as .csv. The eight most frequent classes have a co
   --layout L      disk, umap, or auto: the disk where the embeddings are hyperbolic, else umap; auto
   --points N      images drawn, at random; 2000. Centroids and radii are of all
   --color C       class or super: what colours and markers stand for; class
+  --centre C      of the disk in more than 2 dimensions: origin, centroid, or auto: the one that keeps distances better
   --space NAME    of a model of several spaces: lorentz, poincare, ...; by default the first that is hyperbolic
   --output DIR    <run>/figures; for a file the folder it lies in
   --seed N        of the choice of points and of UMAP, 0
@@ -71,6 +73,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--layout", choices=["auto", "disk", "umap"], default="auto")
     parser.add_argument("--points", type=_positive, default=2000)
     parser.add_argument("--color", choices=["class", "super"], default="class")
+    parser.add_argument("--centre", choices=["auto", "origin", "centroid"], default="auto")
     parser.add_argument("--space")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--seed", type=int, default=0)
@@ -194,7 +197,7 @@ def _draw_disk(
     shown = _chosen(len(points), options)
     return draw_disk(
         _folder(options) / "disk.png",
-        place(points, metric, seed=options.seed),
+        place(points, metric, centre=None if options.centre == "auto" else options.centre, seed=options.seed),
         shown,
         classes,
         distance_matrix(centroids, metric),
@@ -260,7 +263,7 @@ def _chosen(count: int, options: argparse.Namespace) -> torch.Tensor:
 def _title(options: argparse.Namespace, config: Mapping[str, Any]) -> str:
     if options.source.suffix in FILES:
         return f"Embeddings of {options.source.name}"
-    return "SMOKE RUN, small data: test embeddings" if config.get("scale") == "smoke" else "Test embeddings"
+    return "SMOKE RUN (small data) · test embeddings" if config.get("scale") == "smoke" else "Test embeddings"
 
 
 def _limits(metric: Metric, config: Mapping[str, Any]) -> dict[str, float]:
@@ -268,7 +271,7 @@ def _limits(metric: Metric, config: Mapping[str, Any]) -> dict[str, float]:
     from hyplearn.geometry.lorentz import d_max
 
     assert metric.c is not None
-    found = {"precision": d_max(c=metric.c, x_t_max=config.get("manifold", {}).get("x_t_max")).item()}
+    found = {"float32 limit (Bdeir Eq. 1)": d_max(c=metric.c, x_t_max=config.get("manifold", {}).get("x_t_max")).item()}
     head = config.get("model", {}).get("head")
     if isinstance(head, Mapping) and head.get("clip") is not None:
         half = str(head["_target_"]).endswith(".Neck")  # exp at the origin of the ball reaches twice the length

@@ -47,7 +47,7 @@ picture and in the median; none is dropped.
 
   hyplearn plot convergence outputs/reproduce/bdeir_table5_* --target 0.7 --by manifold.learned"""
 
-# What names a group if groups differ in it, the first above all others.
+# What names groups that differ in it, the first before all others.
 NAMING = tuple(f"choices.{name}" for name in ("experiment", "model", "manifold", "optim", "loss", "dataset"))
 NOT_A_SETTING = ("seed", "output_dir", "resume", "choices", "paper", "logger", "protocol", "callbacks", "evaluation")
 FEW = 3  # keys that a name has room for
@@ -131,7 +131,7 @@ def _target(text: str) -> float:
 
 def _title(text: str, runs: Sequence[Run]) -> str:
     """Says so where small data stood in for the real ones."""
-    return f"SMOKE RUNS, small data: {text}" if any(run.smoke for run in runs) else text
+    return f"SMOKE RUNS (small data) · {text}" if any(run.smoke for run in runs) else text
 
 
 def _tell(written: Sequence[Path]) -> None:
@@ -175,11 +175,14 @@ def _grouped(runs: Sequence[Run], by: Sequence[str] | None) -> dict[str, list[Ru
 
 
 def _cell_names(runs: Sequence[Run], flat: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The experiment or the choices in which cells differ; where these are equal few keys, or the cell itself."""
-    choices = _differing(flat, [key for key in NAMING if any(one.get(key) for one in flat)])
-    if NAMING[0] in choices:
-        choices = choices[:1]
-    names = [_values(one, choices) or _choice(run) for run, one in zip(runs, flat, strict=True)]
+    """By the choices that tell cells apart; where these are equal by few keys, or by the cell itself."""
+    chosen: list[str] = []
+    names = [""] * len(runs)
+    for key in NAMING:
+        finer = [_values(one, [*chosen, key]) for one in flat]
+        if len(set(finer)) > max(len(set(names)), 1):
+            chosen, names = [*chosen, key], finer
+    names = [name or _choice(run) for name, run in zip(names, runs, strict=True)]
     cells = [run.cell for run in runs]
     return [_telling(name, cell, names, cells, flat, one) for name, cell, one in zip(names, cells, flat, strict=True)]
 

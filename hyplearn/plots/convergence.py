@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def at_epochs(traces: Sequence[Trace]) -> list[tuple[int, list[float]]]:
 
 def draw_convergence(path: Path, groups: Groups, *, target: float, label: str, title: str) -> list[Path]:
     """Write curves (mean and range over the runs of a group) and epochs to the target as PNG, all values as .csv."""
-    figure = new_figure(WIDTH, 3.3 + 0.22 * len(groups))
+    figure = new_figure(WIDTH, 3.6 + 0.4 * len(groups))
     several = any(len(traces) > 1 for traces in groups.values())
     figure.suptitle(f"{title}{': mean and range of runs' if several else ''}", x=0.01, ha="left", fontsize=TITLE)
     upper, lower = figure.subplots(2, 1, height_ratios=(3.0, 0.5 + 0.42 * len(groups)), sharex=True)
@@ -66,7 +67,8 @@ def draw_convergence(path: Path, groups: Groups, *, target: float, label: str, t
     last = max(trace.epochs[-1] for traces in groups.values() for trace in traces)
     lower.set_xlim(0, last * 1.14 + 0.5)
     whole_epochs(lower)
-    figure.legend(*upper.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=TEXT - 1)
+    handles, labels = upper.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False, fontsize=TEXT - 1)
     return save(figure, path, _rows(groups, target))
 
 
@@ -119,8 +121,8 @@ def whole_epochs(axes: Axes) -> None:
 
 
 def short(name: str) -> str:
-    """The name of a group as a legend has room for it."""
-    return name if len(name) <= 34 else f"{name[:33]}…"
+    """The name of a group in lines as wide as a legend has room for."""
+    return textwrap.fill(name, 40)
 
 
 def _rows(groups: Groups, target: float) -> list[dict[str, Any]]:

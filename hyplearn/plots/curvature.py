@@ -38,7 +38,9 @@ def draw_curvature(
     panels[-1].set_xlabel("epoch")
     whole_epochs(panels[-1])
     shown = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(shown.values()), list(shown), loc="outside right upper", frameon=False, fontsize=TEXT - 1)
+    figure.legend(
+        list(shown.values()), list(shown), loc="outside lower left", ncols=2, frameon=False, fontsize=TEXT - 1
+    )
     rows = [
         {"manifold": manifold, "group": name, "run": trace.run, "seed": trace.seed, "epoch": epoch, "c": c}
         for manifold, groups in manifolds.items()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from scipy.sparse.csgraph import minimum_spanning_tree
@@ -30,6 +30,10 @@ EDGE = 0.999  # rings further out fall on the boundary
 SPACING = 0.035  # of rings, as a share of half the width of the picture
 
 
+Centre = Literal["origin", "centroid"]
+CENTRES: tuple[Centre, ...] = get_args(Centre)
+
+
 class Window(NamedTuple):
     """The square part of the plane that is shown: its middle, and half its width."""
 
@@ -50,13 +54,15 @@ class Window(NamedTuple):
 class Disk:
     """Points (N, 2) of the open unit disk, float64; their distances there are sqrt(c) times those of the manifold.
 
-    dim: of the manifold. share: of the squared lengths of the tangent vectors that lies in the plane of the picture.
-    correlation: rank correlation of distances in the picture with true ones. Both 1 where the picture is exact.
+    dim: of the manifold. centre: what lies in the middle of the disk. share: of the squared lengths of the tangent
+    vectors there that lies in the plane of the picture. correlation: rank correlation of distances in the picture with
+    true ones. Both 1 where the picture is exact.
     """
 
     points: Tensor
     c: float
     dim: int
+    centre: Centre = "origin"
     share: float = 1.0
     correlation: float = 1.0
 
@@ -73,17 +79,18 @@ class Disk:
         if self.exact:
             return f"exact: the embedding is {self.dim}-dimensional"
         return (
-            f"approximation: {self.dim} dimensions to 2 by tangent PCA at the origin, distances to the origin kept;\n"
-            f"{100 * self.share:.0f} % of the squared length in the plane, rank correlation of distances "
-            f"{self.correlation:.2f}"
+            f"approximation: {self.dim} dimensions to 2 by tangent PCA at the {self.centre}, distances to the "
+            f"{self.centre} kept;\n{100 * self.share:.0f} % of the squared length in the plane, rank correlation of "
+            f"distances {self.correlation:.2f}"
         )
 
 
-def place(points: Tensor, metric: Metric, *, seed: int = 0) -> Disk:
+def place(points: Tensor, metric: Metric, *, centre: Centre | None = None, seed: int = 0) -> Disk:
     """Points (N, n) of a hyperbolic space in the disk.
 
-    n <= 2: the isometry. n > 2: the logarithms at the origin are turned into the plane of their two largest principal
-    directions (not centred: the origin stays), and there given back their length. Only directions are approximated.
+    n <= 2: the isometry, with the origin in the middle. n > 2: the logarithms at the centre are turned into the plane
+    of their two largest principal directions (not centred once more), and there given back their length: distances to
+    the centre are exact, directions are not. centre: None for the one that keeps the order of distances better.
     seed: of the points whose distances are compared.
     """
     assert metric.c is not None
@@ -93,18 +100,30 @@ def place(points: Tensor, metric: Metric, *, seed: int = 0) -> Disk:
     if dim <= 2:
         ball = lorentz_to_poincare(x, c=c) if metric.kind == "lorentz" else points.double()
         return Disk(math.sqrt(c) * torch.nn.functional.pad(ball, (0, 2 - dim)), c, dim)
-    v = lorentz.logmap0(x, c=c)
+    tried = [_approximated(x, c, one, seed) for one in ((centre,) if centre is not None else CENTRES)]
+    return max(tried, key=lambda disk: disk.correlation)  # of equals the first
+
+
+def _approximated(x: Tensor, c: float, centre: Centre, seed: int) -> Disk:
+    """Points (N, n) of the hyperboloid."""
+    seen = x if centre == "origin" else lorentz.boost(x, -lorentz.centroid(x, c=c), c=c)
+    v = lorentz.logmap0(seen, c=c)
     plane, share = _principal_plane(v)
     flat = v @ plane
     length = flat.norm(dim=1, keepdim=True)
     direction = torch.where(length > 0, flat / length.clamp_min(1e-300), torch.tensor([1.0, 0.0], dtype=flat.dtype))
-    disk = Disk((math.sqrt(c) * v.norm(dim=1, keepdim=True) / 2).tanh() * direction, c, dim, share)
+    points = (math.sqrt(c) * v.norm(dim=1, keepdim=True) / 2).tanh() * direction
+    return Disk(points, c, x.shape[1], centre, share, _correlation(Disk(points, c, 2), x, seed))
+
+
+def _correlation(disk: Disk, x: Tensor, seed: int) -> float:
+    """Rank correlation of distances, of some of the points; 1 where all are equal."""
     rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:COMPARED]
-    above = torch.triu_indices(len(rows), len(rows), offset=1)
-    true = lorentz.dist(x[rows][above[0]], x[rows][above[1]], c=c)
-    shown = disk.distances(rows)[above[0], above[1]]
-    correlation = float(spearmanr(true.numpy(), shown.numpy()).statistic)
-    return Disk(disk.points, c, dim, share, correlation)
+    i, j = torch.triu_indices(len(rows), len(rows), offset=1)
+    true, shown = lorentz.dist(x[rows][i], x[rows][j], c=disk.c), disk.distances(rows)[i, j]
+    if len(true) < 2 or true.min() == true.max() or shown.min() == shown.max():
+        return 1.0
+    return float(spearmanr(true.numpy(), shown.numpy()).statistic)
 
 
 def _principal_plane(v: Tensor) -> tuple[Tensor, float]:
@@ -135,7 +154,7 @@ def window(points: Tensor) -> Window:
 
 
 def ring_radii(c: float, nearest: float, farthest: float, spacing: float) -> list[float]:
-    """Distances from the origin at which rings stand: round numbers between two radii of the disk, apart by spacing."""
+    """Distances from the middle at which rings stand: round numbers between two radii of the disk, apart by spacing."""
     near, far = (2 * math.atanh(min(radius, EDGE)) / math.sqrt(c) for radius in (nearest, farthest))
     step = next((step for step in STEPS if (far - near) / step <= RINGS), STEPS[-1])
     kept: list[float] = []
@@ -180,7 +199,7 @@ def draw_disk(
         _scatter(axes, disk.points[chosen], group, size=16 if group in named else 8)
     for group, point in zip(named, centroids, strict=True):
         _scatter(axes, point.unsqueeze(0), group, size=110, edge="black", zorder=5)
-    _legend(axes, classes)
+    _legend(axes, classes, disk.centre)
     if not seen.whole:
         _overview(figure.add_axes((0.71, 0.02, 0.24, 0.24 * WIDTH / 5.55)), disk.points[shown], seen)
     figure.text(0.01, 0.985, f"{title}, c = {disk.c:.4g}", fontsize=TITLE, va="top")
@@ -257,7 +276,7 @@ def _scatter(axes: Axes, points: Tensor, group: Group, *, size: float, edge: str
     )
 
 
-def _legend(axes: Axes, classes: Sequence[Group]) -> None:
+def _legend(axes: Axes, classes: Sequence[Group], centre: Centre) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
@@ -266,10 +285,17 @@ def _legend(axes: Axes, classes: Sequence[Group]) -> None:
     ]
     handles += [
         Line2D(
-            [], [], linestyle="", color="white", marker="o", markeredgecolor="black", markersize=9, label="centroid"
+            [],
+            [],
+            linestyle="",
+            color="white",
+            marker="o",
+            markeredgecolor="black",
+            markersize=9,
+            label="centroid of a class",
         ),
         Line2D([], [], color="black", linewidth=1.1, label="geodesics, shortest tree"),
-        Line2D([], [], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), label="distance to the origin"),
+        Line2D([], [], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), label=f"distance to the {centre}"),
     ]
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=TEXT - 1)
 

@@ -33,7 +33,9 @@ def stored(tmp_path: Path) -> Path:
 
 
 def test_of_a_retrieval_run_its_stored_embeddings(command: Command, retrieval_run: Path) -> None:
-    result = command("plot", "embeddings", str(retrieval_run), "--points", "50", "--output", "out")
+    result = command(
+        "plot", "embeddings", str(retrieval_run), "--points", "50", "--centre", "origin", "--output", "out"
+    )
     assert result.status == 0, result.err
     assert [line.removeprefix("written to ") for line in result.out.splitlines()] == [
         "out/disk.png", "out/disk.csv", "out/radii.png", "out/radii.csv",

@@ -36,7 +36,7 @@ def test_up_to_two_dimensions_distances_are_those_of_the_manifold(kind: str, c: 
 def test_in_more_dimensions_distances_to_the_origin_are_kept_and_the_picture_says_what_is_lost() -> None:
     c = 0.5
     x = cloud(dim=7, c=c)
-    disk = place(x, Metric("lorentz", c))
+    disk = place(x, Metric("lorentz", c), centre="origin")
     assert_close(poincare.dist0(disk.points, c=1.0) / math.sqrt(c), lorentz.dist0(x, c=c))
     v = lorentz.logmap0(x, c=c)
     values = torch.linalg.svdvals(v).square()
@@ -45,6 +45,19 @@ def test_in_more_dimensions_distances_to_the_origin_are_kept_and_the_picture_say
     text = str(disk)
     assert text.startswith("approximation: 7 dimensions to 2 by tangent PCA at the origin")
     assert f"{100 * disk.share:.0f} % of the squared length" in text and f"{disk.correlation:.2f}" in text
+
+
+def test_a_cloud_far_from_the_origin_is_seen_from_its_centroid() -> None:
+    """From the origin it has one direction, and what it spreads in is squeezed into the other."""
+    c = 0.5
+    far = torch.zeros(8, dtype=torch.float64)
+    far[0] = 10
+    x = lorentz.boost(cloud(dim=8, c=c, spread=0.3), far, c=c)
+    disk = place(x, Metric("lorentz", c))
+    assert disk.centre == "centroid" and "tangent PCA at the centroid, distances to the centroid kept" in str(disk)
+    middle = lorentz.centroid(x, c=c)
+    assert_close(poincare.dist0(disk.points, c=1.0) / math.sqrt(c), lorentz.dist(x, middle, c=c), rtol=1e-6, atol=1e-8)
+    assert disk.correlation > place(x, Metric("lorentz", c), centre="origin").correlation
 
 
 def test_a_plane_through_the_origin_of_many_dimensions_is_exact() -> None:
@@ -57,7 +70,7 @@ def test_a_plane_through_the_origin_of_many_dimensions_is_exact() -> None:
 
 def test_the_origin_stays_where_it_is() -> None:
     x = torch.cat([torch.zeros(1, 5, dtype=torch.float64), cloud(9, dim=5)])
-    assert place(x, Metric("lorentz", 1.0)).points[0].tolist() == [0.0, 0.0]
+    assert place(x, Metric("lorentz", 1.0), centre="origin").points[0].tolist() == [0.0, 0.0]
 
 
 def test_a_geodesic_is_as_long_as_the_distance_of_its_ends() -> None:
