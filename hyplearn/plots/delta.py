@@ -19,7 +19,7 @@ FORMULAS = {"relative": "2 δ / diameter", "half": "δ / diameter"}
 def draw_delta(path: Path, found: Mapping[str, Hyperbolicity], *, convention: Convention) -> list[Path]:
     """Write a bar for each entry, with the standard deviation of its draws, as PNG and .csv; returns both paths."""
     share = 1.0 if convention == "relative" else 0.5
-    figure = new_figure(WIDTH, 1.5 + 0.32 * len(found))
+    figure = new_figure(WIDTH, 2.1 + 0.32 * len(found))
     axes = figure.add_subplot()
     plain(
         axes, title="δ-hyperbolicity: mean and standard deviation of the draws", x=f"{FORMULAS[convention]} (0: a tree)"
@@ -48,7 +48,7 @@ def draw_delta(path: Path, found: Mapping[str, Hyperbolicity], *, convention: Co
     for line, (name, value) in zip(LINES, printed().items(), strict=True):
         label = f"{name}, printed {share * value:.2f}" if share == 1 else f"{name}, half of the printed {value:.2f}"
         axes.axvline(share * value, color="black", linewidth=1.2, linestyle=line, label=label)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=TEXT)
+    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=TEXT)
     return save(figure, path, [_row(name, one, convention) for name, one in found.items()])
 
 
