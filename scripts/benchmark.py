@@ -8,9 +8,9 @@ Every round times each subject of a row once, one after the other, so that a cha
 them; a ratio is the median over the rounds of (subject / reference) within a round. The bytes of networks are those of
 the tensors that autograd keeps between forward and backward, parameters left out, each storage counted once (on a GPU
 the peak of the allocator); those of distances and losses are the most that all tensors hold at one time, see
-`measure.peak_bytes`; those of retrieval are the resident set of a process. Retrieval at its full size takes minutes and
-is measured once. Where other programs take their share of the cores, --threads 1 is disturbed least. The table goes to
-the terminal, with everything measured to outputs/benchmark/<time>.json.
+`peak_bytes` of `hyplearn.engine.costs`; those of retrieval are the resident set of a process. Retrieval at its full
+size takes minutes and is measured once. Where other programs take their share of the cores, --threads 1 is disturbed
+least. The table goes to the terminal, with everything measured to outputs/benchmark/<time>.json.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measure import HEADER, Row, interleave, peak_bytes, saved_bytes
+from measure import HEADER, Row, interleave
 from retrieval_rows import retrieval_rows
 from torch import Tensor, nn
 
 from hyplearn.cli.build import make
 from hyplearn.cli.compose import compose
+from hyplearn.engine.costs import peak_bytes, saved_bytes
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.batchnorm import LorentzBatchNorm2d
 from hyplearn.optim import RiemannianAdamW, RiemannianSGD, parameter_groups

@@ -12,13 +12,14 @@ from functools import partial
 
 import numpy as np
 import torch
-from measure import Row, available_bytes, interleave, peak_bytes, resident_bytes
+from measure import Row, interleave
 from references import hier_reference, hier_triplets_by_loop, moebius_distance_matrix
 from torch import Tensor, nn
 
 from hyplearn.cli.build import loss as make_loss
 from hyplearn.cli.build import model as make_model
 from hyplearn.cli.compose import compose
+from hyplearn.engine.costs import available_bytes, peak_bytes, resident_bytes
 from hyplearn.evaluation import metric, recall
 from hyplearn.losses import HIER
 from hyplearn.losses.placement import at_distance
@@ -249,6 +250,8 @@ def _lacks_memory(entries: int, device: str) -> bool:
     """Whether the Moebius addition of so many coordinates cannot be measured here, which is then said."""
     needed = MOEBIUS_BYTES_PER_ENTRY * entries
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else available_bytes()
+    if free is None:  # not known, as other than on Linux
+        return False
     if free < needed:
         print(f"| Moebius addition at 900 not measured: it needs {needed / 1e9:.0f} GB | | | | | | |")
     return free < needed
