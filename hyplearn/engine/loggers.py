@@ -15,8 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from hyplearn.engine.settings import LoggerSettings
+from hyplearn.papers.identity import cell_id
 
 Row = Mapping[str, float]
+COUNTS = ("queries", "lone_queries", "ties")  # of images, no measures
 
 
 class RunLogger(ABC):
@@ -96,7 +98,9 @@ class WandbRun(RunLogger):
     """A Weights & Biases run that never asks: without a key it stays offline, to be synced later.
 
     The run id is that of the manifest, so a resumed run goes on in the same W&B run. Offline, each session leaves a
-    folder of its own; the last one gets the earlier rows, too, so that it alone has to be synced.
+    folder of its own; the last one gets the earlier rows, too, so that it alone has to be synced. The configuration
+    gets a key `cell`, shared by the seeds of the same settings. Validation metrics have their best and their last
+    value in the summary, test metrics the one there is.
     """
 
     def __init__(
@@ -110,19 +114,21 @@ class WandbRun(RunLogger):
     ) -> None:
         import wandb
 
-        self.mode = wandb_mode(settings.mode)
+        self.mode, self.folder = wandb_mode(settings.mode), folder
+        self._defined: set[str] = set()
+        self._shown: set[Path] = set()
         (folder / "wandb").mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             project=settings.project,
             entity=settings.entity,
-            group=settings.group,
-            tags=settings.tags,
+            group=group_of(settings, config),
+            tags=tags_of(settings, config),
             name=folder.name,
             id=run_id,
             resume="allow" if self.mode == "online" else None,
             mode=self.mode,  # type: ignore[arg-type]
             dir=str(folder),
-            config=dict(config),
+            config={**config, "cell": cell_id(config)},
             settings=wandb.Settings(console="off", silent=True),
         )
         self._run.define_metric("epoch")
@@ -132,6 +138,11 @@ class WandbRun(RunLogger):
                 self.log(row)
 
     def log(self, row: Row) -> None:
+        for name in [name for name in row if name not in self._defined]:
+            self._defined.add(name)
+            summary = summary_of(name)
+            if summary is not None:
+                self._run.define_metric(name, step_metric="epoch", summary=summary)
         self._run.log(dict(row))
 
     def histogram(self, name: str, values: Tensor, epoch: int) -> None:
@@ -142,9 +153,17 @@ class WandbRun(RunLogger):
     def picture(self, name: str, path: Path, epoch: int) -> None:
         import wandb
 
+        self._shown.add(path.resolve())
         self._run.log({name: wandb.Image(str(path)), "epoch": epoch})
 
     def finish(self, results: Mapping[str, Any]) -> str:
+        epoch = results["epochs"]
+        tests = {name: value for name, value in results["metrics"].items() if name.startswith("test/")}
+        if tests:
+            self.log({"epoch": epoch, **tests})
+        for path in sorted((self.folder / "figures").glob("*.png")):
+            if path.resolve() not in self._shown:
+                self.picture(f"figures/{path.stem}", path, epoch)
         self._run.summary.update(flatten(results))
         if self.mode == "online":
             where = f"to look at: {self._run.url}"
@@ -152,6 +171,35 @@ class WandbRun(RunLogger):
             where = f"to upload: wandb sync {Path(self._run.dir).parent}"
         self._run.finish(exit_code=0 if results["status"] == "finished" else 1)
         return where
+
+
+def group_of(settings: LoggerSettings, config: Mapping[str, Any]) -> str | None:
+    """The group that was set, or else the experiment that names a cell of a table: its seeds share a group."""
+    if settings.group is not None or not config.get("paper"):
+        return settings.group
+    experiment: str | None = config.get("choices", {}).get("experiment")
+    return experiment
+
+
+def tags_of(settings: LoggerSettings, config: Mapping[str, Any]) -> list[str]:
+    """Those that were set; table, seed and protocol of a run that stands in a paper; smoke, for one on stand-ins."""
+    tags = list(settings.tags)
+    paper = config.get("paper")
+    if paper:
+        tags += [paper["key"], f"seed-{config['seed']}", f"protocol-{config['protocol']}"]
+    if config.get("scale") == "smoke":
+        tags.append("smoke")
+    return list(dict.fromkeys(tags))
+
+
+def summary_of(name: str) -> str | None:
+    """What W&B's summary keeps of a metric's history; None for what it does by itself, the last value."""
+    stage, _, metric = name.partition("/")
+    if stage == "test":
+        return "last"
+    if stage != "val" or metric.rpartition("/")[2] in COUNTS:
+        return None
+    return "min,last" if metric.endswith("loss") else "max,last"
 
 
 def wandb_mode(mode: str) -> str:

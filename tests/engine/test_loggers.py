@@ -7,10 +7,21 @@ from typing import Any
 
 import pytest
 import wandb
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hyplearn.engine.loggers import RunLogger, TensorBoardRun, WandbRun, build_loggers, flatten, wandb_mode
+from hyplearn.engine.loggers import (
+    RunLogger,
+    TensorBoardRun,
+    WandbRun,
+    build_loggers,
+    flatten,
+    group_of,
+    tags_of,
+    wandb_mode,
+)
 from hyplearn.engine.settings import LoggerSettings
+from hyplearn.papers.identity import cell_id
 
 RESULTS = {"status": "finished", "epochs": 2, "metrics": {"test/top1": 97.5}, "curvature": {"encoder": 0.5}}
 
@@ -54,11 +65,19 @@ class FakeRun(SimpleNamespace):
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         super().__init__(
-            arguments=arguments, rows=[], summary={}, steps=[], code=None, dir="/x/offline/files", url="https://w/1"
+            arguments=arguments,
+            rows=[],
+            summary={},
+            steps=[],
+            kept={},
+            code=None,
+            dir="/x/offline/files",
+            url="https://w/1",
         )
 
-    def define_metric(self, name: str, step_metric: str | None = None) -> None:
+    def define_metric(self, name: str, step_metric: str | None = None, summary: str | None = None) -> None:
         self.steps.append((name, step_metric))
+        self.kept[name] = summary
 
     def log(self, row: dict[str, float]) -> None:
         self.rows.append(row)
@@ -91,8 +110,8 @@ def test_a_wandb_run_has_config_group_summary_and_a_stable_id(tmp_path: Path, st
     wanted = {"project": "p", "entity": "e", "group": "sweep", "tags": ["a"], "name": "my_run", "id": "0a1b2c3d"}
     assert {name: run.arguments[name] for name in wanted} == wanted
     assert (run.arguments["mode"], run.arguments["resume"]) == ("offline", None)
-    assert run.arguments["config"] == {"lr": 0.1}
-    assert run.rows == [{"epoch": 1, "val/top1": 3.0}]
+    assert run.arguments["config"] == {"lr": 0.1, "cell": cell_id({"lr": 0.1})}
+    assert run.rows == [{"epoch": 1, "val/top1": 3.0}, {"epoch": 2, "test/top1": 97.5}]
     assert run.summary == {"status": "finished", "epochs": 2, "metrics.test/top1": 97.5, "curvature.encoder": 0.5}
     assert ("*", "epoch") in run.steps
     assert run.code == 0
@@ -150,6 +169,53 @@ def test_a_real_offline_run_asks_nothing_and_leaves_a_file(
     assert (folder / "run-0a1b2c3d.wandb").stat().st_size > 0
     assert folder.parent == tmp_path / "wandb"
     assert capfd.readouterr() == ("", "")
+
+
+CELL = {
+    "paper": {"key": "bdeir_table3", "metric": "test/top1", "value": 80.86},
+    "choices": {"experiment": "bdeir_table3_cifar100_hecnn_r50"},
+    "seed": 2,
+    "protocol": "code",
+    "scale": "full",
+}
+
+
+def test_a_run_of_a_table_is_grouped_by_cell_and_tagged() -> None:
+    assert group_of(LoggerSettings(), CELL) == "bdeir_table3_cifar100_hecnn_r50"
+    assert tags_of(LoggerSettings(), CELL) == ["bdeir_table3", "seed-2", "protocol-code"]
+
+
+def test_what_was_set_stays_and_no_tag_is_there_twice() -> None:
+    settings = LoggerSettings(group="sweep", tags=["a", "seed-2"])
+    assert group_of(settings, CELL) == "sweep"
+    assert tags_of(settings, CELL) == ["a", "seed-2", "bdeir_table3", "protocol-code"]
+
+
+def test_a_run_of_no_table_has_no_tags_but_smoke() -> None:
+    plain = {**CELL, "paper": None}
+    assert (group_of(LoggerSettings(), plain), tags_of(LoggerSettings(), plain)) == (None, [])
+    assert tags_of(LoggerSettings(), {**plain, "scale": "smoke"}) == ["smoke"]
+
+
+def test_the_summary_keeps_the_best_of_validation(tmp_path: Path, started: list[FakeRun]) -> None:
+    (logger,) = build(tmp_path, wandb=True)
+    logger.log({"epoch": 1, "lr/euclidean": 0.1, "val/top1": 3.0, "val/loss": 1.0, "val/queries": 5})
+    logger.log({"epoch": 2, "val/top1": 4.0, "val/loss": 2.0})
+    logger.finish(RESULTS)
+    kept = {name: summary for name, summary in started[0].kept.items() if summary is not None}
+    assert kept == {"val/top1": "max,last", "val/loss": "min,last", "test/top1": "last"}
+    assert len(started[0].steps) == len(set(started[0].steps))
+
+
+def test_every_figure_of_the_run_is_shown_once(tmp_path: Path, started: list[FakeRun]) -> None:
+    (tmp_path / "figures").mkdir()
+    for name in ("gallery", "loss"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "figures" / f"{name}.png")
+    (logger,) = build(tmp_path, wandb=True)
+    logger.picture("test/gallery", tmp_path / "figures" / "gallery.png", 2)
+    logger.finish(RESULTS)
+    shown = [name for row in started[0].rows for name, value in row.items() if isinstance(value, wandb.Image)]
+    assert shown == ["test/gallery", "figures/loss"]
 
 
 def test_nested_results_become_one_level() -> None:
