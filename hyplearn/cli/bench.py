@@ -6,7 +6,7 @@ import argparse
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,9 +146,9 @@ def _measured(options: argparse.Namespace) -> list[Cost]:
     from hyplearn.engine.costs import interleave
 
     batches = _batches(options)
-    steps = {variant.method: _step(variant, batches, options) for variant in VARIANTS}
     if options.device == "cpu":
-        _foresee(steps, options)
+        _foresee(options)
+    steps = {variant.method: _step(variant, batches, options) for variant in VARIANTS}
     total = len(VARIANTS) * (options.repeats + 1)
     with counting("measuring") as tell:
         costs = []
@@ -222,19 +222,18 @@ def _memory(variant: Variant, step: TrainingStep, batches: Iterator[tuple[Tensor
     return Cost(variant, sum(p.numel() for p in parameters), peak, saved)
 
 
-def _foresee(steps: Mapping[str, TrainingStep], options: argparse.Namespace) -> None:
+def _foresee(options: argparse.Namespace) -> None:
     """Raise ConfigError if the main memory will not do: the system would end this process without a word."""
     from hyplearn.engine.costs import available_bytes
 
     available = available_bytes()
     if available is None or options.batch <= max(SMALL):
         return
-    step = steps[FIRST]  # the largest
-    ordinary, peaks = step.batches, []
+    (largest,) = [variant for variant in VARIANTS if variant.method == FIRST]
+    peaks = []
     for size in SMALL:
-        step.batches = itertools.repeat(_random(size, "cpu"))
+        step = _step(largest, itertools.repeat(_random(size, "cpu")), options)
         peaks.append(step.peak_bytes())
-    step.batches = ordinary
     each = (peaks[1] - peaks[0]) / (SMALL[1] - SMALL[0])
     needed = peaks[1] + each * (options.batch - SMALL[1]) + len(VARIANTS) * step.held_bytes()  # of all
     if needed > available:

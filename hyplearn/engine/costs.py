@@ -92,17 +92,17 @@ def synchronize(device: str) -> None:
 def saved_bytes(forward: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
     """Bytes of the storages autograd keeps for the backward pass of `forward()`, parameters left out."""
     owned = {p.untyped_storage().data_ptr() for p in parameters}
-    kept: dict[int, int] = {}
+    kept: dict[int, torch.UntypedStorage] = {}  # alive, so that no address is used twice
 
-    def pack(tensor: Tensor) -> Tensor:
+    def pack(tensor: Tensor) -> None:
+        """The graph gets nothing to keep: with its own result in it, it would be a cycle that is never freed."""
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in owned:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+            kept[storage.data_ptr()] = storage
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda nothing: nothing):
         result = forward()
-    total = sum(kept.values())
+    total = sum(storage.nbytes() for storage in kept.values())
     del result
     return total
 

@@ -90,6 +90,19 @@ def test_saved_bytes_are_those_that_backward_needs() -> None:
     assert costs.saved_bytes(lambda: (x @ w).relu().sum(), [w]) == 2 * 4000  # x, and what the ReLU gives
 
 
+def test_counting_saved_bytes_keeps_none_of_them() -> None:
+    x = torch.randn(1000, 1000, requires_grad=True)
+
+    def forward() -> Tensor:
+        return x.exp().sum()  # exp saves its own result
+
+    assert costs.saved_bytes(forward, [x]) == 4_000_000
+    before = costs.resident_bytes()
+    for _ in range(20):
+        costs.saved_bytes(forward, [x])
+    assert costs.resident_bytes() - before < 40e6
+
+
 def test_memory_of_the_machine() -> None:
     assert 1e6 < costs.resident_bytes() < 1e12
     free = costs.available_bytes()
