@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,6 +92,7 @@ def record(costs: Sequence[Cost], options: argparse.Namespace) -> dict[str, Any]
         "precision": options.precision,
         "data": options.data,
         "rounds": options.repeats,
+        "load_average": list(os.getloadavg()),
         "steps_per_round": options.steps,
         "steps_per_epoch": math.ceil(TRAINING_IMAGES / options.batch),
         "extrapolation": "seconds_per_epoch: median seconds of a step x steps_per_epoch",
@@ -164,6 +166,11 @@ def text(found: Mapping[str, Any]) -> str:
         f"{found['rounds']} rounds of {found['steps_per_round']} in turns.",
         "Memory: " + found["memory"] + ".",
     ]
+    load, cores = found["load_average"][-1], found["hardware"]["cores"]
+    if device == "cpu" and load > found["hardware"]["threads"] + 0.5:
+        lines.append(
+            f"Other programs ran beside it: load {load:.1f} on {cores} cores. Ratios suffer less than seconds."
+        )
     if not found["as_printed"]:
         lines.append(
             "Not what the paper measures: it has "
