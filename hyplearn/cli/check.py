@@ -188,7 +188,7 @@ def check_optimizer(composed: Composed, spec: TrainSpec, module: TrainingModule)
     try:
         optimizer = spec.build_optimizer(module.optimization.parameter_groups(module))
         check_supports(type(optimizer), module)
-        build_schedule(optimizer, spec.optim["schedule"], total_epochs=spec.trainer.max_epochs)
+        build_schedule(optimizer, spec.optim["schedule"], total_epochs=max(spec.trainer.max_epochs, 1))
     except ValueError as error:
         chosen = f"optim={composed.choices['optim']}, model={composed.choices['model']}"
         raise ConfigError(f"{chosen}: {error}") from error

@@ -143,6 +143,8 @@ class Checkpoints(pl.Callback):
 
     def choice(self, last_epoch: int) -> Choice:
         """The weights to test: the best by validation if there was any, else those of the last epoch."""
+        if last_epoch == 0:
+            return Choice("no training", 0, self.last)
         if self.best_value is None:
             return Choice("last epoch", last_epoch, self.last)
         # A run killed between two files may have a best.ckpt newer than last.ckpt; the file itself knows its epoch.
@@ -195,6 +197,10 @@ class Checkpoints(pl.Callback):
 
     def _stop_requested(self, trainer: pl.Trainer) -> bool:
         return bool(trainer.strategy.reduce_boolean_decision(self.signals.requested is not None, all=False))
+
+    def save_untrained(self, trainer: pl.Trainer) -> None:
+        """last.ckpt of weights that are only tested."""
+        self._save_last(trainer)
 
     def _save_last(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self.last, weights_only=False)

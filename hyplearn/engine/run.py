@@ -207,7 +207,8 @@ class _Run:
         guard = NonFiniteGuard(
             folder, every=settings.nonfinite_every, optimizer=optimizer, checkpoints=self.checkpoints
         )
-        readings = [Provenance(folder, run_id=self.run_id), optimizer, guard, Speed(), CurvatureReadings()]
+        self.provenance = Provenance(folder, run_id=self.run_id)
+        readings = [self.provenance, optimizer, guard, Speed(), CurvatureReadings()]
         probe = [GeometryProbe()] if settings.geometry else []
         retrieval = [] if self.retrieval_record is None else [self.retrieval_record]
         return [
@@ -252,10 +253,14 @@ class _Run:
             self.trainer.fit(self.module, datamodule=self.spec.datamodule, ckpt_path=self.checkpoint, weights_only=True)
         except SIGTERMException as error:  # before training took the signals over
             raise Interrupted(signal.SIGTERM, self.checkpoint) from error
+        if self.spec.trainer.max_epochs == 0:  # no training has begun, so that nothing was written
+            self.provenance.on_train_start(self.trainer, self.module)
+            self.checkpoints.save_untrained(self.trainer)
 
     def _test(self) -> None:
         """Choose the weights and read the test data, for the first and only time."""
-        rule, epoch, path = self.checkpoints.choice(int(self.recorder.rows[-1]["epoch"]))
+        rows = self.recorder.rows
+        rule, epoch, path = self.checkpoints.choice(int(rows[-1]["epoch"]) if rows else 0)
         if self.spec.datamodule.fingerprint.get("selection") == "test":
             rule += SELECTED_ON_TEST
         if self.retrieval_record is not None:
@@ -285,6 +290,8 @@ class _Run:
             "run_id": self.run_id,
             "run_dir": str(self.spec.run_dir),
             "seed": self.spec.seed,
+            "scale": self.spec.config.get("scale"),
+            "protocol": self.spec.config.get("protocol"),
             "finished": now(),
             "selection": self.selection,
             **summarize(rows, epoch, self.module.tests),
@@ -293,7 +300,7 @@ class _Run:
         }
 
     def _draw(self) -> None:
-        if self.spec.callbacks.figures:
+        if self.spec.callbacks.figures and self.recorder.rows:
             draw_figures(
                 self.spec.run_dir / "figures",
                 self.recorder.rows,

@@ -31,7 +31,8 @@ def _count(key: str, value: int | None) -> None:
 class TrainerSettings:
     """How long, on what, and in which precision.
 
-    max_epochs: passes over the training data. max_steps: optimizer steps after which training ends even earlier.
+    max_epochs: passes over the training data; 0 tests the weights as they come. max_steps: optimizer steps after which
+    training ends even earlier.
     accelerator: auto (a CUDA GPU where there is one), cpu, gpu. devices: auto or how many. strategy: auto or ddp.
     precision: 32, 64, bf16, fp16 (the 16-bit ones are mixed; geometry stays in float32).
     gradient_clip: largest global norm of the Euclidean gradients. accumulate_grad_batches: batches per optimizer step.
@@ -61,13 +62,14 @@ class TrainerSettings:
     val_every_epochs: int = 1
 
     def validate(self) -> None:
-        counts = ("max_epochs", "max_steps", "accumulate_grad_batches", "limit_train_batches", "num_threads")
+        counts = ("max_steps", "accumulate_grad_batches", "limit_train_batches", "num_threads")
         for key in (*counts, "val_every_epochs"):
             _count(f"trainer.{key}", getattr(self, key))
         for key in ("limit_val_batches", "limit_test_batches"):
             value = getattr(self, key)
             _require(value is None or value >= 0, f"trainer.{key}", value, "at least 0, or null")
-        fine = self.val_every_epochs <= self.max_epochs
+        _require(self.max_epochs >= 0, "trainer.max_epochs", self.max_epochs, "at least 0, and 0 only tests")
+        fine = self.val_every_epochs <= max(self.max_epochs, 1)
         _require(fine, "trainer.val_every_epochs", self.val_every_epochs, f"at most max_epochs={self.max_epochs}")
         _choice("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu"))
         _choice("trainer.strategy", self.strategy, ("auto", "ddp"))

@@ -20,7 +20,7 @@ from hyplearn.engine.checkpoint import (
 )
 from hyplearn.engine.interrupt import StopSignals
 from hyplearn.engine.module import TrainingModule
-from hyplearn.engine.run import fit
+from hyplearn.engine.run import evaluate, fit
 
 
 def checkpoints(folder: Path, **changes: Any) -> Checkpoints:
@@ -187,3 +187,12 @@ def test_weights_of_another_model_are_refused(finished_run: Path) -> None:
 def test_the_state_dict_has_the_keys_of_the_model(finished_run: Path) -> None:
     model = runs.SmallNetwork()
     assert set(runs.checkpoint(finished_run)["state_dict"]) == {f"model.{key}" for key in model.state_dict()}
+
+
+def test_no_epochs_test_the_weights_as_they_come(tmp_path: Path) -> None:
+    results = fit(runs.spec(tmp_path, trainer={"max_epochs": 0}))
+    assert results["status"] == "finished"
+    assert (results["selection"]["rule"], results["epochs"]) == ("no training", 0)
+    assert (tmp_path / "manifest.json").is_file()
+    again = evaluate(runs.spec(tmp_path / "again"), tmp_path / "checkpoints" / "last.ckpt")
+    assert again["metrics"] == results["metrics"]

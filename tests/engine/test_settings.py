@@ -10,7 +10,7 @@ from hyplearn.engine.errors import Interrupted, NonFiniteLoss
 from hyplearn.engine.settings import CallbackSettings, LoggerSettings, TrainerSettings
 
 WRONG: list[tuple[type, str, Any]] = [
-    (TrainerSettings, "max_epochs", 0),
+    (TrainerSettings, "max_epochs", -1),
     (TrainerSettings, "max_steps", 0),
     (TrainerSettings, "accelerator", "tpu"),
     (TrainerSettings, "devices", 0),
