@@ -16,12 +16,13 @@ GROUPS = groups([config_dir()])
 EXPERIMENTS = GROUPS.pop("experiment")
 RETRIEVAL = ("sph", "hyp", "mix", "hier", "lhier")
 CLASSIFIERS = [name for name in GROUPS["model"] if name.partition("_")[0] not in RETRIEVAL]
-PAPER = [name for name in EXPERIMENTS if name.startswith("bdeir_")]
+CHOSEN = {group: names for group, names in GROUPS.items() if group != "recipe"}  # experiments choose recipes
+TABLES = [name for name in EXPERIMENTS if name.startswith(("bdeir_", "yue_"))]  # tests/papers/test_cells.py has them
 ROOTLESS = ("image_folder", "image_folder_224", "image_folder_retrieval", "image_folder_retrieval_224", "csv_retrieval")
 NEEDED = {name: ["dataset.root=somewhere"] for name in ROOTLESS}
 
 
-@pytest.mark.parametrize("choice", [f"{group}={name}" for group, names in GROUPS.items() for name in names])
+@pytest.mark.parametrize("choice", [f"{group}={name}" for group, names in CHOSEN.items() for name in names])
 def test_every_choice_composes(choice: str) -> None:
     group, _, name = choice.partition("=")
     model = ["model=hyp_vit_s"] if group == "backbone" else []  # the others have none to choose
@@ -29,7 +30,7 @@ def test_every_choice_composes(choice: str) -> None:
     assert composed.choices[group] == name
 
 
-@pytest.mark.parametrize("name", sorted(set(EXPERIMENTS) - set(PAPER)))
+@pytest.mark.parametrize("name", sorted(set(EXPERIMENTS) - set(TABLES)))
 def test_every_experiment_composes(name: str) -> None:
     composed = compose([f"experiment={name}"])
     assert composed.choices["experiment"] == name
@@ -55,7 +56,7 @@ def test_the_groups_are_those_of_the_root() -> None:
     named = [next(iter(entry)) for entry in root["defaults"] if isinstance(entry, dict)]
     assert set(named) == {*GROUPS, "experiment"}
     assert root["defaults"][0] == "_self_"
-    assert named[-1] == "experiment"
+    assert named[-3:] == ["recipe", "experiment", "protocol"]
     assert named.index("manifold") < named.index("model")
 
 
@@ -65,33 +66,7 @@ def test_demo_is_what_runs_by_default() -> None:
     assert demo == default
 
 
-@pytest.mark.parametrize("name", PAPER)
-def test_experiments_of_a_paper_say_which_cell_they_are(name: str) -> None:
-    text = (config_dir() / "experiment" / f"{name}.yaml").read_text()
-    config = compose([f"experiment={name}"])
-    paper, comment = config.config["paper"], text.splitlines()[1]
-    found = re.match(r"(bdeir_table(\d))_(cifar100|cifar10|tiny_imagenet)_(.*)", name)
-    assert found is not None
-    table, number, dataset, model = found.groups()
-    assert paper["key"] == table
-    assert paper["metric"] == "test/top1"
-    assert comment.startswith(f"# Bdeir Table {number}, ")
-    assert config.choices["dataset"] == dataset
-    assert model.startswith(config.choices["model"] or "?")
-    if paper["value"] is None:
-        assert "diverged" in comment
-    else:
-        assert f"{paper['value']:g}" in comment.replace("0 %", " %")
-    assert config.config["trainer"]["max_epochs"] == 200
-    assert config.config["dataset"]["val_fraction"] == 0
-
-
-def test_every_cell_of_the_classification_tables_has_an_experiment() -> None:
-    count = {number: sum(f"table{number}_" in name for name in PAPER) for number in (2, 3, 5)}
-    assert count == {2: 8 * 3, 3: 4 * 3, 5: 4}
-
-
-YUE = [name for name in EXPERIMENTS if name.startswith("yue_")]
+YUE = [name for name in EXPERIMENTS if re.match(r"yue_table1_(cub|cars|sop)_(sph|hyp|mix)_", name)]
 
 
 @pytest.mark.parametrize("name", YUE)
