@@ -286,7 +286,7 @@ def _log(sections: Mapping[str, Sequence[Line]], options: argparse.Namespace) ->
         job_type="tables",
         tags=list(sections),
         mode=mode,  # type: ignore[arg-type]
-        dir=str(options.output),
+        dir=str(options.output.resolve()),  # a service that another run has started works in another folder
         config={"protocol": options.protocol},
         settings=wandb.Settings(console="off", silent=True),
     )
