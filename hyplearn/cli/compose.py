@@ -80,6 +80,11 @@ def parse(text: str) -> Override:
     return override
 
 
+def quoted(text: str | Path) -> str:
+    """A text in the grammar of overrides."""
+    return "'" + str(text).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
 def check_key(key: str, config: DictConfig) -> None:
     """Raise ConfigError if the dotted `key` is neither in `config` nor an argument of what holds it."""
     tree = cast(dict[str, Any], OmegaConf.to_container(config, resolve=False))

@@ -83,6 +83,9 @@ def _parser(command: str) -> Parser:
         parser.add_argument("-m", "--multirun", action="store_true")
         parser.add_argument("--cfg", choices=["job"])
         parser.add_argument("--print-config", action="store_const", const="job", dest="cfg")
+        from hyplearn.cli.launchers import add_launching
+
+        add_launching(parser)
     else:
         parser.add_argument("run", nargs="?", type=Path)
     parser.add_argument("overrides", nargs="*")
@@ -97,13 +100,17 @@ def _help(command: str | None) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from hyplearn.cli.launchers import chosen_launcher
     from hyplearn.cli.sweep import sweep
     from hyplearn.cli.train import show, train
 
     if options.multirun and options.cfg:
         raise ConfigError("--cfg shows one configuration: leave out -m.")
+    launcher = chosen_launcher(options, options.overrides)
     if options.multirun:
-        return sweep(options.overrides, extra=options.config_dir)
+        return sweep(options.overrides, extra=options.config_dir, launcher=launcher)
+    if options.jobs or options.launcher != "local":
+        raise ConfigError("--jobs and --launcher are for several jobs: add -m.")
     run = show if options.cfg else train
     return run(options.overrides, extra=options.config_dir)
 

@@ -13,7 +13,9 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from hyplearn.cli.errors import ConfigError, listing
+from hyplearn.cli.lock import LOCK_FILES
 from hyplearn.engine.files import write_text
+from hyplearn.papers.identity import run_id
 
 OUTPUTS = Path("outputs")
 CONFIG = "config.yaml"
@@ -59,8 +61,8 @@ def new_evaluation(run_dir: Path) -> Path:
 
 
 def claim(path: Path) -> Path:
-    """Make `path`, or take it if it is there and empty."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    """Make `path`, or take it if it is there and empty but for the lock of a run that was killed at its start."""
+    if path.exists() and (not path.is_dir() or any(entry.name not in LOCK_FILES for entry in path.iterdir())):
         raise ConfigError(f"output_dir={path} is not empty: choose another, or continue its run with resume={path}.")
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -111,13 +113,16 @@ def unfinished(parent: Path, config: Mapping[str, Any]) -> tuple[Path, Path] | t
 
 
 def reopen(run_dir: Path, config: Mapping[str, Any]) -> tuple[Path, Path | None] | tuple[None, None]:
-    """`run_dir` and its checkpoint, if a run of this configuration began there; nothing if none did."""
+    """`run_dir` and its checkpoint, if a run of this configuration began there; nothing if none did.
+
+    Where and how it is computed and watched may differ, see `papers.identity`.
+    """
     if not (run_dir / CONFIG).is_file():
         return None, None
     stored = _essence(stored_config(run_dir))
     wanted = _essence(config)
-    differing = [key for key in {**stored, **wanted} if stored.get(key) != wanted.get(key)]
-    if differing:
+    if run_id(stored) != run_id(wanted):
+        differing = [key for key in {**stored, **wanted} if stored.get(key) != wanted.get(key)]
         raise ConfigError(
             f"resume=auto: {run_dir} holds a run that differs in {listing(differing)}. Choose another output_dir, or "
             f"continue that run as it is with resume={run_dir}."

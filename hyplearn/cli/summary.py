@@ -32,7 +32,7 @@ WIDE = 200  # characters of a line in a file or a pipe
 class Outcome:
     """One job and how it ended. status: its exit status, None before it ran. reason: of a failure.
 
-    same_as: number of an earlier job that is the same run and gives this one its results.
+    same_as: number of an earlier job that is the same run and gives this one its results. running: begun and not ended.
     """
 
     number: int
@@ -43,6 +43,7 @@ class Outcome:
     seconds: float = 0.0
     results: Mapping[str, Any] = field(default_factory=dict)
     same_as: int | None = None
+    running: bool = False
 
     def copy(self, other: Outcome) -> None:
         """Take over how another job ended."""

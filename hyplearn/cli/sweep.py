@@ -1,36 +1,24 @@
-"""Multirun: every combination of the typed values, one job after another, each in its own process and directory.
-
-A process per job, so that nothing one job does (a crash, memory the system took back, a seed) reaches another.
-"""
+"""Multirun: every combination of the typed values, each in its own process and directory."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
-import signal
-import subprocess
 import sys
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from hydra.core.override_parser.types import Glob, Override
 
-import hyplearn
-from hyplearn.cli.compose import compose, parse
+from hyplearn.cli.compose import compose, parse, quoted
 from hyplearn.cli.configs import config_dir, groups
 from hyplearn.cli.errors import CONFIG, FAILED, OK, ConfigError
+from hyplearn.cli.launch import Launcher, Local, Runner, Stopped, Task, signals_raise
 from hyplearn.cli.rundir import OUTPUTS, claim, new_directory
 from hyplearn.cli.summary import Outcome, print_summary, write_summary
-
-KEPT_LINES = 40  # of what a job writes to stderr, to find the reason of a failure in
 
 
 @dataclass(frozen=True)
@@ -41,21 +29,16 @@ class Job:
     varied: Mapping[str, str]
 
 
-# Runs one command line of `hyplearn`; returns its exit status and the reason of a failure.
-Runner = Callable[[Sequence[str]], tuple[int, str]]
-
-
-class _Stopped(BaseException):
-    """A signal asked the sweep to end. No `Exception`, as KeyboardInterrupt is none."""
-
-    def __init__(self, signum: int) -> None:
-        self.signum = signum
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-
-
-def sweep(overrides: Sequence[str], *, extra: Sequence[Path] = (), run: Runner | None = None) -> int:
+def sweep(
+    overrides: Sequence[str],
+    *,
+    extra: Sequence[Path] = (),
+    launcher: Launcher | None = None,
+    run: Runner | None = None,
+) -> int:
     """Run all combinations in `overrides`; 0 if every job succeeded, 1 if one failed, 130 or 143 if stopped.
 
+    launcher: runs the jobs, by default one after the other. run: runs one of them in place of a process, for tests.
     Keeps summary.json and summary.csv in the directory of the sweep up to date, and prints the table at the end.
     Raises ConfigError if no combination can be composed; one that cannot beside others that can is a failed job.
     """
@@ -76,16 +59,13 @@ def sweep(overrides: Sequence[str], *, extra: Sequence[Path] = (), run: Runner |
         for number, job in enumerate(jobs)
     ]
     try:
-        with _signals_raise():
-            for job, outcome in zip(jobs, outcomes, strict=True):
-                if outcome.same_as is None:
-                    _run(job, outcome, run or run_process, extra=extra, group=folder.name)
-                else:
-                    outcome.copy(outcomes[outcome.same_as])
-                    print(f"[job {outcome.number}] {' '.join(job.overrides)}: the same run as job {outcome.same_as}")
-                write_summary(folder, outcomes)
+        with signals_raise():
+            _run_all(folder, jobs, outcomes, launcher or Local(run=run), extra)
         status = OK if all(outcome.status == OK for outcome in outcomes) else FAILED
-    except _Stopped as stop:
+    except Stopped as stop:
+        for outcome in outcomes:
+            if outcome.running:
+                outcome.status, outcome.reason = 128 + stop.signum, str(stop)
         write_summary(folder, outcomes)
         status = 128 + stop.signum
     print_summary(folder, outcomes)
@@ -112,43 +92,6 @@ def expand(overrides: Sequence[str], *, extra: Sequence[Path] = ()) -> tuple[str
         varied = {key: value for key, value in pairs if key in varying}
         jobs.append(Job(tuple(f"{key}={value}" for key, value in pairs), varied))
     return (None if output_dir is None else str(output_dir.value())), jobs
-
-
-def run_process(arguments: Sequence[str]) -> tuple[int, str]:
-    """Run `hyplearn <arguments>` in a process of its own, its stderr shown and its last lines searched for a reason.
-
-    A signal to this process is passed on once; the job then writes its checkpoint, and the sweep ends.
-    """
-    source = str(Path(hyplearn.__file__).parents[1])  # a checkout need not be installed
-    search = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-    last: deque[str] = deque(maxlen=KEPT_LINES)
-    with subprocess.Popen(
-        [sys.executable, "-m", "hyplearn", *arguments],
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": search},
-        text=True,
-        errors="replace",
-        start_new_session=True,  # Ctrl-C reaches the job through this process alone, hence once
-    ) as process:
-        assert process.stderr is not None
-        try:
-            _show(process.stderr, last)
-        except _Stopped as stop:
-            process.send_signal(stop.signum)
-            _show(process.stderr, last)
-            raise
-    return process.returncode, failure_reason(process.returncode, last)
-
-
-def failure_reason(status: int, lines: Iterable[str]) -> str:
-    """What the last lines of a failed job say: its error message, or the last line of a traceback."""
-    if status == OK:
-        return ""
-    if status < 0:
-        return f"killed by {signal.Signals(-status).name}"
-    text = "".join(lines).strip()
-    message = re.split(r"^error: ", text, flags=re.MULTILINE)
-    return " ".join(message[-1].split()) if len(message) > 1 else (text.splitlines() or ["no message"])[-1]
 
 
 def _values(override: Override, known: Mapping[str, list[str]]) -> list[str]:
@@ -193,49 +136,41 @@ def _folder_name(number: int, count: int, job: Job) -> str:
     return f"{number:0{len(str(count - 1))}d}_{re.sub(r'[^A-Za-z0-9.+-]+', '_', summary)[:80]}".rstrip("_.")
 
 
-def _run(job: Job, outcome: Outcome, run: Runner, *, extra: Sequence[Path], group: str) -> None:
-    """Run one job and note how it ended. A job with a known mistake is not started."""
-    print(f"[job {outcome.number}] {' '.join(job.overrides)}", flush=True)
-    if outcome.reason is not None:
-        outcome.status = CONFIG
-        print(f"error: {outcome.reason}", file=sys.stderr)
-        return
+def _run_all(
+    folder: Path, jobs: Sequence[Job], outcomes: Sequence[Outcome], launcher: Launcher, extra: Sequence[Path]
+) -> None:
+    """Run the jobs that are no repetitions, note how each ended, and keep the summary up to date."""
+    write_summary(folder, outcomes)
+    for task, ended in launcher.launch(_tasks(jobs, outcomes, extra=extra, group=folder.name)):
+        outcome = outcomes[int(task.name)]
+        outcome.running = False
+        outcome.status, outcome.reason, outcome.seconds = ended
+        results = outcome.run_dir / "results.json"
+        outcome.results = json.loads(results.read_text()) if results.is_file() else {}
+        write_summary(folder, outcomes)
+    for outcome in outcomes:
+        if outcome.same_as is not None:
+            outcome.copy(outcomes[outcome.same_as])
+    write_summary(folder, outcomes)
+
+
+def _tasks(jobs: Sequence[Job], outcomes: Sequence[Outcome], *, extra: Sequence[Path], group: str) -> Iterator[Task]:
+    """The jobs to start, announced as they are taken. One with a known mistake is not started."""
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        same = "" if outcome.same_as is None else f": the same run as job {outcome.same_as}"
+        print(f"[job {outcome.number}] {' '.join(job.overrides)}{same}", flush=True)
+        if outcome.same_as is not None:
+            continue
+        if outcome.reason is not None:
+            outcome.status = CONFIG
+            print(f"error: {outcome.reason}", file=sys.stderr)
+            continue
+        outcome.running = True
+        yield Task(str(outcome.number), tuple(_command_line(job, outcome, extra=extra, group=group)))
+
+
+def _command_line(job: Job, outcome: Outcome, *, extra: Sequence[Path], group: str) -> list[str]:
     own_group = any(text.startswith("logger.group=") for text in job.overrides)
-    arguments = ["train", *itertools.chain(*(("--config-dir", str(folder)) for folder in extra)), *job.overrides]
-    arguments += [f"output_dir={_quoted(outcome.run_dir)}", *([] if own_group else [f"logger.group={group}"])]
-    started = time.monotonic()
-    try:
-        outcome.status, outcome.reason = run(arguments)
-    except _Stopped as stop:
-        outcome.status, outcome.reason = 128 + stop.signum, str(stop)
-        raise
-    finally:
-        outcome.seconds = time.monotonic() - started
-    results = outcome.run_dir / "results.json"
-    outcome.results = json.loads(results.read_text()) if results.is_file() else {}
-
-
-def _quoted(path: Path) -> str:
-    """`path` as a text in Hydra's grammar."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _show(stream: Iterable[str], last: deque[str]) -> None:
-    for line in stream:
-        sys.stderr.write(line)
-        last.append(line)
-
-
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """SIGINT and SIGTERM raise _Stopped inside the block."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise _Stopped(signum)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    folders = itertools.chain(*(("--config-dir", str(folder)) for folder in extra))
+    grouped = [] if own_group else [f"logger.group={group}"]
+    return ["train", *folders, *job.overrides, f"output_dir={quoted(outcome.run_dir)}", *grouped]

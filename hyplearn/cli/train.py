@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,8 +12,10 @@ from omegaconf import OmegaConf
 
 from hyplearn.cli.compose import Composed, change, compose, parse
 from hyplearn.cli.errors import OK, ConfigError
+from hyplearn.cli.lock import occupied
 from hyplearn.cli.rundir import (
     OUTPUTS,
+    first_process,
     locate,
     reopen,
     run_directory,
@@ -58,9 +61,10 @@ def train(overrides: Sequence[str], *, extra: Sequence[Path] = ()) -> int:
     if run_dir is None:
         run_dir = run_directory(config["output_dir"], run_name(plan.composed.choices), config["seed"])
     config = {**config, "output_dir": str(run_dir), "resume": None}
-    store_config(run_dir, config)
     try:
-        fit(replace(spec, config=config, run_dir=run_dir, resume=plan.checkpoint))
+        with occupied(run_dir) if first_process() else nullcontext():
+            store_config(run_dir, config)
+            fit(replace(spec, config=config, run_dir=run_dir, resume=plan.checkpoint))
     except ValueError as error:
         if spec.datamodule.fingerprint["counts"] or isinstance(error, DatasetError):
             raise

@@ -25,6 +25,11 @@ from hyplearn.engine.readings import group_name
 from hyplearn.engine.retrieval import RetrievalModule
 from hyplearn.optim import describe_groups
 
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 log = logging.getLogger("hyplearn")
 
 MANIFEST = "manifest.json"
@@ -50,6 +55,19 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def peak_memory_gib(device: str) -> float | None:
+    """The most that tensors took on a GPU, or this process with its libraries on a CPU; None where nothing counts it.
+
+    device: cuda, or another.
+    """
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    if resource is None:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def versions() -> dict[str, str]:

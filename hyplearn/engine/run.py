@@ -29,7 +29,7 @@ from hyplearn.engine.interrupt import StopSignals
 from hyplearn.engine.loggers import RunLogger, build_loggers
 from hyplearn.engine.module import Groups, Optimization, TrainingModule
 from hyplearn.engine.progress import build_progress, log_failure, run_log
-from hyplearn.engine.provenance import Provenance, new_run_id, now, read_manifest
+from hyplearn.engine.provenance import Provenance, new_run_id, now, peak_memory_gib, read_manifest
 from hyplearn.engine.readings import CurvatureReadings, GeometryProbe, OptimizerReadings, Speed, curvatures, curved
 from hyplearn.engine.record import Recorder, Row, recorded_rows, write_csv
 from hyplearn.engine.report import RESULTS, listing, summarize, table
@@ -295,6 +295,7 @@ class _Run:
             "finished": now(),
             "selection": self.selection,
             **summarize(rows, epoch, self.module.tests),
+            "memory_gib": peak_memory_gib(self.trainer.strategy.root_device.type),
             "parameters": sum(p.numel() for p in self.module.parameters()),
             "dataset": self.spec.datamodule.fingerprint,
         }

@@ -11,8 +11,9 @@ import pytest
 
 from hyplearn.cli.compose import compose
 from hyplearn.cli.errors import ConfigError
+from hyplearn.cli.launch import failure_reason, run_process
 from hyplearn.cli.main import main
-from hyplearn.cli.sweep import expand, failure_reason, run_process, sweep
+from hyplearn.cli.sweep import expand, sweep
 
 SMOKE = ("experiment=smoke", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.progress=none")
 
