@@ -8,6 +8,7 @@ import shlex
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,17 +147,19 @@ def _check_publishing() -> None:
 
 def _lines(tables: Sequence[str], folders: Sequence[Path], protocol: str) -> Iterator[tuple[str, list[Line]]]:
     """Of every table the printed numbers, in its order, with the finished runs that answer them."""
-    from hyplearn.papers.cells import cells
+    from hyplearn.papers.cells import DATASETS, cells
     from hyplearn.papers.runs import runs_below
 
     finished = [run for run in runs_below(folders) if run.finished and not run.smoke]
     by_cell: dict[str, dict[int, Run]] = {}
+    datasets = {run.config.get("choices", {}).get("dataset") for run in finished}
     for run in sorted(finished, key=lambda run: (run.path / "results.json").stat().st_mtime):
         by_cell.setdefault(run.cell, {})[run.seed] = run  # of several of one seed the newest
     for table in tables:
         found = []
         for cell in cells(table):
-            runs = _runs_of(cell, by_cell, protocol) if by_cell else []
+            possible = datasets & {None, DATASETS[cell.entry.dataset]}  # to compose an experiment takes its time
+            runs = _runs_of(cell, by_cell, protocol) if possible else []
             found += [_line(cell, metric, runs, protocol) for metric in cell.entry.metrics]
         yield table, found
 
@@ -242,8 +245,7 @@ def _bar(cells: Sequence[str]) -> str:
 
 def build_report(dashboard: Mapping[str, Any]) -> Any:
     """The description as a W&B report, not saved. Needs wandb-workspaces, and no network."""
-    import wandb_workspaces.reports.v2 as wr
-
+    wr: Any = import_module("wandb_workspaces.reports.v2")  # has no types
     blocks: list[Any] = []
     of_runs = {"project": dashboard["project"], "entity": dashboard["entity"] or ""}
     for section in dashboard["sections"]:

@@ -43,7 +43,8 @@ class UnfoldedLorentzConv2d(OriginalLorentzConv2d):
         # as the published layer stores it: of each patch first its time, then its pixels one after the other
         matrix = torch.cat([self.weight_time.unsqueeze(1), self.weight.flatten(2).mT.flatten(1)], dim=1)
         y = F.linear(point, matrix, self.bias)
-        return y.mT.unflatten(2, self._size(x)).contiguous(memory_format=torch.channels_last)
+        features: Tensor = y.mT.unflatten(2, self._size(x))
+        return features.contiguous(memory_format=torch.channels_last)
 
     def _time(self, x: Tensor) -> Tensor:
         return torch.sqrt(x.square().sum(1, keepdim=True) + 1 / self.manifold.c)
