@@ -9,6 +9,7 @@ from hyplearn.cli.errors import OK, ConfigError, nearest
 
 # Of each kind the module and function that read its arguments, imported when it is called, and what it shows.
 KINDS = {
+    "grid": ("plot_grid:grid", "a metric over two settings, and models at equal tuning budget (Yue Figs. 2 and 4)"),
     "embeddings": (
         "plot_embeddings:embeddings",
         "embeddings in the Poincare disk or by UMAP, and their radii by class",
