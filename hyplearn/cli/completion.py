@@ -181,7 +181,7 @@ def _names(command: str, positional: Sequence[str]) -> Iterator[str]:
     if command == "delta" or (command == "data" and positional[:1] == ["verify"]):
         yield from known["dataset"]
     tables = {found[0] for name in known["experiment"] if (found := re.match(r"[a-z]+_table\d+", name))}
-    if command in ("reproduce", "report"):
+    if command in ("reproduce", "report", "wandb-report"):
         yield from tables
     if command == "reproduce":
         yield from known["experiment"]
