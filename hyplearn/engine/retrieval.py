@@ -19,6 +19,7 @@ from hyplearn.engine.readings import space_radii
 from hyplearn.engine.settings import EvaluationSettings
 from hyplearn.losses.base import EmbeddingLoss
 from hyplearn.losses.pairwise import PairwiseCrossEntropy
+from hyplearn.manifolds import CurvedManifold
 from hyplearn.nn.embedding import Space
 from hyplearn.nn.processes import gather, processes
 
@@ -57,6 +58,19 @@ class Embedded(NamedTuple):
     features: Tensor
 
 
+class LastBatch(NamedTuple):
+    """What the loss saw last, of all processes: points per space, labels and ids of the training images.
+
+    scales: weight/tau, and c (None without curvature) of each space as they were before the step that followed.
+    """
+
+    points: Points
+    labels: Tensor
+    ids: Tensor
+    scales: tuple[Tensor, ...]
+    curvatures: tuple[Tensor | None, ...]
+
+
 class RetrievalModule(TrainingModule):
     """Images to points to loss; retrieval of validation and test images. Evaluation is in float32 or better.
 
@@ -91,7 +105,7 @@ class RetrievalModule(TrainingModule):
         self.embedded: dict[str, Embedded] = {}
         self.ranked: dict[str, dict[str, float]] = {"val": {}, "test": {}}
         self.ranking: dict[str, Ranked | None] = {}
-        self.last_batch: tuple[Points, Tensor] | None = None
+        self.last_batch: LastBatch | None = None
         self._collected: list[tuple[Tensor, Points, Tensor]] = []
         self._chunked: ChunkedBatch | None = None
 
@@ -129,7 +143,7 @@ class RetrievalModule(TrainingModule):
             wrapped.require_backward_grad_sync = False  # it expects one backward pass; `backward` averages instead
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        images, labels, _ = batch
+        images, labels, ids = batch
         points = self._embed(images.to(self.dtype))
         whole, all_labels = tuple(map(gather, points)), gather(labels)
         # Every process computes the loss of the whole batch: its random numbers are the same in each.
@@ -137,11 +151,22 @@ class RetrievalModule(TrainingModule):
         loss: Tensor = self.loss(whole, all_labels, self.spaces, generator=generator)
         self.latest_loss = loss.detach()
         if self.settings.hard_negatives:
-            self.last_batch = tuple(x.detach() for x in whole), all_labels
+            self.last_batch = self._kept(whole, all_labels, gather(ids))
         meter = self.meters["train"]
         assert isinstance(meter, LossMeter)
         meter.update(self.latest_loss, len(labels))
         return loss
+
+    def _kept(self, points: Points, labels: Tensor, ids: Tensor) -> LastBatch:
+        assert isinstance(self.loss, PairwiseCrossEntropy)
+        manifolds = [space.manifold for space in self.spaces]
+        return LastBatch(
+            tuple(x.detach() for x in points),
+            labels,
+            ids,
+            tuple(scale.detach().clone() for scale in self.loss.scales(self.spaces)),
+            tuple(m.c.detach().clone() if isinstance(m, CurvedManifold) else None for m in manifolds),
+        )
 
     def _embed(self, images: Tensor) -> Points:
         if self.chunk is None or len(images) <= self.chunk:

@@ -18,15 +18,15 @@ from hyplearn.engine.files import write_text
 from hyplearn.engine.gallery import Shown, draw_gallery, draw_radii
 from hyplearn.engine.loggers import RunLogger
 from hyplearn.engine.ranking import Ranked, radii_of
-from hyplearn.engine.retrieval import RetrievalModule
+from hyplearn.engine.retrieval import LastBatch, RetrievalModule
 from hyplearn.evaluation import store
+from hyplearn.evaluation.metric import Embeddings, Metric
 from hyplearn.evaluation.neighbours import neighbours
 from hyplearn.evaluation.recall import Groups, by_group
 from hyplearn.geometry.lorentz import d_max
 from hyplearn.losses.hard_negatives import hard_negatives
-from hyplearn.losses.pairwise import PairwiseCrossEntropy
 from hyplearn.manifolds import CurvedManifold
-from hyplearn.nn.embedding import space_names
+from hyplearn.nn.embedding import Space, space_names
 
 NEIGHBOURS = 8  # in a row of the gallery
 NEAREST = 6  # negatives that two spaces are compared by, as in Yue Figure 1
@@ -47,12 +47,13 @@ class RetrievalRecord(pl.Callback):
         assert isinstance(pl_module, RetrievalModule)
         epoch = trainer.current_epoch + 1
         if pl_module.last_batch is not None:
-            points, labels = pl_module.last_batch
-            loss, others = pl_module.loss, len(labels) - int(labels.bincount().max())
-            assert isinstance(loss, PairwiseCrossEntropy)
-            scales = [scale.item() for scale in loss.scales(pl_module.spaces)]
-            found = hard_negatives(points, labels, pl_module.spaces, scales, nearest=min(NEAREST, others))
+            batch = pl_module.last_batch
+            scales = [scale.item() for scale in batch.scales]
+            nearest = min(NEAREST, len(batch.labels) - int(batch.labels.bincount().max()))
+            found = hard_negatives(batch.points, batch.labels, pl_module.spaces, scales, nearest=nearest)
             pl_module.row.update(found.as_row())
+            if trainer.is_global_zero:
+                save_batch(self.folder / "embeddings" / "last_batch", batch, pl_module.spaces)
         if pl_module.ranked["val"] and self.loggers:
             self._histograms(pl_module, "val", epoch)
 
@@ -114,6 +115,16 @@ class RetrievalRecord(pl.Callback):
         for name, values in radii_of(module.spaces, module.embedded[stage].points).items():
             for logger in self.loggers:
                 logger.histogram(f"{stage}/radius/{name}", values, epoch)
+
+
+def save_batch(path: Path, batch: LastBatch, spaces: Sequence[Space]) -> None:
+    """Write <path>.npz and .safetensors. weight/tau of a space is the weight of its metric: D is the D/tau of the loss."""
+    metrics = [
+        Metric(space.name, None if c is None else c.item(), scale.item())  # type: ignore[arg-type]
+        for space, c, scale in zip(spaces, batch.curvatures, batch.scales, strict=True)
+    ]
+    embeddings = Embeddings(batch.points, metrics)
+    store.save(path, embeddings, batch.labels, ids=batch.ids, selection="the last training batch")
 
 
 def title(module: RetrievalModule) -> str:

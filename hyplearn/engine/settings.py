@@ -171,7 +171,8 @@ class EvaluationSettings:
     nmi: cluster the test embeddings and compare with the classes (slow). per_class: write recall of every class.
     save: write the test embeddings, to be evaluated again by `hyplearn recall`.
     gallery: queries shown with their neighbours in figures/gallery.png, 0 for no picture.
-    hard_negatives: weights of the negatives (Yue Section 3.2) in the last batch of every epoch.
+    hard_negatives: weights of the negatives (Yue Section 3.2) in the last batch of every epoch; that of the last epoch
+    is kept as embeddings/last_batch.npz, for `hyplearn plot weights`.
     """
 
     k: list[int] = field(default_factory=lambda: [1, 2, 4, 8])

@@ -22,7 +22,10 @@ from hyplearn.engine.run import evaluate, fit
 from hyplearn.evaluation import store
 from hyplearn.geometry import lorentz
 from hyplearn.losses import ConvexCombination, CrossEntropy, PairwiseCrossEntropy, ProxyAnchor
+from hyplearn.losses.hard_negatives import hard_negatives
+from hyplearn.manifolds import Lorentz, Sphere
 from hyplearn.models.necks import Branch
+from hyplearn.nn.embedding import Space
 
 SPHERE = {"sphere": Branch("sphere")}
 
@@ -70,6 +73,22 @@ def test_what_a_run_leaves(finished: Path) -> None:
     assert [row["name"] for row in classes] == list("56789")
     total = sum(float(row["recall@1"]) * int(row["queries"]) for row in classes) / 896
     assert total == pytest.approx(runs.results(finished)["metrics"]["test/recall@1"], abs=1e-3)
+
+
+def test_the_last_training_batch_is_kept_with_what_the_loss_compares_it_by(finished: Path) -> None:
+    batch, last = store.load(finished / "embeddings" / "last_batch.npz"), read_last_row(finished)
+    sphere, lorentz_metric = batch.embeddings.metrics
+    assert (sphere.kind, lorentz_metric.kind) == ("sphere", "lorentz")
+    assert sphere.weight == pytest.approx(1 / 0.2)  # weight/tau
+    assert set(batch.labels.tolist()) <= set(range(5)) and len(batch.ids.unique()) == len(batch.ids)
+    spaces = [Space(Sphere()), Space(Lorentz(lorentz_metric.c))]
+    found = hard_negatives(batch.points, batch.labels, spaces, [sphere.weight, lorentz_metric.weight], nearest=6)
+    assert found.fused.entropy == pytest.approx(last["hard_negatives/entropy"], rel=1e-3)
+
+
+def read_last_row(folder: Path) -> dict[str, float]:
+    rows = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
+    return {name: float(text) for name, text in list(rows)[-1].items() if text}
 
 
 def test_pictures_and_histograms_reach_tensorboard(finished: Path) -> None:
