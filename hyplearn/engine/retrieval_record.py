@@ -118,7 +118,10 @@ class RetrievalRecord(pl.Callback):
 
 
 def save_batch(path: Path, batch: LastBatch, spaces: Sequence[Space]) -> None:
-    """Write <path>.npz and .safetensors. weight/tau of a space is the weight of its metric: D is the D/tau of the loss."""
+    """Write <path>.npz and .safetensors.
+
+    weight/tau of a space is stored as the weight of its metric, so that D is the D/tau of the loss.
+    """
     metrics = [
         Metric(space.name, None if c is None else c.item(), scale.item())  # type: ignore[arg-type]
         for space, c, scale in zip(spaces, batch.curvatures, batch.scales, strict=True)
