@@ -9,6 +9,10 @@ from hyplearn.cli.errors import OK, ConfigError, nearest
 
 # Of each kind the module and function that read its arguments, imported when it is called, and what it shows.
 KINDS = {
+    "hard-negatives": (
+        "plot_hard_negatives:hard_negatives",
+        "the nearest images of other classes under two models, side by side (Yue Fig. 1)",
+    ),
     "grid": ("plot_grid:grid", "a metric over two settings, and models at equal tuning budget (Yue Figs. 2 and 4)"),
     "embeddings": (
         "plot_embeddings:embeddings",
