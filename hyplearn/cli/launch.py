@@ -88,7 +88,7 @@ class Processes:
     """The processes of the jobs that run now, to pass a signal on to all of them."""
 
     def __init__(self) -> None:
-        self._lock, self._running = threading.Lock(), set[subprocess.Popen[str]]()
+        self._lock, self._running = threading.RLock(), set[subprocess.Popen[str]]()
         self._signum: int | None = None
 
     @contextmanager
@@ -110,6 +110,12 @@ class Processes:
             self._signum = signum
             for process in self._running:
                 process.send_signal(signum)
+
+    def end(self) -> None:
+        """Ask all of them to stop, and wait until they have."""
+        self.send(signal.SIGTERM)
+        for process in list(self._running):
+            process.wait()
 
 
 @dataclass
@@ -166,9 +172,8 @@ class Local:
             slots.put(device)
 
     def _process(self, arguments: Sequence[str], device: str) -> tuple[int, str]:
-        threads = max(1, (os.cpu_count() or 1) // self.jobs)
-        own = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
-        with _process(arguments, own | ({VISIBLE: device} if device else {}), silent=True) as process:
+        own = threads(self.jobs) | ({VISIBLE: device} if device else {})
+        with _process(arguments, own, silent=True) as process:
             last: deque[str] = deque(maxlen=KEPT_LINES)
             with self.processes.holding(process):
                 last.extend(process.stderr or ())
@@ -181,7 +186,7 @@ class Joblib(Local):
 
     def launch(self, tasks: Iterator[Task]) -> Iterator[tuple[Task, Ended]]:
         try:
-            from joblib import Parallel, delayed
+            from joblib import Parallel, delayed  # type: ignore[import-untyped]
         except ModuleNotFoundError as error:
             raise ConfigError("--launcher joblib needs joblib: pip install 'hyplearn[joblib]'") from error
         slots = self._slots()
@@ -247,12 +252,15 @@ class Remote:
     def __call__(self, arguments: Sequence[str]) -> tuple[int, str]:
         last: deque[str] = deque(maxlen=KEPT_LINES)
         with _process(arguments, {}) as process, self.processes.holding(process):
-            _show(process.stderr or (), last)
+            try:
+                _show(process.stderr or (), last)
+            except KeyboardInterrupt:  # how submitit-local cancels a job
+                self.processes.end()
         return process.returncode, failure_reason(process.returncode, last)
 
     def checkpoint(self, arguments: Sequence[str]) -> Any:
         """Called by submitit before a job is taken away: the run writes its checkpoint, the job is queued again."""
-        self.processes.send(signal.SIGTERM)
+        self.processes.end()
         return _submitit().helpers.DelayedSubmission(Remote(), arguments)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -320,17 +328,32 @@ def run_process(arguments: Sequence[str]) -> tuple[int, str]:
 
 def _process(arguments: Sequence[str], own: Mapping[str, str], *, silent: bool = False) -> subprocess.Popen[str]:
     """Start `hyplearn <arguments>` with variables of its own in its environment."""
-    source = str(Path(hyplearn.__file__).parents[1])  # a checkout need not be installed
-    search = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
-        [sys.executable, "-m", "hyplearn", *arguments],
+        command(arguments),
         stdout=subprocess.DEVNULL if silent else None,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": search, **own},
+        env=environment(own),
         text=True,
         errors="replace",
         start_new_session=True,  # Ctrl-C reaches the job through this process alone, hence once
     )
+
+
+def command(arguments: Sequence[str]) -> list[str]:
+    """What starts `hyplearn <arguments>` with this Python."""
+    return [sys.executable, "-m", "hyplearn", *arguments]
+
+
+def environment(own: Mapping[str, str]) -> dict[str, str]:
+    """That of this process and `own`; in it the package is found even where a checkout is not installed."""
+    source = str(Path(hyplearn.__file__).parents[1])
+    search = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": search, **own}
+
+
+def threads(jobs: int) -> dict[str, str]:
+    """The share of the CPU that one of `jobs` jobs has, as a variable of its environment, unless it is set already."""
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))}
 
 
 def failure_reason(status: int, lines: Iterable[str]) -> str:

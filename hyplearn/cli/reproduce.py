@@ -125,6 +125,7 @@ class Campaign:
         self.claims: dict[str, FileLock] = {}
         self.left = [entry for entry in ledger.entries if entry.state not in GOOD]
         self.count, self.started = len(self.left), 0
+        self.told: set[str] = set()
 
     def run(self) -> int:
         """0 if every run is finished in the end, 1 if one failed, 130 or 143 if stopped."""
@@ -157,7 +158,9 @@ class Campaign:
                 self.left.remove(entry)
                 self.started += 1
                 self._say(entry, entry.planned.state.replace("to ", ""))
-                yield Task(entry.planned.id, tuple(command_line(entry.planned, self.ledger)))
+                yield Task(
+                    entry.planned.id, tuple(command_line(entry.planned, self.ledger.protocol, self.ledger.scale))
+                )
             elif entry.planned.state == FINISHED:
                 self.left.remove(entry)
                 entry.state = EARLIER
@@ -172,17 +175,22 @@ class Campaign:
         try:
             claim.acquire(blocking=False)
         except Timeout:
-            run.state = ELSEWHERE
+            self._wait_for(run, run.elsewhere or "another process")
             return False
-        before = run.state
         refresh(run)
+        if run.elsewhere is not None:
+            self._wait_for(run, run.elsewhere)
         if run.state in (FINISHED, ELSEWHERE):
             claim.release()
-            if before != ELSEWHERE and run.state == ELSEWHERE:
-                print(f"{run.id}: waiting for {run.elsewhere}", flush=True)
             return False
         self.claims[run.id] = claim
         return True
+
+    def _wait_for(self, run: Planned, who: str) -> None:
+        run.state = ELSEWHERE
+        if run.id not in self.told:
+            self.told.add(run.id)
+            print(f"{run.experiments[0]} seed {run.seed} ({run.id}): waiting for {who}", flush=True)
 
     def _note(self, entry: Entry, ended: Ended) -> None:
         run = entry.planned
@@ -211,10 +219,10 @@ class Campaign:
         print(f"{number}{notice} {run.experiments[0]} seed {run.seed} ({run.id}): {what}", flush=True)
 
 
-def command_line(run: Planned, ledger: Ledger) -> list[str]:
+def command_line(run: Planned, protocol: str, scale: str) -> list[str]:
     """`hyplearn train` for one run: begun in its directory, or continued there. Grouped by experiment for a mirror."""
     keys = {parse(text).key_or_group for text in run.overrides}
-    tags = [*run.tables, f"seed-{run.seed}", f"protocol-{ledger.protocol}", f"scale-{ledger.scale}"]
+    tags = [*run.tables, f"seed-{run.seed}", f"protocol-{protocol}", f"scale-{scale}"]
     watched = {"logger.group": quoted(run.experiments[0]), "logger.tags": f"[{','.join(map(quoted, tags))}]"}
     return [
         "train",

@@ -24,6 +24,7 @@ DATA = {
 EPOCHS = 2
 STEPS = {
     "trainer.max_steps": None,
+    "trainer.val_every_epochs": 1,
     "trainer.limit_train_batches": 2,
     "trainer.precision": "32",
     "trainer.compile": False,
