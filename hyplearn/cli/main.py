@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -32,6 +33,7 @@ COMMANDS = {
     "wandb-report": "wandb_report:wandb_report",
     "completion": "completion:completion",
 }
+PIPE_CLOSED = 141  # as of a process that SIGPIPE ended
 KNOWN = ("train", "evaluate", *COMMANDS)
 
 
@@ -39,7 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 done, 1 failed, 2 configuration, 3 non-finite, 130/143 stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(arguments)
+        status = _dispatch(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `hyplearn ... | head` has read enough; what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return CONFIG
