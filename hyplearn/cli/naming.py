@@ -25,7 +25,7 @@ def distinct_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         before = {_name(one, telling) for one in flat}
         if len({_name(one, [*telling, key]) for one in flat}) > len(before):
             telling.append(key)
-    if not telling:
+    if len({_name(one, telling) for one in flat}) == 1:
         keys = [key for key in dict.fromkeys(key for one in flat for key in one) if key.split(".")[0] not in OMITTED]
         telling = _differing(flat, keys)[:FEW]
     names = [_name(one, telling) for one in flat]

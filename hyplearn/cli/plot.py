@@ -14,6 +14,7 @@ KINDS = {
         "the nearest images of other classes under two models, side by side (Yue Fig. 1)",
     ),
     "grid": ("plot_grid:grid", "a metric over two settings, and models at equal tuning budget (Yue Figs. 2 and 4)"),
+    "weights": ("plot_weights:weights", "weights of the negatives of an anchor, sorted by distance (Yue Fig. 3)"),
     "embeddings": (
         "plot_embeddings:embeddings",
         "embeddings in the Poincare disk or by UMAP, and their radii by class",

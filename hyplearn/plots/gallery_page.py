@@ -51,7 +51,8 @@ def write_page(
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main><h1>{escape(title)}</h1>"
-        "<p>For each anchor those that are nearest under the trained metric of each model, the nearest first. <strong>✱ and a double frame</strong>: the image is not among those of the other model.</p>"
+        "<p>For each anchor those that are nearest under the trained metric of each model, the nearest first. "
+        "<strong>✱ and a double frame</strong>: the image is not among those of the other model.</p>"
         f"<table>{told}</table>{sections}</main></body></html>\n",
     )
     return path

@@ -87,7 +87,7 @@ def _compared(anchor: int, lists: Sequence[Sequence[tuple[int, float]]]) -> Comp
 
 # The picture, laid out in inches
 
-GAP, CAPTION, NAME, HEAD = 0.06, 0.29, 0.2, 0.62
+GAP, CAPTION, NAME, HEAD = 0.06, 0.29, 0.2, 0.74
 
 
 def draw_hard_negatives(
@@ -131,11 +131,11 @@ def draw_hard_negatives(
 def _heading(figure: Figure, title: str, names: tuple[str, str], metrics: tuple[str, str]) -> None:
     height = figure.get_figheight()
     text = " and ".join(f"{name} ({metric})" for name, metric in zip(names, metrics, strict=True))
-    figure.text(GAP / figure.get_figwidth(), 1 - 0.07 / height, title, fontsize=TITLE, va="top")
-    figure.text(
-        GAP / figure.get_figwidth(), 1 - 0.29 / height,
-        f"{text}. Framed and marked: not among those of the other model", fontsize=TEXT - 2, va="top",
-    )  # fmt: skip
+    left = GAP / figure.get_figwidth()
+    figure.text(left, 1 - 0.07 / height, title, fontsize=TITLE, va="top")
+    figure.text(left, 1 - 0.3 / height, f"of {text}, with class and distance", fontsize=TEXT - 1, va="top")
+    note = "Framed, with a filled corner: not among those of the other model"
+    figure.text(left, 1 - 0.47 / height, note, fontsize=TEXT - 1, va="top")
 
 
 def _place(figure: Figure, x: float, y: float, size: float) -> Axes:
