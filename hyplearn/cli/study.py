@@ -1,0 +1,182 @@
+"""The trials of one contender, kept by Optuna in a file: which come next, which are over, and what a kill left."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from hyplearn.cli.contenders import Contender
+from hyplearn.cli.errors import ConfigError
+from hyplearn.cli.lock import occupant
+
+DONE, PRUNED, DIVERGED, FAILED, INTERRUPTED, WAITING = (
+    "complete",
+    "pruned",
+    "diverged",
+    "failed",
+    "interrupted",
+    "waiting",
+)
+COUNTED = (DONE, PRUNED, DIVERGED)  # of the budget; the others are tried again
+# Names of what is noted with a trial.
+RUN_ID, RUN_DIR, SETTINGS, ENDING, REASON, SECONDS, EPOCHS, AGAIN, REPEATS = (
+    "run_id",
+    "run_dir",
+    "settings",
+    "ending",
+    "reason",
+    "seconds",
+    "epochs",
+    "again",  # number of the trial that this one takes up
+    "repeats",  # number of the earlier trial with the same settings, whose value this one took
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a trial. value: of the metric that chooses, at the chosen epoch, or the last one if pruned."""
+
+    contender: str
+    number: int
+    state: str
+    settings: Mapping[str, str]
+    value: float | None
+    notes: Mapping[str, Any]
+
+
+@contextmanager
+def storage(path: Path) -> Iterator[optuna.storages.RDBStorage]:
+    """The file of all studies, made if it is not there."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    opened = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    try:
+        yield opened
+    finally:
+        opened.remove_session()
+        opened.engine.dispose()
+
+
+class Study:
+    """The study of one contender. What it proposes depends on the trials so far alone."""
+
+    def __init__(
+        self, contender: Contender, opened: optuna.storages.RDBStorage, *, metric: str, sampler: str, pruner: str
+    ) -> None:
+        self.contender, self.sampler = contender, sampler
+        self.smaller = metric.endswith("loss")
+        self.optuna = optuna.create_study(
+            study_name=contender.label,
+            storage=opened,
+            load_if_exists=True,
+            direction="minimize" if self.smaller else "maximize",
+            sampler=optuna.samplers.RandomSampler(0),
+            pruner=optuna.pruners.MedianPruner() if pruner == "median" else optuna.pruners.NopPruner(),
+        )
+
+        if sampler == "grid":
+            self._fill(contender.grid())
+
+    def records(self) -> list[Record]:
+        """All trials, by number."""
+        return [self._record(trial) for trial in self.optuna.get_trials(deepcopy=False)]
+
+    def counted(self) -> int:
+        """The trials that are over and have used up their part of the budget."""
+        return sum(record.state in COUNTED for record in self.records())
+
+    def best(self) -> Record | None:
+        """The complete trial with the best value, the earliest of several; None if there is none."""
+        found = [record for record in self.records() if record.state == DONE and record.value is not None]
+        sign = 1 if self.smaller else -1
+        return min(found, key=lambda record: (sign * (record.value or 0.0), record.number), default=None)
+
+    def recover(self) -> int:
+        """Put the trials that a kill or an error left into the queue again; returns how many.
+
+        Raises ConfigError where one of them still trains.
+        """
+        for record in self.records():
+            holder = occupant(Path(record.notes[RUN_DIR])) if RUN_DIR in record.notes else None
+            if record.state == INTERRUPTED and holder is not None:
+                raise ConfigError(
+                    f"trial {record.number} of {self.contender.label} is still being trained by {holder}: wait for it, "
+                    "or stop it."
+                )
+        for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self.optuna.tell(trial.number, state=TrialState.FAIL)
+        lost = self.lost(FAILED, INTERRUPTED)
+        for record in lost:
+            parameters = self.optuna.get_trials(deepcopy=False)[record.number].params
+            kept = {key: record.notes[key] for key in (RUN_DIR,) if key in record.notes}
+            self.optuna.enqueue_trial(parameters, user_attrs={AGAIN: record.number, **kept})
+        return len(lost)
+
+    def lost(self, *states: str) -> list[Record]:
+        """The trials in these states that no later one took up again."""
+        records = self.records()
+        taken_up = {record.notes[AGAIN] for record in records if AGAIN in record.notes}
+        return [record for record in records if record.state in states and record.number not in taken_up]
+
+    def _fill(self, combinations: Sequence[Mapping[str, str]]) -> None:
+        """Put the combinations of a grid that are neither tried nor waiting into the queue."""
+        dimensions = {dimension.key: dimension for dimension in self.contender.dimensions}
+        known = [_parameters(trial) for trial in self.optuna.get_trials(deepcopy=False)]
+        for settings in combinations:
+            wanted = {key: dimensions[key].parameter(value) for key, value in settings.items()}
+            if wanted not in known:
+                self.optuna.enqueue_trial(wanted)
+
+    def ask(self) -> tuple[Trial, dict[str, str]]:
+        """The next trial and its settings."""
+        self.optuna.sampler = self._seeded(len(self.optuna.get_trials(deepcopy=False)))
+        trial = self.optuna.ask()
+        settings = {dimension.key: dimension.suggest(trial) for dimension in self.contender.dimensions}
+        trial.set_user_attr(SETTINGS, settings)
+        return trial, settings
+
+    def tell(self, trial: Trial, state: str, value: float | None = None, **notes: Any) -> None:
+        """Note how a trial ended. `value` is that of a complete one; a pruned one keeps its last report."""
+        for key, note in notes.items():
+            trial.set_user_attr(key, note)
+        trial.set_user_attr(ENDING, state)
+        states = {DONE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED}
+        self.optuna.tell(trial, value if state == DONE else None, state=states.get(state, TrialState.FAIL))
+
+    def same(self, run_id: str) -> FrozenTrial | None:
+        """An earlier trial of the same run that is complete or was pruned."""
+        over = (TrialState.COMPLETE, TrialState.PRUNED)
+        trials = self.optuna.get_trials(deepcopy=False, states=over)
+        return next((trial for trial in trials if trial.user_attrs.get(RUN_ID) == run_id), None)
+
+    def _seeded(self, number: int) -> optuna.samplers.BaseSampler:
+        """A sampler for one trial. Contenders have the same sequence of seeds."""
+        seed = int.from_bytes(hashlib.sha256(f"trial {number}".encode()).digest()[:4], "big")
+        if self.sampler == "tpe":
+            return optuna.samplers.TPESampler(seed=seed)
+        return optuna.samplers.RandomSampler(seed)
+
+    def _record(self, trial: FrozenTrial) -> Record:
+        states = {TrialState.COMPLETE: DONE, TrialState.PRUNED: PRUNED, TrialState.WAITING: WAITING}
+        ending = trial.user_attrs.get(ENDING)  # noted just before a trial is over: a kill may fall between
+        told = ending if trial.state == TrialState.FAIL and ending in (DIVERGED, FAILED) else INTERRUPTED
+        state = states.get(trial.state, told)
+        notes = dict(trial.user_attrs)
+        settings = notes.pop(SETTINGS, {key: str(value) for key, value in _parameters(trial).items()})
+        reported = trial.intermediate_values
+        value = trial.value if trial.state == TrialState.COMPLETE else reported.get(max(reported, default=0))
+        return Record(self.contender.label, trial.number, state, settings, value, notes)
+
+
+def _parameters(trial: FrozenTrial) -> dict[str, Any]:
+    """Of a trial that began, or of one in the queue."""
+    return trial.params or dict(trial.system_attrs.get("fixed_params", {}))
