@@ -61,7 +61,10 @@ def grid(argv: Sequence[str]) -> int:
         written += draw_budget(options.output / "budget.png", budgets, metric=found.metric, title=equal)
         print(_table(budgets, found.metric))
     else:
-        print("no budget.png: it takes two models whose settings were all run with a seed they share")
+        print(
+            "no budget.png: it takes two models whose settings were all run with a seed they share, and "
+            f"{_chooser(found.metric)} to choose by (dataset.val_fraction=0.2)"
+        )
     _tell(written)
     return OK
 
@@ -92,11 +95,9 @@ def _runs(folders: Sequence[Path], metric: str) -> list[Run]:
     for run in every:
         if not run.finished:
             print(f"left out, it is not finished: {run.path}")
-    names = (metric, _chooser(metric))
     for run in runs:
-        for name in names:
-            if name not in run.metrics:
-                raise ConfigError(f"--metric {metric}: {run.path} has no {name}.{nearest(name, run.metrics)}")
+        if metric not in run.metrics:
+            raise ConfigError(f"--metric {metric}: {run.path} has no such metric.{nearest(metric, run.metrics)}")
     return runs
 
 
@@ -165,9 +166,15 @@ def _check_alike(
 
 
 def _budgets(runs: Sequence[Run], metric: str) -> list[Budget]:
-    """Of each model the settings of every seed that all settings of all models have; none without such a seed."""
+    """Of each model the settings of every seed that all settings of all models have.
+
+    None without such a seed, and none where a run has nothing to choose settings by: the paper's protocol leaves no
+    classes to validation.
+    """
     from hyplearn.plots.budget import Budget, Tried
 
+    if any(_chooser(metric) not in run.metrics for run in runs):
+        return []
     cells: dict[str, dict[str, dict[int, Tried]]] = {}
     for run in runs:
         tried = Tried(run.metrics[_chooser(metric)], run.metrics[metric])

@@ -68,11 +68,17 @@ def draw_curves(path: Path, grid: Grid, *, title: str) -> list[Path]:
     """Write a line for each row, mean and standard deviation over seeds, as PNG and .csv."""
     figure = new_figure(WIDTH, 4.2)
     axes = figure.add_subplot()
-    plain(axes, title=title, x=grid.x, y=f"{grid.metric}, %")
+    plain(axes, title=title, x=grid.x, y=f"{grid.metric}, %, mean ± std of seeds")
     columns = grid.columns
     positions = _positions(axes, columns)
+    logarithmic = axes.get_xscale() == "log"
     for place, row in enumerate(grid.rows):
-        kept = [(positions[column], found) for column in columns if (found := grid.values.get((row, column)))]
+        aside = place - (len(grid.rows) - 1) / 2  # error bars stand beside each other
+        kept = [
+            (_aside(positions[column], aside, logarithmic=logarithmic), found)
+            for column in columns
+            if (found := grid.values.get((row, column)))
+        ]
         axes.errorbar(
             [position for position, _ in kept],
             [mean(found) for _, found in kept],
@@ -81,7 +87,7 @@ def draw_curves(path: Path, grid: Grid, *, title: str) -> list[Path]:
             linestyle=DASHES[place % len(DASHES)],
             marker=MARKERS[place % len(MARKERS)],
             capsize=3,
-            label=f"{grid.by} {row} ({_count([found for _, found in kept])})",
+            label=f"{_named(grid.by, row)} ({_count([found for _, found in kept])})",
         )
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=TEXT)
     return save(figure, path, _table(grid))
@@ -100,6 +106,19 @@ def _positions(axes: Axes, columns: Sequence[float | str]) -> dict[float | str, 
         axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(numbers, [_text(number) for number in numbers])
     return {number: float(number) for number in numbers}
+
+
+def _aside(position: float, steps: float, *, logarithmic: bool) -> float:
+    return position * 1.012**steps if logarithmic else position + 0.03 * steps
+
+
+def _named(by: str, row: str) -> str:
+    """Numbers need the key that they are values of; names speak for themselves."""
+    try:
+        float(row)
+    except ValueError:
+        return row
+    return f"{by} = {row}"
 
 
 def _mean(values: Sequence[float] | None) -> float:

@@ -25,7 +25,7 @@ MANY = 60  # negatives from which on ranks are drawn in powers
 
 
 def curve(batch: Stored, anchor: int) -> WeightCurve:
-    """Of the image at position `anchor` and the next of its class. The metrics of the batch are weighted by weight/tau."""
+    """Of the image at position `anchor` and the next of its class. batch: its metrics are weighted by weight/tau."""
     assert batch.metrics is not None
     spaces = [_space(metric) for metric in batch.metrics]
     points = [x.double() for x in batch.points]
