@@ -78,10 +78,20 @@ def test_settings_are_never_averaged(runs: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--x", "loss.tua"], r"--x loss\.tua.*loss\.tau"),
-        (["--metric", "test/recall@2"], r"has no test/recall@2"),
+        (["--metric", "test/recall@2"], r"--metric test/recall@2: .* has no such metric. Did you mean test/recall@1"),
         (["missing"], "missing is no folder"),
     ],
 )
 def test_mistakes_are_named(runs: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         plot(["grid", str(runs), *arguments])
+
+
+def test_runs_without_validation_are_drawn_but_not_chosen_from(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in runs.glob("*/results.json"):
+        path.write_text(path.read_text().replace("val/recall@1", "train/loss"))
+    assert plot(["grid", str(runs), "--output", str(tmp_path / "out")]) == 0
+    assert "and val/recall@1 to choose by (dataset.val_fraction=0.2)" in capsys.readouterr().out
+    assert (tmp_path / "out" / "grid.png").is_file() and not (tmp_path / "out" / "budget.png").exists()
