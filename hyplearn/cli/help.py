@@ -20,6 +20,7 @@ hyplearn: hyperbolic networks for images, classifiers and retrieval models, with
   hyplearn evaluate <run directory or checkpoint>     test a trained model
   hyplearn recall <file.npz>                          exact Recall@K of embeddings, a run's or your own
   hyplearn data verify <dataset>                      look through the files of a retrieval data set
+  hyplearn reproduce <table or experiment>            the runs of the papers' tables, those that are not finished yet
   hyplearn predict <run> <folder>                     classes or nearest images of your own pictures
   hyplearn embed <run> <folder>                       their embeddings, for recall and predict
   hyplearn export <run>                               weights with their geometry, model card, ONNX, FAISS index

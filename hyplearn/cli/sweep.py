@@ -147,6 +147,7 @@ def _run_all(
         outcome.status, outcome.reason, outcome.seconds = ended
         results = outcome.run_dir / "results.json"
         outcome.results = json.loads(results.read_text()) if results.is_file() else {}
+        print(f"[job {outcome.number}] {outcome.state} in {outcome.seconds:.0f} s", flush=True)
         write_summary(folder, outcomes)
     for outcome in outcomes:
         if outcome.same_as is not None:
