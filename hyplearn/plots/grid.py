@@ -109,7 +109,7 @@ def _positions(axes: Axes, columns: Sequence[float | str]) -> dict[float | str, 
 
 
 def _aside(position: float, steps: float, *, logarithmic: bool) -> float:
-    return position * 1.012**steps if logarithmic else position + 0.03 * steps
+    return position * 1.03**steps if logarithmic else position + 0.06 * steps
 
 
 def _named(by: str, row: str) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hyplearn.evaluation.metric import Metric
     from hyplearn.evaluation.store import Stored
 
-MANY = 60  # negatives from which on ranks are drawn in powers
+MANY = 20  # negatives from which on ranks are drawn in powers
 
 
 def curve(batch: Stored, anchor: int) -> WeightCurve:
@@ -58,7 +58,7 @@ def draw_weights(path: Path, batches: Mapping[str, Stored], anchors: Sequence[in
     """
     figure = new_figure(WIDTH, 1.1 + 2.3 * ((len(anchors) + 2) // 2) + 0.22 * len(batches))
     figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE)
-    panels = figure.subplots((len(anchors) + 2) // 2, 2, squeeze=False, sharex=True, sharey=True).flatten()
+    panels = figure.subplots((len(anchors) + 2) // 2, 2, squeeze=False, sharex=True, sharey=True).flatten().tolist()
     rows: list[dict[str, Any]] = []
     for axes, identity in zip(panels, anchors, strict=False):
         plain(axes)
@@ -97,25 +97,35 @@ def _line(axes: Axes, place: int, weights: Sequence[float]) -> None:
         linestyle=DASHES[place % len(DASHES)],
         marker=MARKERS[place % len(MARKERS)],
         markersize=4,
-        markevery=max(1, len(weights) // 12),
+        markevery=_marked(len(weights)),
         linewidth=1.5,
         label=f"{weights[0]:.3f}",
     )
 
 
+def _marked(count: int) -> list[int]:
+    """Which points have a marker: all of few, else those at powers of 2."""
+    return list(range(count)) if count <= MANY else [2**i - 1 for i in range(count.bit_length())]
+
+
 def _finish(figure: Figure, panels: Sequence[Axes], used: int, names: Sequence[str], *, many: bool) -> None:
     """Axis labels, the largest weights above the lines of each panel, and which line is which run."""
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-    panels[0].set_ylim(0, panels[0].get_ylim()[1] * (1 + 0.1 * (2 + (len(names) + 2) // 3)))
+    columns = 2 if len(names) in (2, 4) else 3
+
+    panels[0].set_ylim(0, panels[0].get_ylim()[1] * (1 + 0.1 * (2 + -(-len(names) // columns))))
     for place, axes in enumerate(panels[:used]):
         axes.legend(
-            title="weight of the nearest", fontsize=TEXT - 2, title_fontsize=TEXT - 2, loc="upper center", ncols=3,
-            frameon=False, handlelength=1.6, columnspacing=1.0, borderaxespad=0.1,
+            title="weight of the nearest", fontsize=TEXT - 2, title_fontsize=TEXT - 2, loc="upper center",
+            ncols=columns, frameon=False, handlelength=1.6, columnspacing=1.0, borderaxespad=0.1,
         )  # fmt: skip
         axes.tick_params(labelbottom=True)
         if many:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_locator(NullLocator())
         else:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if place % 2 == 0:
@@ -123,7 +133,7 @@ def _finish(figure: Figure, panels: Sequence[Axes], used: int, names: Sequence[s
         if place + 2 >= used:
             axes.set_xlabel("negatives in ascending order of distance", fontsize=TEXT)
     handles, _ = panels[0].get_legend_handles_labels()
-    figure.legend(handles, list(names), loc="outside lower left", ncols=3, frameon=False, fontsize=TEXT)
+    figure.legend(handles, list(names), loc="outside lower left", ncols=columns, frameon=False, fontsize=TEXT)
 
 
 def _rows(name: str, batch: Stored, found: WeightCurve) -> list[dict[str, Any]]:
