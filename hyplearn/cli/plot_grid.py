@@ -62,8 +62,8 @@ def grid(argv: Sequence[str]) -> int:
         print(_table(budgets, found.metric))
     else:
         print(
-            "no budget.png: it takes two models whose settings were all run with a seed they share, and "
-            f"{_chooser(found.metric)} to choose by (dataset.val_fraction=0.2)"
+            "no budget.png: it takes two models whose settings were all run on one data set with a seed they share, "
+            f"and {_chooser(found.metric)} to choose by (dataset.val_fraction=0.2)"
         )
     _tell(written)
     return OK
@@ -168,12 +168,13 @@ def _check_alike(
 def _budgets(runs: Sequence[Run], metric: str) -> list[Budget]:
     """Of each model the settings of every seed that all settings of all models have.
 
-    None without such a seed, and none where a run has nothing to choose settings by: the paper's protocol leaves no
-    classes to validation.
+    None without such a seed, where the runs are of several data sets, and where one has nothing to choose settings by:
+    the paper's protocol leaves no classes to validation.
     """
     from hyplearn.plots.budget import Budget, Tried
 
-    if any(_chooser(metric) not in run.metrics for run in runs):
+    data = {str(run.results.get("dataset", {}).get("sha256")) for run in runs}
+    if len(data) > 1 or any(_chooser(metric) not in run.metrics for run in runs):
         return []
     cells: dict[str, dict[str, dict[int, Tried]]] = {}
     for run in runs:

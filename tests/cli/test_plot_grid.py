@@ -95,3 +95,14 @@ def test_runs_without_validation_are_drawn_but_not_chosen_from(
     assert plot(["grid", str(runs), "--output", str(tmp_path / "out")]) == 0
     assert "and val/recall@1 to choose by (dataset.val_fraction=0.2)" in capsys.readouterr().out
     assert (tmp_path / "out" / "grid.png").is_file() and not (tmp_path / "out" / "budget.png").exists()
+
+
+def test_settings_are_not_chosen_among_data_sets(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in runs.glob("*_0.1_*/results.json"):
+        results = json.loads(path.read_text())
+        path.write_text(json.dumps({**results, "dataset": {"sha256": {"test": "others"}}}))
+    assert plot(["grid", str(runs), "--output", str(tmp_path / "out")]) == 0
+    assert "on one data set" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "budget.png").exists()
