@@ -158,7 +158,8 @@ def _write(
     }
     path = options.output / "hard_negatives.png"
     written = draw_hard_negatives(path, shown, names, metrics, captions, pictures, data, title=title)
-    return [*written, write_page(path.with_suffix(".html"), shown, names, captions, pictures, facts, title=title)]
+    ids = first.ids.tolist()
+    return [*written, write_page(path.with_suffix(".html"), shown, names, captions, ids, pictures, facts, title=title)]
 
 
 def _caption(stored: Stored, label: int) -> str:

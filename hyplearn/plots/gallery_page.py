@@ -38,14 +38,15 @@ def write_page(
     shown: Sequence[Compared],
     names: tuple[str, str],
     captions: Sequence[str],
+    ids: Sequence[int],
     pictures: Pictures,
     facts: Sequence[tuple[str, str]],
     *,
     title: str,
 ) -> Path:
-    """Write the page. captions: the class of each image by its position. facts: name and value of what was compared."""
+    """Write the page. captions, ids: class and id of each image by its position. facts: name and value of what was compared."""
     told = "".join(f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts)
-    sections = "".join(_section(one, names, captions, pictures) for one in shown)
+    sections = "".join(_section(one, names, captions, ids, pictures) for one in shown)
     write_text(
         path,
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -58,21 +59,25 @@ def write_page(
     return path
 
 
-def _section(one: Compared, names: tuple[str, str], captions: Sequence[str], pictures: Pictures) -> str:
+def _section(
+    one: Compared, names: tuple[str, str], captions: Sequence[str], ids: Sequence[int], pictures: Pictures
+) -> str:
     encoded = _encoder(pictures)
     total = len(one.lists[0])
-    anchor = _figure(*encoded(one.anchor), f"anchor, {captions[one.anchor]}", f"image {one.anchor}", only=False)
+    anchor = _figure(*encoded(one.anchor), f"anchor, {captions[one.anchor]}", f"image {ids[one.anchor]}", only=False)
     lists = "".join(
-        f"<h3>{escape(name)}</h3><ol>{''.join(_item(negative, captions, encoded) for negative in negatives)}</ol>"
+        f"<h3>{escape(name)}</h3><ol>{''.join(_item(negative, captions, ids, encoded) for negative in negatives)}</ol>"
         for name, negatives in zip(names, one.lists, strict=True)
     )
     heading = f"{captions[one.anchor]}: {one.shared} of {total} in both lists"
     return f"<section><h2>{escape(heading)}</h2><div class=rows>{anchor}<div>{lists}</div></div></section>"
 
 
-def _item(negative: Negative, captions: Sequence[str], encoded: Callable[[int], tuple[str, bool]]) -> str:
+def _item(
+    negative: Negative, captions: Sequence[str], ids: Sequence[int], encoded: Callable[[int], tuple[str, bool]]
+) -> str:
     caption = captions[negative.position]
-    detail = f"distance {negative.distance:.6g}, image {negative.position}"
+    detail = f"distance {negative.distance:.6g}, image {ids[negative.position]}"
     return f"<li>{_figure(*encoded(negative.position), caption, detail, only=negative.only)}</li>"
 
 

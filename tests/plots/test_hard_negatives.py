@@ -90,7 +90,7 @@ def test_picture_and_page_are_whole_and_the_same_again(tmp_path: Path) -> None:
         draw_hard_negatives(
             path.with_suffix(".png"), shown, names, metrics, captions, pictures, {"shown": 2}, title="Two models"
         )
-        write_page(path, shown, names, captions, pictures, [("seed", "0")], title="Two models")
+        write_page(path, shown, names, captions, list(range(100, 140)), pictures, [("seed", "0")], title="Two models")
     for name in ("page.png", "page.json", "page.html"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert imread(tmp_path / "one" / "page.png").shape[1] == 1440  # 7.2 inches
@@ -98,6 +98,7 @@ def test_picture_and_page_are_whole_and_the_same_again(tmp_path: Path) -> None:
     page = (tmp_path / "one" / "page.html").read_text()
     assert page.count("<img ") == 2 * (1 + 2 * 4)
     assert not re.search(r'(src|href)="(?!data:image/png;base64,)', page)
+    assert f"image {100 + shown[0].anchor}<" in page
     assert "Sph &amp; co" in page and "&lt;a&gt;" in page and "<a>" not in page
     marked = sum(negative.only for one in shown for each in one.lists for negative in each)
     assert page.count("only under this model") == page.count('class="only"') == marked
