@@ -78,7 +78,7 @@ def draw_budget(path: Path, budgets: Sequence[Budget], *, metric: str, title: st
             linestyle=DASHES[place % len(DASHES)],
             marker=MARKERS[place % len(MARKERS)],
             capsize=3,
-            label=f"{budget.geometry}: {budget.settings} settings, {own[0]['seeds']} seeds",
+            label=f"{budget.geometry}: {budget.settings} settings, {own[0]['seeds']} seed{'s' * (own[0]['seeds'] > 1)}",
         )
     axes.set_xticks(sorted({row["n"] for row in rows}))
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=TEXT)

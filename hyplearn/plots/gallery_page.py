@@ -44,7 +44,7 @@ def write_page(
     *,
     title: str,
 ) -> Path:
-    """Write the page. captions, ids: class and id of each image by its position. facts: name and value of what was compared."""
+    """Write the page. captions, ids: of each image by its position. facts: names and values, told first."""
     told = "".join(f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts)
     sections = "".join(_section(one, names, captions, ids, pictures) for one in shown)
     write_text(
