@@ -1,0 +1,158 @@
+"""`hyplearn report`: published numbers, measured ones beside them, and the runs behind each."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyplearn.cli.errors import OK, ConfigError, listing, nearest
+from hyplearn.cli.parser import Parser, folder
+
+if TYPE_CHECKING:
+    from hyplearn.papers.measured import Measured
+    from hyplearn.papers.render import Block
+
+    Made = tuple[list[Block], list[dict[str, Any]]]
+
+EVIDENCE, COSTS = "evidence", "bdeir_table4"
+
+HELP = """\
+hyplearn report <table | evidence> [options]
+
+A table of the papers: each published number, what the finished runs below --runs measured (mean ± standard deviation
+over n seeds), the difference, what is missing, and the runs behind every number. evidence: the claims of the papers,
+answered by paired runs on small real data. bdeir_table4 reads the newest bench/table4*.json below --runs.
+
+Smoke runs are never counted. Runs on other data or under another selection rule are told apart, not averaged.
+
+  --format F      md, tex (booktabs), html (one file) or csv (a row for each number); md
+  --output FILE   instead of the terminal
+  --protocol P    paper or code; paper
+  --runs DIR      where to look for runs, outputs (can be repeated)
+  -h, --help      this text
+
+  hyplearn report bdeir_table3
+  hyplearn report yue_table1 --format html --output yue_table1.html
+  hyplearn report evidence > RESULTS.md
+
+Tables: {tables}"""
+
+
+def report(argv: Sequence[str]) -> int:
+    """Print or write the report. Raises ConfigError."""
+    parser = Parser("report")
+    parser.add_argument("table", nargs="?")
+    parser.add_argument("--format", choices=["md", "tex", "html", "csv"], default="md")
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--protocol", choices=["paper", "code"], default="paper")
+    parser.add_argument("--runs", type=folder, action="append")
+    options = parser.parse_intermixed_args(list(argv))
+    from hyplearn.papers.cells import tables
+
+    if options.help:
+        print(HELP.format(tables=", ".join(tables())))
+        return OK
+    _check_table(options.table, [*tables(), EVIDENCE])
+    folders = options.runs or [path for path in [Path("outputs")] if path.is_dir()]
+    blocks, rows = _made(options.table, folders, options.protocol)
+    text = _csv(rows) if options.format == "csv" else _rendered(blocks, options.format)
+    if options.output is None:
+        print(text, end="")
+        return OK
+    from hyplearn.engine.files import write_text
+
+    write_text(options.output, text)
+    print(f"written to {options.output}")
+    return OK
+
+
+def _check_table(table: str | None, known: Sequence[str]) -> None:
+    if table is None:
+        raise ConfigError(f"hyplearn report needs a table or evidence: {listing(known)}")
+    if table not in known:
+        raise ConfigError(f"there is no table {table!r}.{nearest(table, known)} (known: {listing(known)})")
+
+
+def _made(table: str, folders: Sequence[Path], protocol: str) -> Made:
+    """The report for people, and its numbers as records."""
+    if table == EVIDENCE:
+        return _evidence(folders, protocol)
+    if table == COSTS:
+        return _costs(folders)
+    from hyplearn.papers.cells import cells
+    from hyplearn.papers.table import blocks, lines, records
+
+    found = lines(cells(table), _finder(folders, protocol))
+    return blocks(table, protocol, found), records(protocol, found)
+
+
+def _evidence(folders: Sequence[Path], protocol: str) -> Made:
+    from hyplearn.papers.claims import answer_all, read
+    from hyplearn.papers.evidence import evidence, rows
+
+    answered = answer_all(read(), _finder(folders, protocol))
+    return evidence(answered, _bench(folders)), list(rows(answered))
+
+
+def _costs(folders: Sequence[Path]) -> Made:
+    from hyplearn.papers.costs import costs, rows
+    from hyplearn.papers.render import Heading
+
+    bench = _bench(folders)
+    if bench is None:
+        places = ", ".join(map(str, folders)) or "outputs"
+        raise ConfigError(f"there is no bench/table4*.json below {places}. Measure first: hyplearn bench table4")
+    return [Heading(COSTS, 1), *costs(bench)], rows(bench)
+
+
+def _finder(folders: Iterable[Path], protocol: str) -> Callable[[str], Measured]:
+    """The runs of an experiment, by the identity of what it composes to."""
+    from hyplearn.cli.compose import compose
+    from hyplearn.papers.identity import cell_id
+    from hyplearn.papers.measured import Measured, collect, smoke_runs
+    from hyplearn.papers.runs import runs_below
+
+    runs = runs_below(folders)
+    by_cell, smoke = collect(runs), smoke_runs(runs)
+
+    @cache
+    def measured(experiment: str) -> Measured:
+        if not runs:  # to compose an experiment takes its time
+            return Measured()
+        config = compose([f"experiment={experiment}", f"protocol={protocol}"]).config
+        return replace(by_cell.get(cell_id(config), Measured()), smoke=smoke[experiment])
+
+    return measured
+
+
+def _bench(folders: Sequence[Path]) -> Mapping[str, Any] | None:
+    """The newest measurement of costs, with the name of its file."""
+    files = [path for place in folders for path in place.glob("bench/table4*.json")]
+    if not files:
+        return None
+    newest = max(files, key=lambda path: path.stat().st_mtime)
+    try:
+        content: dict[str, Any] = json.loads(newest.read_text())
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{newest} is no JSON: {error}. Measure anew: hyplearn bench table4") from error
+    return {"file": newest.name, **content}
+
+
+def _rendered(blocks: Sequence[Block], kind: str) -> str:
+    from hyplearn.papers.render import FORMATS
+
+    return FORMATS[kind](blocks)
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
