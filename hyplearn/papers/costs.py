@@ -23,7 +23,7 @@ def costs(bench: Mapping[str, Any]) -> list[Block]:
     ]
     if not ratios:
         return blocks
-    why = "Ratios of time are medians over rounds, each within its round: on a busy machine they are not those of the rows."
+    why = "Ratios of time are medians of ratios within a round: on a busy machine they differ from those of the rows."
     return [*blocks, Paragraph(why), Table(("ratio", *header), ratios)]
 
 
