@@ -9,9 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-from optuna.trial import FrozenTrial, Trial, TrialState
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hyplearn.cli.board import Board
 from hyplearn.cli.compose import compose, quoted
@@ -30,6 +28,7 @@ from hyplearn.cli.study import (
     AGAIN,
     DIVERGED,
     DONE,
+    ENDING,
     EPOCHS,
     FAILED,
     PRUNED,
@@ -42,6 +41,9 @@ from hyplearn.cli.study import (
 )
 from hyplearn.papers.identity import run_id
 from hyplearn.papers.runs import Run
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial, Trial
 
 POLL = 0.5  # seconds between two looks at the trials that run
 HOPELESS = 3  # failures without any success after which a study is given up
@@ -193,9 +195,8 @@ class Search:
         """The settings came up before: the same run would give the same value."""
         for epoch, value in same.intermediate_values.items():
             trial.report(value, epoch)
-        state = DONE if same.state == TrialState.COMPLETE else PRUNED
-        notes = {key: same.user_attrs[key] for key in (RUN_DIR, EPOCHS) if key in same.user_attrs}
-        self._over(study, trial, state, same.value, **{REPEATS: same.number, SECONDS: 0.0, **notes})
+        notes = {key: same.user_attrs[key] for key in (RUN_DIR, EPOCHS, REASON) if key in same.user_attrs}
+        self._over(study, trial, same.user_attrs[ENDING], same.value, **{REPEATS: same.number, SECONDS: 0.0, **notes})
 
     def _look(self, job: Running) -> None:
         """Read the new epochs of a run, stop it if they are hopeless, and note its end."""

@@ -8,14 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import optuna
-from optuna.trial import FrozenTrial, Trial, TrialState
+from typing import TYPE_CHECKING, Any
 
 from hyplearn.cli.contenders import Contender
 from hyplearn.cli.errors import ConfigError
 from hyplearn.cli.lock import occupant
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial, Trial
 
 DONE, PRUNED, DIVERGED, FAILED, INTERRUPTED, WAITING = (
     "complete",
@@ -53,8 +55,10 @@ class Record:
 
 
 @contextmanager
-def storage(path: Path) -> Iterator[optuna.storages.RDBStorage]:
+def storage(path: Path) -> Iterator[RDBStorage]:
     """The file of all studies, made if it is not there."""
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,9 +73,9 @@ def storage(path: Path) -> Iterator[optuna.storages.RDBStorage]:
 class Study:
     """The study of one contender. What it proposes depends on the trials so far alone."""
 
-    def __init__(
-        self, contender: Contender, opened: optuna.storages.RDBStorage, *, metric: str, sampler: str, pruner: str
-    ) -> None:
+    def __init__(self, contender: Contender, opened: RDBStorage, *, metric: str, sampler: str, pruner: str) -> None:
+        import optuna
+
         self.contender, self.sampler = contender, sampler
         self.smaller = metric.endswith("loss")
         self.optuna = optuna.create_study(
@@ -105,6 +109,8 @@ class Study:
 
         Raises ConfigError where one of them still trains.
         """
+        from optuna.trial import TrialState
+
         for record in self.records():
             holder = occupant(Path(record.notes[RUN_DIR])) if RUN_DIR in record.notes else None
             if record.state == INTERRUPTED and holder is not None:
@@ -145,36 +151,49 @@ class Study:
         return trial, settings
 
     def tell(self, trial: Trial, state: str, value: float | None = None, **notes: Any) -> None:
-        """Note how a trial ended. `value` is that of a complete one; a pruned one keeps its last report."""
+        """Note how a trial ended. `value` is that of a complete one; a pruned one keeps its last report.
+
+        A diverged one is pruned for Optuna, which learns nothing from failures and would propose the same again.
+        """
+        from optuna.trial import TrialState
+
         for key, note in notes.items():
             trial.set_user_attr(key, note)
         trial.set_user_attr(ENDING, state)
-        states = {DONE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED}
+        states = {DONE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, DIVERGED: TrialState.PRUNED}
         self.optuna.tell(trial, value if state == DONE else None, state=states.get(state, TrialState.FAIL))
 
     def same(self, run_id: str) -> FrozenTrial | None:
-        """An earlier trial of the same run that is complete or was pruned."""
+        """An earlier trial of the same run that is complete, was pruned or diverged."""
+        from optuna.trial import TrialState
+
         over = (TrialState.COMPLETE, TrialState.PRUNED)
         trials = self.optuna.get_trials(deepcopy=False, states=over)
         return next((trial for trial in trials if trial.user_attrs.get(RUN_ID) == run_id), None)
 
-    def _seeded(self, number: int) -> optuna.samplers.BaseSampler:
+    def _seeded(self, number: int) -> BaseSampler:
         """A sampler for one trial. Contenders have the same sequence of seeds."""
+        from optuna.samplers import RandomSampler, TPESampler
+
         seed = int.from_bytes(hashlib.sha256(f"trial {number}".encode()).digest()[:4], "big")
-        if self.sampler == "tpe":
-            return optuna.samplers.TPESampler(seed=seed)
-        return optuna.samplers.RandomSampler(seed)
+        return TPESampler(seed=seed) if self.sampler == "tpe" else RandomSampler(seed)
 
     def _record(self, trial: FrozenTrial) -> Record:
-        states = {TrialState.COMPLETE: DONE, TrialState.PRUNED: PRUNED, TrialState.WAITING: WAITING}
+        from optuna.trial import TrialState
+
         ending = trial.user_attrs.get(ENDING)  # noted just before a trial is over: a kill may fall between
-        told = ending if trial.state == TrialState.FAIL and ending in (DIVERGED, FAILED) else INTERRUPTED
-        state = states.get(trial.state, told)
+        over = {
+            TrialState.COMPLETE: DONE,
+            TrialState.PRUNED: DIVERGED if ending == DIVERGED else PRUNED,
+            TrialState.FAIL: FAILED if ending == FAILED else INTERRUPTED,
+            TrialState.RUNNING: INTERRUPTED,
+            TrialState.WAITING: WAITING,
+        }
         notes = dict(trial.user_attrs)
         settings = notes.pop(SETTINGS, {key: str(value) for key, value in _parameters(trial).items()})
         reported = trial.intermediate_values
         value = trial.value if trial.state == TrialState.COMPLETE else reported.get(max(reported, default=0))
-        return Record(self.contender.label, trial.number, state, settings, value, notes)
+        return Record(self.contender.label, trial.number, over[trial.state], settings, value, notes)
 
 
 def _parameters(trial: FrozenTrial) -> dict[str, Any]:

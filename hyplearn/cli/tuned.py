@@ -52,6 +52,7 @@ class Result:
     experiment: str | None
     inert: tuple[str, ...]
     lost: int  # failed trials that no later one took up
+    stopped: int  # interrupted trials that no later one took up
 
     @property
     def good(self) -> bool:
@@ -76,6 +77,7 @@ def results(studies: Sequence[Study], folder: Path, metric: str, extra: Sequence
                 experiment=None if best is None else write_best(study.contender, best, folder, metric, extra),
                 inert=study.contender.inert,
                 lost=len(study.lost(FAILED)),
+                stopped=len(study.lost(INTERRUPTED)),
             )
         )
     return found
@@ -109,6 +111,7 @@ def write_summary(found: Sequence[Result], folder: Path, definition: Mapping[str
     rows = [
         {
             "contender": result.label,
+            "overrides": definition["overrides"][result.label],
             "trials": dict(result.counts),
             "seconds": round(result.seconds, 1),
             "best": None if result.best is None else _best(result, result.best),
@@ -116,7 +119,8 @@ def write_summary(found: Sequence[Result], folder: Path, definition: Mapping[str
         }
         for result in found
     ]
-    write_json(folder / "summary.json", {"study": folder.name, **definition, "contenders": rows})
+    searched = {key: definition[key] for key in ("metric", "space", "sampler", "pruner")}
+    write_json(folder / "summary.json", {"study": folder.name, **searched, "contenders": rows})
 
 
 def _best(result: Result, best: Record) -> dict[str, Any]:
@@ -142,7 +146,7 @@ def print_results(found: Sequence[Result], folder: Path, metric: str, extra: Seq
         table.add_column(column, justify="right")
     for result in found:
         counts = [str(result.counts[state]) for state in (DONE, PRUNED, DIVERGED, FAILED)]
-        begun = str(sum(result.counts.values()))
+        begun = str(sum(result.counts[state] for state in (DONE, PRUNED, DIVERGED)) + result.lost + result.stopped)
         table.add_row(result.label, begun, *counts, duration(result.seconds), *_cells(result))
     print(f"\nstudy {folder}: chosen by {metric}, in percent" if not metric.endswith("loss") else f"\nstudy {folder}")
     show(table)
@@ -161,8 +165,9 @@ def _cells(result: Result) -> tuple[str, str, str]:
 def _print_notes(result: Result, folder: Path, extra: Sequence[Path]) -> None:
     if result.inert:
         print(f"{result.label}: {', '.join(result.inert)} decides nothing here and was not searched")
-    if result.counts[INTERRUPTED]:
-        print(f"{result.label}: {result.counts[INTERRUPTED]} trials were stopped; the same command goes on with them")
+    if result.stopped:
+        trials = f"{result.stopped} trial{' was' if result.stopped == 1 else 's were'}"
+        print(f"{result.label}: {trials} stopped; the same command goes on from there")
     if result.best is None:
         return
     if result.experiment is None:

@@ -98,9 +98,11 @@ def undeclared(names: dict[Path, set[str]], declared: set[str]) -> set[str]:
 
 
 def imports_outside_functions(path: Path) -> set[str]:
+    """What is imported when the module is; not what types alone need."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        types_alone = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if types_alone or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             node.body = [ast.Pass()]
     return third_party_imports_of(tree)
 
