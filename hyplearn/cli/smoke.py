@@ -9,6 +9,7 @@ from typing import Any
 NOTICE = "SMOKE: small data stand in, no number of these runs means anything"
 # Small grey images that lie in no folder, whatever an experiment says of its own.
 DATA = {
+    "root": None,
     "limit_train": None,
     "image_size": None,
     "channels": None,
