@@ -110,7 +110,6 @@ class Search:
     devices: Sequence[str] = ()
     extra: Sequence[Path] = ()
     start: Start = start
-    poll: float = POLL
     saved: Callable[[], None] = lambda: None
     running: list[Running] = field(default_factory=list)
 
@@ -141,7 +140,7 @@ class Search:
                 self._begin(study)
             if not self.running:
                 return
-            time.sleep(self.poll)
+            time.sleep(POLL)
             for job in list(self.running):
                 self._look(job)
 
