@@ -21,6 +21,7 @@ hyplearn: hyperbolic networks for images, classifiers and retrieval models, with
   hyplearn recall <file.npz>                          exact Recall@K of embeddings, a run's or your own
   hyplearn data verify <dataset>                      look through the files of a retrieval data set
   hyplearn reproduce <table or experiment>            the runs of the papers' tables, those that are not finished yet
+  hyplearn tune --space 'key=log(low,high)'           search settings by validation, with equal budgets
   hyplearn predict <run> <folder>                     classes or nearest images of your own pictures
   hyplearn embed <run> <folder>                       their embeddings, for recall and predict
   hyplearn export <run>                               weights with their geometry, model card, ONNX, FAISS index

@@ -404,8 +404,13 @@ def test_a_killed_search_goes_on() -> None:
     search.kill()
     search.wait()
     (run_dir,) = holder.glob("0000_*/")
-    with pytest.raises(ConfigError, match="trial 0 of hyp_vit_s is still being trained by process"):
-        tune(line[1:])
+    trial = json.loads((run_dir / ".lock.json").read_text())["pid"]
+    os.kill(trial, signal.SIGSTOP)  # or it could end while the command still looks at what was typed
+    try:
+        with pytest.raises(ConfigError, match="trial 0 of hyp_vit_s is still being trained by process"):
+            tune(line[1:])
+    finally:
+        os.kill(trial, signal.SIGCONT)
     while (run_dir / ".lock.json").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert main(line) == 0
