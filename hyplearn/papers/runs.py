@@ -15,6 +15,7 @@ import yaml
 
 from hyplearn.papers.identity import cell_id, run_id
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 CONFIG, RESULTS, MANIFEST, METRICS = "config.yaml", "results.json", "manifest.json", "metrics.csv"
 
 
@@ -27,7 +28,7 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
-        content: dict[str, Any] = yaml.safe_load((self.path / CONFIG).read_text())
+        content: dict[str, Any] = yaml.load((self.path / CONFIG).read_text(), Loader=LOADER)
         return content
 
     @cached_property
@@ -98,7 +99,7 @@ def by_id(runs: Iterable[Run]) -> dict[str, list[Run]]:
 def _is_run(path: Path) -> bool:
     """Whether a config.yaml is that of a run: W&B leaves files of the same name in its own folders."""
     try:
-        content = yaml.safe_load((path / CONFIG).read_text())
+        content = yaml.load((path / CONFIG).read_text(), Loader=LOADER)
     except yaml.YAMLError:
         return False
     return isinstance(content, dict) and {"seed", "model", "dataset", "trainer"} <= set(content)
