@@ -47,11 +47,7 @@ class Line:
     def missing(self) -> str:
         """What stands between this cell and the paper's; empty where nothing does."""
         if self.cell.experiment is None:
-            return (
-                self.cell.absent
-                if self.cell.absent == "the paper prints no value"
-                else f"not implemented: {self.cell.absent}"
-            )
+            return self.cell.absent or ""
         main, wanted = self.measured.main, SEEDS if self.cell.entry.std else 1
         said = []
         if main is None:
