@@ -71,7 +71,7 @@ def storage(path: Path) -> Iterator[RDBStorage]:
 
 
 class Study:
-    """The study of one contender. What it proposes depends on the trials so far alone."""
+    """The study of one contender. What it proposes depends on what its trials came to, not on stops."""
 
     def __init__(self, contender: Contender, opened: RDBStorage, *, metric: str, sampler: str, pruner: str) -> None:
         import optuna
@@ -143,8 +143,9 @@ class Study:
                 self.optuna.enqueue_trial(wanted)
 
     def ask(self) -> tuple[Trial, dict[str, str]]:
-        """The next trial and its settings."""
-        self.optuna.sampler = self._seeded(len(self.optuna.get_trials(deepcopy=False)))
+        """The next trial and its settings. One that takes up another leaves the sequence of seeds as it was."""
+        trials = self.optuna.get_trials(deepcopy=False)
+        self.optuna.sampler = self._seeded(sum(AGAIN not in trial.user_attrs for trial in trials))
         trial = self.optuna.ask()
         settings = {dimension.key: dimension.suggest(trial) for dimension in self.contender.dimensions}
         trial.set_user_attr(SETTINGS, settings)

@@ -328,6 +328,16 @@ def test_a_signal_stops_and_the_same_command_goes_on(capsys: pytest.CaptureFixtu
     assert len(more.lines) == 2
 
 
+def test_a_stopped_search_proposes_what_it_would_have_proposed() -> None:
+    line = [*HYP, *TAU, "--trials", "3", "--sampler", "random"]
+    at_once = Starter()
+    assert tune([*line, "--name", "mine"], start=at_once) == 0
+    first, second = Starter(stop=1), Starter()
+    assert tune([*line, "--name", "stopped"], start=first) == 130
+    assert tune([*line, "--name", "stopped"], start=second) == 0
+    assert second.typed("loss.tau") == at_once.typed("loss.tau")
+
+
 def test_failures_are_tried_again_and_a_diverged_loss_is_a_result(capsys: pytest.CaptureFixture[str]) -> None:
     def course(config: Mapping[str, Any]) -> list[float] | tuple[int, str]:
         count = len(starter.lines)
