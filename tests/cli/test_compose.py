@@ -21,7 +21,9 @@ def test_defaults() -> None:
         "trainer": "auto",
         "logger": "csv",
         "callbacks": "default",
+        "recipe": None,
         "experiment": None,
+        "protocol": "paper",
     }
     assert composed.config["seed"] == 1
     assert composed.config["choices"] == composed.choices
@@ -111,7 +113,7 @@ MISTAKES = {
     "dataset=3": "unknown choice dataset=3.",
     "dataset.augmentation={crop_padding:2}": "dataset.augmentation needs a _target_",
     "optim.optimizer._target_=hyplearn.optim.Nothing": "optim.optimizer._target_=hyplearn.optim.Nothing: ",
-    "trainer.max_epochs=0": "trainer.max_epochs=0 must be at least 1",
+    "trainer.max_epochs=-1": "trainer.max_epochs=-1 must be at least 0",
     "trainer.precision=8": "trainer.precision='8' must be one of 32, 64, bf16, fp16",
     "callbacks.monitor=val/acc": "callbacks.monitor='val/acc' must be one of auto, val/top1",
     "seed=-1": "seed=-1 must be in [0, 2^32)",

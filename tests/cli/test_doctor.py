@@ -58,7 +58,13 @@ def test_versions_out_of_range_and_missing_packages_are_problems() -> None:
 
 @pytest.mark.parametrize(
     ("flags", "kept", "status"),
-    [("avx2", None, "problem"), ("avx2", "AVX", "ok"), ("avx2", "AVX2", "problem"), ("avx2 avx512f", None, "ok")],
+    [
+        ("avx2", None, "problem"),
+        ("avx2", "AVX", "ok"),
+        ("avx2", "AVX2", "problem"),
+        ("avx2 avx512f", None, "problem"),
+        ("avx", None, "ok"),
+    ],
 )
 def test_the_processor_that_onednn_crashes_on(flags: str, kept: str | None, status: str) -> None:
     environment = {} if kept is None else {"ONEDNN_MAX_CPU_ISA": kept}
