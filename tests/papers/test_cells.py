@@ -127,6 +127,30 @@ def test_protocols_differ_where_the_code_does() -> None:
     assert config("bdeir_table1_sop_lhier_r50_512")["dataset"]["select_on_test"] is True  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    ("name", "scale", "interpolation"),
+    [
+        ("bdeir_table1_sop_lhier_r50_512", [0.08, 1.0], "bicubic"),
+        ("bdeir_table1_sop_lhier_vit_s_128", [0.2, 1.0], "bicubic"),
+        ("bdeir_table1_cub_hyp_r50_512", [0.08, 1.0], "bicubic"),
+        ("yue_table1_cars_margin_r50_128", [0.08, 1.0], "bilinear"),
+        ("yue_table1_cub_mix_vit_s", [0.2, 1.0], "bicubic"),
+    ],
+)
+def test_images_are_cropped_as_the_authors_of_each_recipe_do(name: str, scale: list[float], interpolation: str) -> None:
+    dataset = compose([f"experiment={name}"]).config["dataset"]
+    assert dataset["train_transform"]["scale"] == scale
+    assert dataset["train_transform"]["interpolation"] == dataset["eval_transform"]["interpolation"] == interpolation
+
+
+@pytest.mark.parametrize("dataset", ["cub", "cars", "sop", "inshop"])
+def test_hyp_on_a_resnet_has_one_recipe_for_all_data(dataset: str) -> None:
+    config = compose([f"experiment=bdeir_table1_{dataset}_hyp_r50_512"]).config
+    assert (config["dataset"]["batch_size"], config["dataset"]["images_per_class"]) == (352, 8)
+    assert (config["optim"]["lr"], config["trainer"]["max_epochs"]) == (2e-4, 100)
+    assert config["loss"]["reduction"] == "m2"
+
+
 def _one_of_each() -> list[Cell]:
     """A cell of each method and backbone of each table."""
     return list({(cell.table, cell.entry.method, cell.backbone): cell for cell in NAMED}.values())
