@@ -14,12 +14,12 @@ from typing import Any
 
 from sphinx.util import logging
 
-from hyplearn.cli.compose import compose, defaults
-from hyplearn.cli.configs import config_dir, groups
 from hyplearn.cli.help import KEYS, RETRIEVAL, RETRIEVAL_KEYS
 from hyplearn.cli.main import COMMANDS, KNOWN, main
-from hyplearn.cli.schema import TrainConfig
-from hyplearn.cli.signature import arguments, describe
+from hyplearn.config.compose import compose, defaults
+from hyplearn.config.folders import config_dir, groups
+from hyplearn.config.schema import TrainConfig
+from hyplearn.config.typecheck import arguments, describe
 
 LOG = logging.getLogger(__name__)
 PACKAGE = Path(__file__).resolve().parents[1] / "hyplearn"
@@ -28,11 +28,15 @@ PACKAGE = Path(__file__).resolve().parents[1] / "hyplearn"
 PACKAGES = ("geometry", "manifolds", "nn", "optim", "losses", "models", "data", "evaluation", "papers", "plots")
 # Of the rest only what a user meets; the other modules are listed with their first line.
 BRIEFLY = {
-    "engine": ("engine.settings", "engine.run", "engine.export", "engine.prediction"),
-    "cli": ("cli.schema", "cli.compose", "cli.errors"),
+    "training": ("training.settings", "training.fit"),
+    "inference": ("inference.open", "inference.export", "inference.prediction"),
+    "config": ("config.schema", "config.compose"),
+    "runs": ("runs.directory", "runs.identity"),
+    "jobs": ("jobs.launcher",),
+    "cli": ("cli.main",),
 }
 # The words that a command takes before its options, each with a help text of its own.
-KINDS = {"plot": "hyplearn.cli.plot", "bench": "hyplearn.cli.bench"}
+KINDS = {"plot": "hyplearn.cli.plot.command", "bench": "hyplearn.cli.bench.command"}
 GROUPS = {
     "model": "What is trained. A model may choose manifold, loss, optimizer and data set that go with it.",
     "manifold": "Where points live, and whether the curvature is learned.",
@@ -123,7 +127,7 @@ def _commented(path: Path) -> Iterator[tuple[str, str]]:
 
 def _keys(config: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """Key, default, type and the class that explains it, of every leaf but the `_target_`s."""
-    return _leaves(config, TrainConfig, "hyplearn.cli.schema.TrainConfig", "")
+    return _leaves(config, TrainConfig, "hyplearn.config.schema.TrainConfig", "")
 
 
 def _leaves(node: Mapping[str, Any], annotation: Any, owner: str, path: str) -> Iterator[tuple[str, str, str, str]]:
@@ -272,8 +276,8 @@ def _briefly(name: str, shown: Sequence[str]) -> str:
 
 
 def _modules(package: str) -> list[str]:
-    files = sorted((PACKAGE / package).glob("[!_]*.py"))
-    return [f"hyplearn.{package}.{path.stem}" for path in files]
+    files = sorted((PACKAGE / package).rglob("[!_]*.py"))
+    return [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in files]
 
 
 def _module(name: str) -> str:

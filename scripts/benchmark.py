@@ -8,7 +8,7 @@ Every round times each subject of a row once, one after the other, so that a cha
 them; a ratio is the median over the rounds of (subject / reference) within a round. The bytes of networks are those of
 the tensors that autograd keeps between forward and backward, parameters left out, each storage counted once (on a GPU
 the peak of the allocator); those of distances and losses are the most that all tensors hold at one time, see
-`peak_bytes` of `hyplearn.engine.costs`; those of retrieval are the resident set of a process. Retrieval at its full
+`peak_bytes` of `hyplearn.inference.costs`; those of retrieval are the resident set of a process. Retrieval at its full
 size takes minutes and is measured once. Where other programs take their share of the cores, --threads 1 is disturbed
 least. The table goes to the terminal, with everything measured to outputs/benchmark/<time>.json.
 """
@@ -29,9 +29,9 @@ from measure import HEADER, Row, interleave
 from retrieval_rows import retrieval_rows
 from torch import Tensor, nn
 
-from hyplearn.cli.build import make
-from hyplearn.cli.compose import compose
-from hyplearn.engine.costs import peak_bytes, saved_bytes
+from hyplearn.config.build import make
+from hyplearn.config.compose import compose
+from hyplearn.inference.costs import peak_bytes, saved_bytes
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.batchnorm import LorentzBatchNorm2d
 from hyplearn.optim import RiemannianAdamW, RiemannianSGD, parameter_groups
@@ -134,7 +134,7 @@ def _best_of(step: Callable[[], Any], repeats: int = 5) -> float:
 
 def loader_rate(options: argparse.Namespace) -> float:
     """Images a second of the in-memory loader with augmentation, 32 x 32 x 3, batch 128."""
-    augmentation = "{_target_: hyplearn.data.transforms.Augmentation, crop_padding: 4, horizontal_flip: 0.5}"
+    augmentation = "{_target_: hyplearn.data.batches.transforms.Augmentation, crop_padding: 4, horizontal_flip: 0.5}"
     sizes = ["dataset.source.image_size=32", "dataset.source.in_channels=3", "dataset.source.train_size=20000"]
     overrides = ["dataset=synthetic", *sizes, "dataset.batch_size=128", f"dataset.augmentation={augmentation}"]
     config = compose(overrides).config

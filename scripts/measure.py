@@ -1,4 +1,4 @@
-"""The row of the benchmark's table that says how two subjects compare. What is measured: `hyplearn.engine.costs`.
+"""The row of the benchmark's table that says how two subjects compare. What is measured: `hyplearn.inference.costs`.
 
 Every round times each subject of a row once, one after the other, so that a change of the machine's speed meets all of
 them; a ratio is the median over the rounds of (subject / reference) within a round.
@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from hyplearn.engine import costs
+from hyplearn.inference import costs
 
 HEADER = "| measure | time ratio | target | bytes ratio | target | images/s | |\n|---|---|---|---|---|---|---|"
 

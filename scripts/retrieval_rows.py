@@ -16,16 +16,16 @@ from measure import Row, interleave
 from references import hier_reference, hier_triplets_by_loop, moebius_distance_matrix
 from torch import Tensor, nn
 
-from hyplearn.cli.build import loss as make_loss
-from hyplearn.cli.build import model as make_model
-from hyplearn.cli.compose import compose
-from hyplearn.engine.costs import available_bytes, peak_bytes, resident_bytes
+from hyplearn.config.build import loss as make_loss
+from hyplearn.config.build import model as make_model
+from hyplearn.config.compose import compose
 from hyplearn.evaluation import metric, recall
+from hyplearn.inference.costs import available_bytes, peak_bytes, resident_bytes
 from hyplearn.losses import HIER
 from hyplearn.losses.placement import at_distance
 from hyplearn.losses.triplets import reciprocal_triplets
 from hyplearn.manifolds import CurvedManifold, Lorentz, PoincareBall
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.space import Space
 
 C, CLIP = 0.1, 2.3  # of the retrieval papers
 BATCH, PROXIES = 180, 512  # of HIER

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from tests.support.commands import SMALL, Command, Result
 
 settings.register_profile(
     "repeatable",
@@ -26,3 +30,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def same_random_numbers() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`command("train", "seed=3")` is `hyplearn train seed=3` typed in `tmp_path`."""
+    from hyplearn.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("HYPLEARN_RUN_DIR", "RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str) -> Result:
+        capsys.readouterr()
+        status = main(arguments)
+        return Result(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def classifier_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network on the hyperboloid, trained for two epochs on a part of the digits. Tests leave it as it is."""
+    from hyplearn.cli.main import main
+
+    folder = tmp_path_factory.mktemp("classifier") / "run"
+    model = ("model=hecnn_r18", "model.width=4", "dataset.limit_train=200", "trainer.max_epochs=2")
+    assert main(["train", *model, *SMALL, f"output_dir={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def retrieval_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small ViT with embeddings in the ball, trained for four epochs on digits. Tests leave it as it is."""
+    from hyplearn.cli.main import main
+
+    folder = tmp_path_factory.mktemp("retrieval") / "run"
+    model = ("model=hyp_vit_s", "model.small.width=12", "model.head.size=8", "optim.lr=3e-3", "trainer.max_epochs=4")
+    assert main(["train", *model, *SMALL, f"output_dir={folder}"]) == 0
+    return folder

@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hyplearn.engine.figures import COLOURS, DASHES
 from hyplearn.geometry import lorentz, poincare
+from hyplearn.plots.training_curves import COLOURS, DASHES
 
 HERE = Path(__file__).resolve().parent
 CURVATURES = (0.25, 1.0, 4.0)

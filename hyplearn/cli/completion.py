@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hyplearn.cli.configs import ROOT, config_dir, groups
-from hyplearn.cli.errors import OK, ConfigError, nearest
 from hyplearn.cli.parser import Parser
+from hyplearn.config.folders import ROOT, config_dir, groups
+from hyplearn.errors import OK, ConfigError, nearest
 
 HELP = """\
 hyplearn completion <bash | zsh | fish>

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hyplearn.cli.compose import compose, parse, unknown_choice
-from hyplearn.cli.configs import config_dir, groups
-from hyplearn.cli.errors import FAILED, OK, ConfigError, listing
 from hyplearn.cli.parser import Parser, folder
+from hyplearn.config.compose import compose, parse, unknown_choice
+from hyplearn.config.folders import config_dir, groups
+from hyplearn.errors import FAILED, OK, ConfigError, listing
 
 HELP = """\
 hyplearn data verify <dataset> [dataset.root=<folder>] [dataset.key=value ...] [options]
@@ -73,7 +73,7 @@ def verify(name: str, overrides: Sequence[str], *, as_json: bool = False, extra:
         if not parse(text).key_or_group.startswith("dataset."):
             raise ConfigError(f"{text} would be ignored: verify reads keys of the data set, such as dataset.root.")
     composed = compose([f"dataset={name}", *overrides], extra=extra)
-    from hyplearn.cli.build import make
+    from hyplearn.config.build import make
     from hyplearn.data.datamodule import ImageDataModule
     from hyplearn.data.verify import verify as look
 

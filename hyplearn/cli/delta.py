@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hyplearn.cli.errors import OK, ConfigError, listing, nearest
 from hyplearn.cli.parser import Parser
+from hyplearn.errors import OK, ConfigError, listing, nearest
 
 if TYPE_CHECKING:
     import torch
@@ -147,7 +147,7 @@ def _check(sources: Sequence[str], overrides: Sequence[str], options: argparse.N
 
 def _kind(source: str) -> str:
     """dataset, run or file."""
-    from hyplearn.cli.configs import config_dir, groups
+    from hyplearn.config.folders import config_dir, groups
 
     path = Path(source)
     if path.is_dir() or path.suffix == ".ckpt":
@@ -177,8 +177,8 @@ def _measured(source: str, overrides: Sequence[str], options: argparse.Namespace
 
 
 def _of_dataset(source: str, overrides: Sequence[str], options: argparse.Namespace) -> Iterator[Row]:
-    from hyplearn.cli.build import make
-    from hyplearn.cli.compose import compose
+    from hyplearn.config.build import make
+    from hyplearn.config.compose import compose
 
     config = compose([f"dataset={source}", *overrides]).config
     data = make(config["dataset"], "dataset", seed=config["seed"])
@@ -186,13 +186,13 @@ def _of_dataset(source: str, overrides: Sequence[str], options: argparse.Namespa
 
 
 def _of_run(source: str, overrides: Sequence[str], options: argparse.Namespace) -> Iterator[Row]:
-    from hyplearn.cli.build import datamodule
-    from hyplearn.cli.compose import change
-    from hyplearn.cli.counting import counting
-    from hyplearn.cli.rundir import locate, stored_config
-    from hyplearn.cli.trained import open_trained
-    from hyplearn.engine.features import features, usual_kinds
+    from hyplearn.config.build import datamodule
+    from hyplearn.config.compose import change
+    from hyplearn.console.counting import counting
     from hyplearn.evaluation.delta import drawn
+    from hyplearn.inference.features import features, usual_kinds
+    from hyplearn.inference.open import open_trained
+    from hyplearn.runs.places import locate, stored_config
 
     stored = stored_config(locate(Path(source)))
     config = change(stored, overrides, allowed=lambda key: key.startswith("dataset.")).config
@@ -284,7 +284,7 @@ def _row(
     source: str, part: str, points: Callable[[torch.Tensor], torch.Tensor], total: int, metric: Metric,
     options: argparse.Namespace,
 ) -> Row:  # fmt: skip
-    from hyplearn.cli.counting import counting
+    from hyplearn.console.counting import counting
     from hyplearn.evaluation.delta import hyperbolicity
 
     with counting(f"draws of {source}, {part}") as tell:

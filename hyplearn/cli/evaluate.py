@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hyplearn.cli.compose import change
-from hyplearn.cli.errors import OK
-from hyplearn.cli.rundir import first_process, locate, new_evaluation, stored_config
+from hyplearn.config.compose import change
+from hyplearn.errors import OK
+from hyplearn.runs.places import first_process, locate, new_evaluation, stored_config
 
 # What may differ from training: everything but what the weights were made for.
 FIXED = ("model", "manifold", "seed", "output_dir", "resume", "paper")
@@ -29,9 +29,9 @@ def evaluate(run: Path, overrides: Sequence[str]) -> int:
         allowed=lambda key: key.split(".")[0] not in FIXED and key not in OF_THE_RUN,
     )
     from hyplearn.cli.train import checked_specification
-    from hyplearn.engine import run as engine
-    from hyplearn.engine.checkpoint import checkpoint_to_evaluate
-    from hyplearn.engine.files import write_json
+    from hyplearn.runs.atomic import write_json
+    from hyplearn.training import fit as engine
+    from hyplearn.training.checkpoint import checkpoint_to_evaluate
 
     spec = replace(checked_specification(composed, restores=True), run_dir=run_dir)
     results = engine.evaluate(spec, checkpoint_to_evaluate(run))

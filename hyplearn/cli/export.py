@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyplearn.cli.errors import FAILED, OK, ConfigError
 from hyplearn.cli.parser import Parser
+from hyplearn.errors import FAILED, OK, ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hyplearn.cli.trained import Opened
     from hyplearn.evaluation.store import Stored
+    from hyplearn.inference.open import Opened
 
 HELP = """\
 hyplearn export <run directory> [options]
@@ -36,7 +36,7 @@ Writes a folder that `hyplearn predict`, `hyplearn embed` and other programs can
   hyplearn export outputs/hyp_vit_s_cub/2025-01-31_12-00-00_seed1_ab12 --index
   hyplearn export outputs/hecnn_r18_cifar10/... --output models/hecnn --onnx
 
-In Python: hyplearn.cli.trained.load_exported(Path("models/hecnn")). --onnx needs pip install 'hyplearn[onnx]'."""
+In Python: hyplearn.inference.open.load_exported(Path("models/hecnn")). --onnx needs pip install 'hyplearn[onnx]'."""
 
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 CHECKED_IMAGES = 512
@@ -49,12 +49,12 @@ def export(argv: Sequence[str]) -> int:
         print(HELP)
         return OK
     folder = _check(options)
-    from hyplearn.cli.trained import WEIGHTS, open_trained
+    from hyplearn.inference.open import WEIGHTS, open_trained
 
     opened = open_trained(options.run, checkpoint=_checkpoint(options), device="cpu")
     stored = _stored(options, opened) if options.index else None
-    from hyplearn.engine.export import preprocessing, write_weights
-    from hyplearn.engine.files import write_json
+    from hyplearn.inference.export import preprocessing, write_weights
+    from hyplearn.runs.atomic import write_json
 
     channels, size = opened.facts["in_channels"], opened.facts["image_size"]
     smoke = opened.config["scale"] == "smoke"
@@ -101,7 +101,7 @@ def _check(options: argparse.Namespace) -> Path:
     """What can be told before anything is read; returns the folder to write."""
     if options.run is None:
         raise ConfigError("hyplearn export needs a run directory (see hyplearn export --help).")
-    from hyplearn.cli.rundir import locate
+    from hyplearn.runs.places import locate
 
     if options.run.is_file():
         raise ConfigError(
@@ -137,8 +137,8 @@ def _checkpoint(options: argparse.Namespace) -> Path | None:
 
 def _stored(options: argparse.Namespace, opened: Opened) -> Stored:
     """The embeddings of the index, of the model's geometry. Raises ConfigError."""
-    from hyplearn.cli.trained import load_gallery
     from hyplearn.evaluation.index_file import only_metric
+    from hyplearn.inference.open import load_gallery
 
     stored = load_gallery(opened, options.gallery)
     try:
@@ -155,7 +155,7 @@ def _sizes(opened: Opened) -> list[int]:
 
 
 def _store_config(folder: Path, config: dict[str, Any]) -> None:
-    from hyplearn.cli.rundir import store_config
+    from hyplearn.runs.places import store_config
 
     store_config(folder, {**config, "output_dir": None, "resume": None})
 
@@ -170,7 +170,7 @@ def _attempt(write: Any, parts: list[str], failures: list[str]) -> None:
 
 def _onnx(folder: Path, opened: Opened) -> str:
     """Write and compare the graph; returns its line of the card."""
-    from hyplearn.engine.onnx import compare, output_names, write_onnx
+    from hyplearn.inference.onnx import compare, output_names, write_onnx
 
     channels, size = opened.facts["in_channels"], opened.facts["image_size"]
     path = folder / "encoder.onnx"
@@ -215,7 +215,7 @@ def _test_images(opened: Opened) -> tuple[Tensor | None, str | None]:
 
 def _index(folder: Path, stored: Stored | None) -> str:
     """Write and check the index; returns its line of the card."""
-    from hyplearn.engine.export import write_index
+    from hyplearn.inference.export import write_index
 
     assert stored is not None
     found = write_index(folder, stored)
@@ -227,11 +227,11 @@ def _index(folder: Path, stored: Stored | None) -> str:
 
 
 def _write_card(folder: Path, opened: Opened, parts: Sequence[str]) -> None:
-    from hyplearn.cli.build import reads_pretrained
-    from hyplearn.engine.export import manifolds
-    from hyplearn.engine.files import write_text
-    from hyplearn.engine.model_card import Facts, model_card
-    from hyplearn.papers.runs import Run
+    from hyplearn.config.build import reads_pretrained
+    from hyplearn.inference.export import manifolds
+    from hyplearn.inference.model_card import Facts, model_card
+    from hyplearn.runs.atomic import write_text
+    from hyplearn.runs.directory import Run
 
     run, config = Run(opened.folder), opened.config
     pretrained = reads_pretrained(config["model"], image_size=opened.facts["image_size"])

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
 
-from hyplearn.cli.compose import defaults
-from hyplearn.cli.configs import config_dir, groups
+from hyplearn.config.compose import defaults
+from hyplearn.config.folders import config_dir, groups
 
 OVERVIEW = """\
 hyplearn: hyperbolic networks for images, classifiers and retrieval models, with curvature that is learned.

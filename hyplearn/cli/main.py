@@ -10,10 +10,19 @@ from importlib import import_module
 from pathlib import Path
 
 from hyplearn import __version__
-from hyplearn.cli.errors import CONFIG, FAILED, INTERRUPTED, NON_FINITE, OK, ConfigError, nearest
 from hyplearn.cli.parser import Parser, folder
 from hyplearn.data.errors import DatasetError
-from hyplearn.engine.errors import Interrupted, NonFiniteLoss
+from hyplearn.errors import (
+    CONFIG,
+    FAILED,
+    INTERRUPTED,
+    NON_FINITE,
+    OK,
+    ConfigError,
+    Interrupted,
+    NonFiniteLoss,
+    nearest,
+)
 
 # What runs a command that reads its own arguments: module and function, imported when it is called.
 COMMANDS = {
@@ -22,14 +31,14 @@ COMMANDS = {
     "reproduce": "reproduce:reproduce",
     "report": "report:report",
     "tune": "tune:tune",
-    "bench": "bench:bench",
-    "plot": "plot:plot",
+    "bench": "bench.command:bench",
+    "plot": "plot.command:plot",
     "delta": "delta:delta",
     "predict": "predict:predict",
     "embed": "predict:embed",
     "export": "export:export",
     "rerun": "rerun:rerun",
-    "doctor": "doctor:doctor",
+    "doctor": "doctor.command:doctor",
     "wandb-report": "wandb_report:wandb_report",
     "completion": "completion:completion",
 }
@@ -90,7 +99,7 @@ def _parser(command: str) -> Parser:
         parser.add_argument("-m", "--multirun", action="store_true")
         parser.add_argument("--cfg", choices=["job"])
         parser.add_argument("--print-config", action="store_const", const="job", dest="cfg")
-        from hyplearn.cli.launchers import add_launching
+        from hyplearn.cli.launch_options import add_launching
 
         add_launching(parser)
     else:
@@ -107,9 +116,9 @@ def _help(command: str | None) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from hyplearn.cli.launchers import chosen_launcher
-    from hyplearn.cli.sweep import sweep
+    from hyplearn.cli.launch_options import chosen_launcher
     from hyplearn.cli.train import show, train
+    from hyplearn.jobs.sweep import sweep
 
     if options.multirun and options.cfg:
         raise ConfigError("--cfg shows one configuration: leave out -m.")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
-from hyplearn.cli.errors import ConfigError
+from hyplearn.errors import ConfigError
 
 
 class Parser(argparse.ArgumentParser):

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyplearn.cli.errors import OK, ConfigError
 from hyplearn.cli.parser import Parser
+from hyplearn.errors import OK, ConfigError
 
 if TYPE_CHECKING:
-    from hyplearn.cli.trained import Opened
-    from hyplearn.data.foreign import Found
-    from hyplearn.engine.prediction import Results
+    from hyplearn.data.outside_images import Found
     from hyplearn.evaluation.store import Stored
+    from hyplearn.inference.open import Opened
+    from hyplearn.inference.prediction import Results
 
 OPTIONS = """\
   --output FILE       {output}
@@ -75,7 +75,7 @@ def predict(argv: Sequence[str]) -> int:
     _check(options, "predict", suffixes=(".csv",))
     found, opened = _open(options)
     _check_kind(options, opened)
-    from hyplearn.cli.trained import load_gallery
+    from hyplearn.inference.open import load_gallery
 
     rows = _neighbours if opened.model.retrieval else _classes
     gallery = load_gallery(opened, options.gallery) if opened.model.retrieval else None
@@ -84,7 +84,7 @@ def predict(argv: Sequence[str]) -> int:
     if str(options.output) == TABLE:
         print(text, end="")
     else:
-        from hyplearn.engine.files import write_text
+        from hyplearn.runs.atomic import write_text
 
         write_text(options.output, text)
         print(f"{_counted(len(results.positions))}; {opened.selection}; written to {options.output}")
@@ -101,7 +101,7 @@ def embed(argv: Sequence[str]) -> int:
     _check(options, "embed", suffixes=(".npz", ".safetensors"))
     found, opened = _open(options)
     results = _apply(options, opened, found)
-    from hyplearn.data.foreign import class_folders
+    from hyplearn.data.outside_images import class_folders
     from hyplearn.evaluation import store
 
     names = [found.names[index] for index in results.positions.tolist()]
@@ -157,12 +157,12 @@ def _check(options: argparse.Namespace, command: str, *, suffixes: Sequence[str]
 
 def _open(options: argparse.Namespace) -> tuple[Found, Opened]:
     """The images by name, and the model. Where the run is wrong, that is told first."""
-    from hyplearn.cli.rundir import locate
-    from hyplearn.cli.trained import open_trained
+    from hyplearn.inference.open import open_trained
+    from hyplearn.runs.places import locate
 
     locate(options.run)
     from hyplearn.data.errors import DatasetError
-    from hyplearn.data.foreign import find_images
+    from hyplearn.data.outside_images import find_images
 
     try:
         found = find_images(options.images)
@@ -181,8 +181,8 @@ def _check_kind(options: argparse.Namespace, opened: Opened) -> None:
 
 
 def _apply(options: argparse.Namespace, opened: Opened, found: Found) -> Results:
-    from hyplearn.cli.counting import counting
-    from hyplearn.engine.prediction import apply, listed
+    from hyplearn.console.counting import counting
+    from hyplearn.inference.prediction import apply, listed
 
     if found.others:
         print(f"{len(found.others)} files that are no images by their names are left out, as {found.others[0]}")

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyplearn.cli.errors import OK, ConfigError
 from hyplearn.cli.parser import Parser
+from hyplearn.errors import OK, ConfigError
 
 if TYPE_CHECKING:
     from hyplearn.evaluation.metric import Embeddings

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyplearn.cli.errors import OK, ConfigError, listing, nearest
 from hyplearn.cli.parser import Parser, folder
+from hyplearn.errors import OK, ConfigError, listing, nearest
 
 if TYPE_CHECKING:
     from hyplearn.papers.measured import Measured
@@ -65,7 +65,7 @@ def report(argv: Sequence[str]) -> int:
     if options.output is None:
         print(text, end="")
         return OK
-    from hyplearn.engine.files import write_text
+    from hyplearn.runs.atomic import write_text
 
     write_text(options.output, text)
     print(f"written to {options.output}")
@@ -113,10 +113,10 @@ def _costs(folders: Sequence[Path]) -> Made:
 
 def _finder(folders: Iterable[Path], protocol: str) -> Callable[[str], Measured]:
     """The runs of an experiment, by the identity of what it composes to."""
-    from hyplearn.cli.compose import compose
-    from hyplearn.papers.identity import cell_id
+    from hyplearn.config.compose import compose
     from hyplearn.papers.measured import Measured, collect, smoke_runs
-    from hyplearn.papers.runs import runs_below
+    from hyplearn.runs.directory import runs_below
+    from hyplearn.runs.identity import cell_id
 
     runs = runs_below(folders)
     by_cell, smoke = collect(runs), smoke_runs(runs)

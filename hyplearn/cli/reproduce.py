@@ -9,15 +9,15 @@ from collections.abc import Iterator, Sequence
 
 from filelock import FileLock, Timeout
 
-from hyplearn.cli.compose import parse, quoted
-from hyplearn.cli.errors import FAILED, OK, ConfigError
-from hyplearn.cli.launch import Ended, Launcher, Runner, Stopped, Task, signals_raise
-from hyplearn.cli.launchers import add_launching, chosen_launcher
-from hyplearn.cli.ledger import DONE, EARLIER, FAILED_RUN, GOOD, INTERRUPTED_RUN, Entry, Ledger, print_plan
-from hyplearn.cli.lock import CLAIM
+from hyplearn.cli.launch_options import add_launching, chosen_launcher
 from hyplearn.cli.parser import Parser
-from hyplearn.cli.planning import ELSEWHERE, FINISHED, FOLDERS, Planned, choose, look, plan, refresh
-from hyplearn.cli.rundir import new_directory
+from hyplearn.config.compose import parse, quoted
+from hyplearn.errors import FAILED, OK, ConfigError
+from hyplearn.jobs.launcher import Ended, Launcher, Runner, Stopped, Task, signals_raise
+from hyplearn.jobs.ledger import DONE, EARLIER, FAILED_RUN, GOOD, INTERRUPTED_RUN, Entry, Ledger, print_plan
+from hyplearn.jobs.plan import ELSEWHERE, FINISHED, FOLDERS, Planned, choose, look, plan, refresh
+from hyplearn.runs.lock import CLAIM
+from hyplearn.runs.places import new_directory
 
 WAIT = 2.0  # seconds between two looks at what another process runs
 # Keys that the command sets itself, and how to say them.

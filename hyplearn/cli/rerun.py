@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hyplearn.cli.compose import Composed, change, parse
-from hyplearn.cli.errors import FAILED, OK, ConfigError
 from hyplearn.cli.parser import Parser
+from hyplearn.config.compose import Composed, change, parse
+from hyplearn.errors import FAILED, OK, ConfigError
 
 HELP = """\
 hyplearn rerun <run directory> [key=value ...] [options]
@@ -63,7 +63,7 @@ def rerun(argv: Sequence[str]) -> int:
 
 def _finished(path: Path) -> Path:
     """A directory of a run that came to its end. Raises ConfigError."""
-    from hyplearn.cli.rundir import finished, locate
+    from hyplearn.runs.places import finished, locate
 
     run_dir = locate(path)
     if not path.is_dir():
@@ -77,7 +77,7 @@ def _finished(path: Path) -> Path:
 
 
 def _composed(original: Path, overrides: Sequence[str]) -> Composed:
-    from hyplearn.cli.rundir import stored_config
+    from hyplearn.runs.places import stored_config
 
     stored = {**stored_config(original), "output_dir": None, "resume": None}
     return change(stored, overrides, allowed=lambda key: key.split(".")[0] not in FIXED)
@@ -85,8 +85,8 @@ def _composed(original: Path, overrides: Sequence[str]) -> Composed:
 
 def _check_code(original: Path, *, any_commit: bool) -> None:
     """Raise ConfigError where the code or versions are others, unless any will do; say what the machine has other."""
-    from hyplearn.engine.provenance import hardware, read_manifest, source, versions
-    from hyplearn.engine.repetition import code_differences, machine_differences
+    from hyplearn.inference.repetition import code_differences, machine_differences
+    from hyplearn.training.provenance import hardware, read_manifest, source, versions
 
     manifest = read_manifest(original)
     if manifest is None:
@@ -108,11 +108,11 @@ def _check_code(original: Path, *, any_commit: bool) -> None:
 
 def _fit(composed: Composed) -> Path:
     """Train as `hyplearn train` does; returns the run directory."""
-    from hyplearn.cli.rundir import run_directory, run_name, store_config
     from hyplearn.cli.train import checked_specification
+    from hyplearn.runs.places import run_directory, run_name, store_config
 
     spec = checked_specification(composed)
-    from hyplearn.engine.run import fit
+    from hyplearn.training.fit import fit
 
     config = composed.config
     run_dir = run_directory(config["output_dir"], run_name(composed.choices), config["seed"])
@@ -124,9 +124,9 @@ def _fit(composed: Composed) -> Path:
 
 def _compare(original: Path, repeated: Path, *, changed: Sequence[str], exact: bool) -> int:
     """Print and store how the two differ."""
-    from hyplearn.engine.files import write_json
-    from hyplearn.engine.repetition import data_differences, number_differences, weight_difference
-    from hyplearn.papers.runs import Run
+    from hyplearn.inference.repetition import data_differences, number_differences, weight_difference
+    from hyplearn.runs.atomic import write_json
+    from hyplearn.runs.directory import Run
 
     before, now = Run(original), Run(repeated)
     count, numbers = number_differences(before.results, now.results)

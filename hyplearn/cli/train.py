@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from omegaconf import OmegaConf
 
-from hyplearn.cli.compose import Composed, change, compose, parse
-from hyplearn.cli.errors import OK, ConfigError
-from hyplearn.cli.lock import occupied
-from hyplearn.cli.rundir import (
+from hyplearn.config.compose import Composed, change, compose, parse
+from hyplearn.data.errors import DatasetError
+from hyplearn.errors import OK, ConfigError
+from hyplearn.runs.lock import occupied
+from hyplearn.runs.places import (
     OUTPUTS,
     first_process,
     locate,
@@ -25,10 +26,9 @@ from hyplearn.cli.rundir import (
     to_continue,
     unfinished,
 )
-from hyplearn.data.errors import DatasetError
 
 if TYPE_CHECKING:
-    from hyplearn.engine.run import TrainSpec
+    from hyplearn.training.fit import TrainSpec
 
 # What may change when a run continues: where and how it is computed and watched, not what it computes.
 CHANGEABLE = (
@@ -54,7 +54,7 @@ def train(overrides: Sequence[str], *, extra: Sequence[Path] = ()) -> int:
     """Train the configuration that `overrides` describe, or continue the run that resume=... names."""
     plan = _plan(overrides, extra)
     spec = checked_specification(plan.composed, restores=plan.checkpoint is not None)
-    from hyplearn.engine.run import fit
+    from hyplearn.training.fit import fit
 
     config = plan.composed.config
     run_dir = plan.run_dir
@@ -85,8 +85,8 @@ def checked_specification(composed: Composed, *, restores: bool = False) -> Trai
 
     Imports torch and Lightning only now: the mistakes that `compose` finds are told at once.
     """
-    from hyplearn.cli.build import specification
-    from hyplearn.cli.check import check
+    from hyplearn.config.build import specification
+    from hyplearn.config.compatibility import check
 
     spec = specification(composed.config, restores=restores)
     check(composed, spec)

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyplearn.cli.contenders import Contender, contenders, monitored, objective
-from hyplearn.cli.errors import FAILED, OK, ConfigError, listing
-from hyplearn.cli.launch import devices
-from hyplearn.cli.lock import occupied
 from hyplearn.cli.parser import Parser, folder
-from hyplearn.cli.rundir import OUTPUTS
-from hyplearn.cli.search_space import Dimension, read
-from hyplearn.engine.files import write_json
+from hyplearn.errors import FAILED, OK, ConfigError, listing
+from hyplearn.jobs.launcher import devices
+from hyplearn.jobs.tuning.contestants import Contender, contenders, monitored, objective
+from hyplearn.jobs.tuning.space import Dimension, read
+from hyplearn.runs.atomic import write_json
+from hyplearn.runs.lock import occupied
+from hyplearn.runs.places import OUTPUTS
 
 if TYPE_CHECKING:
-    from hyplearn.cli.search import Search, Start
-    from hyplearn.cli.study import Study
+    from hyplearn.jobs.tuning.scheduler import Search, Start
+    from hyplearn.jobs.tuning.study import Study
 
 STUDIES = OUTPUTS / "tune"
 SAMPLERS, PRUNERS = ("tpe", "random", "grid"), ("median", "none")
@@ -136,8 +136,8 @@ def _budget(options: argparse.Namespace, found: Sequence[Contender]) -> dict[str
 
 def _check_runs(found: Sequence[Contender], extra: Sequence[Path]) -> None:
     """The parts of the first and the last run that could come up work together. Imports torch."""
-    from hyplearn.cli.compose import compose
     from hyplearn.cli.train import checked_specification
+    from hyplearn.config.compose import compose
 
     for contender in found:
         for end in (0, -1):
@@ -198,9 +198,10 @@ class Plan:
 
 def _search(plan: Plan, options: argparse.Namespace, places: Sequence[str], start: Start | None) -> int:
     """Run what is left of the budget, and write and print what was found."""
-    from hyplearn.cli import search, tuned
-    from hyplearn.cli.board import Board
-    from hyplearn.cli.study import Study, storage
+    from hyplearn.console.board import Board
+    from hyplearn.jobs.tuning import results as tuned
+    from hyplearn.jobs.tuning import scheduler as search
+    from hyplearn.jobs.tuning.study import Study, storage
 
     with storage(plan.path / "study.db") as opened:
         studies = [
@@ -236,7 +237,7 @@ def _announce(work: Search, again: int) -> None:
 
 def _finish(plan: Plan, studies: Sequence[Study], status: int) -> int:
     """Write the files, print the table, and return the exit status."""
-    from hyplearn.cli import tuned
+    from hyplearn.jobs.tuning import results as tuned
 
     found = tuned.results(studies, plan.path, plan.metric, plan.extra)
     tuned.write_trials(studies, plan.path, plan.metric)

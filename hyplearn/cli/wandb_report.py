@@ -12,12 +12,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyplearn.cli.errors import OK, ConfigError, listing, nearest
 from hyplearn.cli.parser import Parser, folder
+from hyplearn.errors import OK, ConfigError, listing, nearest
 
 if TYPE_CHECKING:
     from hyplearn.papers.cells import Cell
-    from hyplearn.papers.runs import Run
+    from hyplearn.runs.directory import Run
 
 FOLDER = Path("outputs/wandb_report")
 TYPED = 8  # offline runs that fit on one line; more are listed in a file
@@ -108,7 +108,7 @@ def wandb_report(argv: Sequence[str]) -> int:
     folders = options.runs or [path for path in [Path("outputs")] if path.is_dir()]
     sections = dict(_lines(chosen, folders, options.protocol))
     dashboard = _dashboard(sections, options)
-    from hyplearn.engine.files import write_json
+    from hyplearn.runs.atomic import write_json
 
     write_json(options.output / "dashboard.json", dashboard)
     said = _log(sections, options)
@@ -134,7 +134,7 @@ def _chosen(typed: Sequence[str], known: Sequence[str]) -> list[str]:
 
 def _check_publishing() -> None:
     """What publishing needs, told before runs are read."""
-    from hyplearn.engine.loggers import wandb_mode
+    from hyplearn.training.loggers import wandb_mode
 
     if importlib.util.find_spec("wandb_workspaces") is None:
         raise ConfigError("--publish needs wandb-workspaces: pip install 'hyplearn[wandb-report]'")
@@ -148,7 +148,7 @@ def _check_publishing() -> None:
 def _lines(tables: Sequence[str], folders: Sequence[Path], protocol: str) -> Iterator[tuple[str, list[Line]]]:
     """Of every table the printed numbers, in its order, with the finished runs that answer them."""
     from hyplearn.papers.cells import DATASETS, cells
-    from hyplearn.papers.runs import runs_below
+    from hyplearn.runs.directory import runs_below
 
     finished = [run for run in runs_below(folders) if run.finished and not run.smoke]
     by_cell: dict[str, dict[int, Run]] = {}
@@ -168,8 +168,8 @@ def _runs_of(cell: Cell, by_cell: Mapping[str, Mapping[int, Run]], protocol: str
     """The runs of a cell by seed."""
     if cell.experiment is None:
         return []
-    from hyplearn.cli.compose import compose
-    from hyplearn.papers.identity import cell_id
+    from hyplearn.config.compose import compose
+    from hyplearn.runs.identity import cell_id
 
     config = compose([f"experiment={cell.experiment}", f"protocol={protocol}"]).config
     return [run for _, run in sorted(by_cell.get(cell_id(config), {}).items())]
@@ -277,7 +277,7 @@ def _log(sections: Mapping[str, Sequence[Line]], options: argparse.Namespace) ->
     """Log the tables as a run of their own; returns where it is."""
     import wandb
 
-    from hyplearn.engine.loggers import wandb_mode
+    from hyplearn.training.loggers import wandb_mode
 
     options.output.mkdir(parents=True, exist_ok=True)
     mode = wandb_mode("auto")
@@ -303,7 +303,7 @@ def _log(sections: Mapping[str, Sequence[Line]], options: argparse.Namespace) ->
 
 def _sync(folders: Sequence[Path], output: Path) -> str | None:
     """The command that uploads every offline run that was not uploaded yet; None if there is none."""
-    from hyplearn.engine.files import write_text
+    from hyplearn.runs.atomic import write_text
 
     paths = offline_runs(folders)
     if not paths:

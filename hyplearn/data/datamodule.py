@@ -11,13 +11,13 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from hyplearn.data.files import ImageFiles, Reading, Transform, read_files
-from hyplearn.data.images import ImageArrays, Images
-from hyplearn.data.loader import Batch, ImageLoader
-from hyplearn.data.sampler import BatchSampler, OrderedBatches, ShuffledBatches
-from hyplearn.data.source import Facts, Source
-from hyplearn.data.splits import stratified_split, stratified_subset
-from hyplearn.data.transforms import Augmentation, Normalization
+from hyplearn.data.batches.loader import Batch, ImageLoader
+from hyplearn.data.batches.sampler import BatchSampler, OrderedBatches, ShuffledBatches
+from hyplearn.data.batches.splits import stratified_split, stratified_subset
+from hyplearn.data.batches.transforms import Augmentation, Normalization
+from hyplearn.data.reading.files import ImageFiles, Reading, Transform, read_files
+from hyplearn.data.reading.images import ImageArrays, Images
+from hyplearn.data.sources.source import Facts, Source
 
 Split = Literal["train", "val", "test"]
 
@@ -39,7 +39,7 @@ class ImageDataModule(pl.LightningDataModule):
     image_size, channels: what the images are converted to, None to leave them as they are.
     drop_last: leave out a smaller last training batch. It is kept by default, unless it is a single image, which a
     batch norm cannot normalise.
-    cache to eval_transform: how a source made of image files is read, see `hyplearn.data.files.Reading`.
+    cache to eval_transform: how a source made of image files is read, see `hyplearn.data.reading.files.Reading`.
 
     Test images are read by `setup("test")` and by nothing else.
     """

@@ -12,21 +12,21 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hyplearn.data.datamodule import ImageDataModule, Split
-from hyplearn.data.errors import BadImageError, BadImagesError, DatasetError, described
-from hyplearn.data.files import ImageFiles, Transform, check_files
-from hyplearn.data.images import ImageArrays, Images
-from hyplearn.data.indexed import IndexedSource
-from hyplearn.data.retrieval_source import Evaluation, RetrievalImages, RetrievalSource
-from hyplearn.data.sampler import (
+from hyplearn.data.batches.sampler import (
     BatchSampler,
     ClassBalancedBatches,
     UniqueClassBatches,
     check_class_batches,
 )
-from hyplearn.data.source import Facts
-from hyplearn.data.splits import held_out_classes, stratified_subset
-from hyplearn.data.transforms import Augmentation
+from hyplearn.data.batches.splits import held_out_classes, stratified_subset
+from hyplearn.data.batches.transforms import Augmentation
+from hyplearn.data.datamodule import ImageDataModule, Split
+from hyplearn.data.errors import BadImageError, BadImagesError, DatasetError, described
+from hyplearn.data.reading.files import ImageFiles, Transform, check_files
+from hyplearn.data.reading.images import ImageArrays, Images
+from hyplearn.data.sources.indexed import IndexedSource
+from hyplearn.data.sources.retrieval_source import Evaluation, RetrievalImages, RetrievalSource
+from hyplearn.data.sources.source import Facts
 
 log = logging.getLogger(__name__)
 

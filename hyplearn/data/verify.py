@@ -8,12 +8,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
-from hyplearn.data.decoding import decode, for_each_file, usable_cpus
 from hyplearn.data.errors import BadImageError, DatasetError, Problem
-from hyplearn.data.files import ImageFiles
-from hyplearn.data.indexed import IndexedSource, OfficialSet, counts
-from hyplearn.data.retrieval_source import Index, Place
-from hyplearn.data.source import Source
+from hyplearn.data.reading.decoding import decode, for_each_file, usable_cpus
+from hyplearn.data.reading.files import ImageFiles
+from hyplearn.data.sources.indexed import IndexedSource, OfficialSet, counts
+from hyplearn.data.sources.retrieval_source import Index, Place
+from hyplearn.data.sources.source import Source
 
 Progress = Callable[[int, int], None]
 

@@ -8,7 +8,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from hyplearn.evaluation.forms import CURVED
+from hyplearn.evaluation.inner_products import CURVED
 from hyplearn.evaluation.metric import Embeddings, Metric
 from hyplearn.geometry import lorentz, poincare, sphere
 

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from hyplearn.evaluation.forms import CURVED, FLAT, Form
+from hyplearn.evaluation.inner_products import CURVED, FLAT, Form
 from hyplearn.geometry import lorentz
 
 Kind = Literal["lorentz", "poincare", "sphere", "euclidean"]

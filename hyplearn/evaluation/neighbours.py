@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from hyplearn.evaluation.duplicates import Distinct
-from hyplearn.evaluation.forms import Lifted
+from hyplearn.evaluation.inner_products import Lifted
 from hyplearn.evaluation.metric import Embeddings, Metric
 
 Index = Literal["auto", "faiss", "torch"]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from hyplearn.geometry.numerics import safe_sqrt
 from hyplearn.losses.base import EmbeddingLoss
 from hyplearn.manifolds import Sphere
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.space import Space
 
 Similarity = Literal["cosine", "geometry"]
 Form = Literal["similarity", "share", "length", "square"]

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from hyplearn.manifolds.precision import promote
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.space import Space
 
 
 class EmbeddingLoss(nn.Module, ABC):
     """Called as loss(points, labels, spaces, generator=...); subclasses give `compute`.
 
     points: one tensor (B, n_i) per space, of the whole batch, those of all processes in rank order. labels: (B,) int64.
-    spaces: of the model, see `hyplearn.nn.embedding.Space`. generator: of the run's own, a function of (seed, epoch,
+    spaces: of the model, see `hyplearn.nn.space.Space`. generator: of the run's own, a function of (seed, epoch,
     batch), the same in every process; a loss that draws random numbers takes them from nowhere else.
 
     A subclass with proxies takes `spaces`, `sizes` (n_i of each space) or `num_classes` as keyword arguments of its

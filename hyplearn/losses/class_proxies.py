@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from hyplearn.losses.adapter import AdaptedLoss, Form, Similarity, side_by_side
 from hyplearn.losses.placement import bounded
 from hyplearn.manifolds import Sphere
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.space import Space
 
 # Share of the embeddings' radius at which proxies of a hyperbolic or flat space start; HIER starts its own there too.
 START = 0.9

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hyplearn.losses.pairwise import slot_logits, slots
 from hyplearn.manifolds.precision import promote
-from hyplearn.nn.embedding import Space, space_names
+from hyplearn.nn.space import Space, space_names
 
 TOP = (1, 5, 10)
 

@@ -13,7 +13,7 @@ from hyplearn.losses.base import EmbeddingLoss, build_part
 from hyplearn.losses.placement import at_distance
 from hyplearn.losses.triplets import Triplets, generator_on, reciprocal_triplets
 from hyplearn.manifolds import CurvedManifold, manifold_parameter
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.space import Space
 
 log = logging.getLogger(__name__)
 

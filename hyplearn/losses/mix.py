@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hyplearn.losses.base import EmbeddingLoss
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.space import Space
 
 
 class ConvexCombination(EmbeddingLoss):

@@ -14,7 +14,7 @@ from hyplearn.losses.adapter import AdaptedLoss, Form, Similarity, side_by_side
 from hyplearn.losses.base import EmbeddingLoss, build_part
 from hyplearn.losses.triplets import draw_triplets
 from hyplearn.manifolds import CurvedManifold
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.space import Space
 
 
 class PairLoss(AdaptedLoss):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hyplearn.losses.base import EmbeddingLoss
-from hyplearn.nn.embedding import Space, distances
+from hyplearn.nn.space import Space, distances
 
 Convention = Literal["distance", "dot"]
 Reduction = Literal["pairs_sum", "mean", "sum", "m2"]

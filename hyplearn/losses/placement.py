@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hyplearn.manifolds import Manifold, Sphere
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.space import Space
 
 
 def at_distance(vectors: Tensor, manifold: Manifold) -> Tensor:

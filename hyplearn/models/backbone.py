@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hyplearn.models.small import Small
 from hyplearn.models.weights import DOWNLOAD_ERRORS, check_reachable, load_weights, unavailable
-from hyplearn.nn.choices import one_of, positive
+from hyplearn.nn.checks import one_of, positive
 from hyplearn.nn.layout import channels_last
 
 log = logging.getLogger(__name__)

@@ -53,7 +53,7 @@ class Embedder(nn.Module):
 
     @property
     def spaces(self) -> nn.ModuleList:
-        """One `hyplearn.nn.embedding.Space` per branch."""
+        """One `hyplearn.nn.space.Space` per branch."""
         return self.head.spaces
 
     @property

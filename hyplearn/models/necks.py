@@ -21,11 +21,11 @@ from hyplearn.geometry.numerics import vector_norm
 from hyplearn.manifolds import CurvedManifold, Lorentz, Manifold, Manifolds
 from hyplearn.manifolds.precision import promote
 from hyplearn.nn import monitor
-from hyplearn.nn.choices import one_of, positive
-from hyplearn.nn.embedding import Space, numbered, space_names
+from hyplearn.nn.checks import one_of, positive
 from hyplearn.nn.lift import ENTRIES, Lift
 from hyplearn.nn.linear import LorentzLinear, OriginalLorentzLinear
 from hyplearn.nn.poincare_gradient import riemannian_gradient
+from hyplearn.nn.space import Space, numbered, space_names
 
 KINDS = ("sphere", "euclidean", "poincare", "lorentz")
 CURVED = ("poincare", "lorentz")

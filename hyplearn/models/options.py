@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hyplearn.nn.batchnorm import CENTROIDS, COORDINATES, DISPERSIONS
 from hyplearn.nn.boost import BOOSTS
-from hyplearn.nn.choices import one_of
+from hyplearn.nn.checks import one_of
 from hyplearn.nn.rotation import NORM_MATCHES, ORTHOGONALS, RESCALES
 
 KINDS = ("rotation", "original")

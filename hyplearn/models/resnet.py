@@ -12,7 +12,7 @@ from hyplearn.models.blocks import BasicBlock, Bottleneck
 from hyplearn.models.geometries import Ball, Euclidean, Geometry, Hyperboloid
 from hyplearn.models.options import ConvolutionOptions, NormOptions, RescaleSites
 from hyplearn.nn.activation import LorentzDropout
-from hyplearn.nn.choices import one_of, positive
+from hyplearn.nn.checks import one_of, positive
 from hyplearn.nn.layout import channels_last
 from hyplearn.nn.lift import ENTRIES, EXITS, Lift, Transfer
 from hyplearn.nn.mlr import LorentzMLR

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from hyplearn.nn.choices import positive
+from hyplearn.nn.checks import positive
 
 
 class Small(Protocol):

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from hyplearn.manifolds import AmbientLorentz, Lorentz, ManifoldParameter
 from hyplearn.nn import monitor
-from hyplearn.nn.choices import one_of, positive
-from hyplearn.nn.fused_norm import Block, normalize
+from hyplearn.nn.checks import one_of, positive
+from hyplearn.nn.fused.norm import Block, normalize
+from hyplearn.nn.fused.normalization import Normalization, midpoint
+from hyplearn.nn.fused.scalars import Limits, numbers, radial
 from hyplearn.nn.layout import channels_last
-from hyplearn.nn.normalization import Normalization, midpoint
 from hyplearn.nn.processes import total
-from hyplearn.nn.scalars import Limits, numbers, radial
 
 DISPERSIONS = ("mean_distance", "rms", "per_channel")
 CENTROIDS = ("two_stage", "joint")

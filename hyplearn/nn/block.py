@@ -8,9 +8,9 @@ from hyplearn.manifolds import Lorentz
 from hyplearn.nn.activation import LorentzReLU
 from hyplearn.nn.batchnorm import LorentzBatchNorm2d
 from hyplearn.nn.conv import LorentzConv2d, OriginalLorentzConv2d
-from hyplearn.nn.fused_conv import convolve
-from hyplearn.nn.fused_lift import Entry
-from hyplearn.nn.fused_norm import Block, normalize
+from hyplearn.nn.fused.conv import convolve
+from hyplearn.nn.fused.lift import Entry
+from hyplearn.nn.fused.norm import Block, normalize
 from hyplearn.nn.lift import Lift, Unlift
 from hyplearn.nn.residual import LorentzResidual
 

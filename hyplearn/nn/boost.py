@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from hyplearn.manifolds import Lorentz
-from hyplearn.nn.choices import one_of, positive
-from hyplearn.nn.scalars import floored
+from hyplearn.nn.checks import one_of, positive
+from hyplearn.nn.fused.scalars import floored
 
 BOOSTS = ("full", "axis", "scale", "none")
 MAX_RAPIDITY = 3.0  # keeps cosh of the boost near 10; the largest radial scale of existing code is 3 as well

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyplearn.manifolds import Lorentz
-from hyplearn.nn.choices import positive
-from hyplearn.nn.fused_conv import Convolution
+from hyplearn.nn.checks import positive
+from hyplearn.nn.fused.conv import Convolution
 from hyplearn.nn.layout import squared_norm
 from hyplearn.nn.rotation import RotationBoost
 

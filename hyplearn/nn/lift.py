@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn import monitor
-from hyplearn.nn.choices import one_of
-from hyplearn.nn.fused_lift import Entry, lift_relu
-from hyplearn.nn.scalars import Limits
+from hyplearn.nn.checks import one_of
+from hyplearn.nn.fused.lift import Entry, lift_relu
+from hyplearn.nn.fused.scalars import Limits
 
 ENTRIES = ("project", "exp0")
 EXITS = ("log0", "space")

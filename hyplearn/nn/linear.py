@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyplearn.manifolds import Lorentz
-from hyplearn.nn.choices import positive
+from hyplearn.nn.checks import positive
 from hyplearn.nn.rotation import RotationBoost
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hyplearn.manifolds import Lorentz
-from hyplearn.nn.choices import positive
+from hyplearn.nn.checks import positive
 
 
 class LorentzMLR(nn.Module):

@@ -9,7 +9,7 @@ from hyplearn.geometry import lorentz
 from hyplearn.geometry.numerics import asinhc, coshm1c, scalar_like, sinhc
 from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
-from hyplearn.nn.choices import positive
+from hyplearn.nn.checks import positive
 from hyplearn.nn.poincare_tangent import clip_factor, place, to_hyperboloid, to_tangent
 from hyplearn.nn.processes import total
 

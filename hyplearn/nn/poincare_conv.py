@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
-from hyplearn.nn.choices import one_of, positive
+from hyplearn.nn.checks import one_of, positive
 from hyplearn.nn.poincare_linear import INITIALIZATIONS, fully_connected, initialize, norm_of
 from hyplearn.nn.poincare_tangent import squared_norm
 

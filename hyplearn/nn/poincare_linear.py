@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from hyplearn.geometry.numerics import asinhc, scalar_like, sinhc
 from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
-from hyplearn.nn.choices import one_of, positive
+from hyplearn.nn.checks import one_of, positive
 from hyplearn.nn.poincare_tangent import clip_factor, squared_norm
 
 INITIALIZATIONS = ("identity", "normal")

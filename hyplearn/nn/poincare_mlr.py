@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hyplearn.manifolds import PoincareBall
-from hyplearn.nn.choices import positive
+from hyplearn.nn.checks import positive
 
 
 class PoincareMLR(nn.Module):

@@ -10,8 +10,8 @@ from torch.nn.utils.parametrize import register_parametrization
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn import monitor
 from hyplearn.nn.boost import LorentzBoost
-from hyplearn.nn.choices import one_of
-from hyplearn.nn.placement import Placement, match_factor
+from hyplearn.nn.checks import one_of
+from hyplearn.nn.fused.placement import Placement, match_factor
 
 NORM_MATCHES = ("exact", "sum", "mean", "none")
 ORTHOGONALS = ("cayley", "householder", "matrix_exp")

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from hyplearn.papers.measured import Group, Measured, facts, value
-from hyplearn.papers.runs import Run
 from hyplearn.papers.statistics import Paired, Spread, holm, paired, spread
+from hyplearn.runs.directory import Run
 
 FILE = "claims.yaml"
 YES, NO, UNCLEAR, NOT_RUN = "yes", "no", "unclear", "not run"

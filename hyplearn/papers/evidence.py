@@ -11,8 +11,8 @@ from hyplearn.papers.claims import Answered, Claim, Comparison, Side
 from hyplearn.papers.costs import costs
 from hyplearn.papers.measured import SELECTED_ON_TEST, commits, facts, seeds_text
 from hyplearn.papers.render import Block, Heading, Paragraph, Table
-from hyplearn.papers.runs import Run
 from hyplearn.papers.statistics import Spread
+from hyplearn.runs.directory import Run
 
 ALPHA = 0.05
 RULES = (

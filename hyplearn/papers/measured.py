@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hyplearn.papers.runs import Run
 from hyplearn.papers.statistics import Spread, spread
+from hyplearn.runs.directory import Run
 
 NON_FINITE = "NonFiniteLoss"
 SELECTED_ON_TEST = "SELECTED ON TEST"

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hyplearn.engine.files import write_text
 from hyplearn.plots.hard_negatives import Compared, Negative, Pictures
+from hyplearn.runs.atomic import write_text
 
 STYLE = """
 body{font:15px/1.4 system-ui,sans-serif;margin:1.5rem auto;max-width:75rem;padding:0 1rem;color:#111;background:#fff}

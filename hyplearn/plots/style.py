@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyplearn.engine.figures import COLOURS, DASHES, MARKERS
-from hyplearn.engine.files import write_json, write_text, write_whole
+from hyplearn.plots.training_curves import COLOURS, DASHES, MARKERS
+from hyplearn.runs.atomic import write_json, write_text, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

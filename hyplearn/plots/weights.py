@@ -11,7 +11,7 @@ import torch
 from hyplearn.losses.hard_negatives import WeightCurve, weight_curve
 from hyplearn.losses.pairwise import slots
 from hyplearn.manifolds import Euclidean, Lorentz, PoincareBall, Sphere
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.space import Space
 from hyplearn.plots.style import COLOURS, DASHES, MARKERS, TEXT, TITLE, WIDTH, new_figure, plain, save
 
 if TYPE_CHECKING:

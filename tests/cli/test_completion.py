@@ -14,9 +14,9 @@ import pytest
 
 import hyplearn
 from hyplearn.cli.completion import SCRIPTS, candidates
-from hyplearn.cli.compose import compose
-from hyplearn.cli.configs import config_dir, groups
 from hyplearn.cli.main import KNOWN
+from hyplearn.config.compose import compose
+from hyplearn.config.folders import config_dir, groups
 
 SOURCE = str(Path(hyplearn.__file__).parents[1])
 needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

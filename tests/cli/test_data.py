@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from data.retrieval_trees import make_cub
 
-from hyplearn.cli.configs import config_dir, groups
 from hyplearn.cli.data import verify
-from hyplearn.cli.errors import FAILED, OK, ConfigError
+from hyplearn.config.folders import config_dir, groups
+from hyplearn.errors import FAILED, OK, ConfigError
+from tests.support.retrieval_trees import make_cub
 
 
 def test_a_sound_tree_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli.conftest import Command
 
 from hyplearn.evaluation.delta import distance_matrix, drawn, gromov_delta
 from hyplearn.evaluation.metric import Embeddings, Metric
 from hyplearn.evaluation.store import load, save
+from tests.support.commands import Command
 
 QUICK = ("--samples", "60", "--draws", "2")
 

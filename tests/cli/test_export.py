@@ -11,12 +11,12 @@ import torch
 from safetensors import safe_open
 
 from hyplearn.cli import export as command_module
-from hyplearn.cli.trained import load_exported, open_trained
-from hyplearn.data.datasets import Digits
-from hyplearn.engine import onnx
-from hyplearn.engine.export import read_header
+from hyplearn.data.sources.datasets import Digits
 from hyplearn.evaluation import store
 from hyplearn.evaluation.metric import Embeddings
+from hyplearn.inference import onnx
+from hyplearn.inference.export import read_header
+from hyplearn.inference.open import load_exported, open_trained
 
 
 def pixels(count: int = 50) -> torch.Tensor:

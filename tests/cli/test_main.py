@@ -11,7 +11,7 @@ import pytest
 import hyplearn
 from hyplearn.cli import train as train_command
 from hyplearn.data.errors import DatasetError
-from hyplearn.engine.errors import Interrupted, NonFiniteLoss
+from hyplearn.errors import Interrupted, NonFiniteLoss
 
 SOURCE = Path(hyplearn.__file__).parents[1]
 

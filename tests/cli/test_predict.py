@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hyplearn.data.datasets import Digits
-from hyplearn.data.retrieval_arrays import DigitsRetrieval
+from hyplearn.data.sources.datasets import Digits
+from hyplearn.data.sources.retrieval_arrays import DigitsRetrieval
 from hyplearn.evaluation import store
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hyplearn.cli.compose import compose
-from hyplearn.cli.errors import ConfigError
 from hyplearn.cli.report import report
-from hyplearn.engine.files import write_yaml
+from hyplearn.config.compose import compose
+from hyplearn.errors import ConfigError
+from hyplearn.runs.atomic import write_yaml
 
 CELL = "bdeir_table5_cifar100_hecnn_r50"
 FIXED = "bdeir_table5_cifar100_hecnn_r50_fixed_curvature"

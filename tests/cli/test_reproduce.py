@@ -16,13 +16,13 @@ import yaml
 from filelock import FileLock
 
 from hyplearn.cli import reproduce as module
-from hyplearn.cli.compose import compose
-from hyplearn.cli.errors import ConfigError
-from hyplearn.cli.lock import CLAIM
 from hyplearn.cli.main import main
-from hyplearn.cli.planning import choose, plan
 from hyplearn.cli.reproduce import reproduce
-from hyplearn.papers.runs import Run
+from hyplearn.config.compose import compose
+from hyplearn.errors import ConfigError
+from hyplearn.jobs.plan import choose, plan
+from hyplearn.runs.directory import Run
+from hyplearn.runs.lock import CLAIM
 
 CELL = "bdeir_table3_cifar100_hecnn_r50"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hyplearn.engine.repetition import code_differences, machine_differences, number_differences
+from hyplearn.inference.repetition import code_differences, machine_differences, number_differences
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def rewrite(path: Path, change) -> None:
 
 def clean(run: Path) -> None:
     """As if code and versions were those of the run: the tests may run on uncommitted changes."""
-    from hyplearn.engine.provenance import source, versions
+    from hyplearn.training.provenance import source, versions
 
     def change(manifest: dict) -> None:
         manifest["sessions"][0] |= {"source": {**source(), "dirty": False}, "versions": versions()}

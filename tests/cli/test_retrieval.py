@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data.retrieval_trees import make_cars, make_cub, make_inshop, make_sop, write_picture
 
-from hyplearn.cli.configs import config_dir, groups
+from hyplearn.config.folders import config_dir, groups
+from tests.support.retrieval_trees import make_cars, make_cub, make_inshop, make_sop, write_picture
 
 TINY = [
     "trainer.max_epochs=1",

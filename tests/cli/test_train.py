@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hyplearn.cli.configs import config_dir
+from hyplearn.config.folders import config_dir
 
 SMOKE = ("experiment=smoke", "trainer.limit_train_batches=2", "trainer.num_threads=1")
 

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 import yaml
 
-from hyplearn.cli import compose as compose_module
 from hyplearn.cli import tune as tune_module
-from hyplearn.cli.compose import compose
-from hyplearn.cli.errors import ConfigError
-from hyplearn.cli.lock import occupied
 from hyplearn.cli.main import main
-from hyplearn.cli.search_space import Dimension, read
 from hyplearn.cli.tune import tune
-from hyplearn.papers.identity import run_id
+from hyplearn.config import compose as compose_module
+from hyplearn.config.compose import compose
+from hyplearn.errors import ConfigError
+from hyplearn.jobs.tuning.space import Dimension, read
+from hyplearn.runs.identity import run_id
+from hyplearn.runs.lock import occupied
 
 HYP = ("model=hyp_vit_s", "trainer.max_epochs=3")
 LOADED: dict[tuple[str, ...], Any] = {}
@@ -100,7 +100,7 @@ class Starter:
 @pytest.fixture(autouse=True)
 def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hyplearn.cli.search.POLL", 0.0)
+    monkeypatch.setattr("hyplearn.jobs.tuning.scheduler.POLL", 0.0)
     monkeypatch.setattr(tune_module, "_check_runs", lambda found, extra: None)  # tested apart, it makes networks
 
 

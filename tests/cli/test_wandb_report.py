@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.conftest import Command
 
-from hyplearn.cli.compose import compose
 from hyplearn.cli.wandb_report import build_report, offline_runs
-from hyplearn.engine.files import write_json, write_yaml
-from hyplearn.papers.runs import Run
+from hyplearn.config.compose import compose
+from hyplearn.runs.atomic import write_json, write_yaml
+from hyplearn.runs.directory import Run
+from tests.support.commands import Command
 
 EXPERIMENT = "bdeir_table3_cifar100_hecnn_r50"
 MakeRun = Callable[..., str]

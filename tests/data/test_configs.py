@@ -10,11 +10,11 @@ from typing import Any
 import hydra
 import pytest
 import torch
-from data.retrieval_trees import make_cars, make_cub, make_inshop, make_sop
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from hyplearn.data.sampler import check_class_batches
+from hyplearn.data.batches.sampler import check_class_batches
+from tests.support.retrieval_trees import make_cars, make_cub, make_inshop, make_sop
 
 WriteImage = Callable[..., Path]
 CONFIGS = Path(__file__).parents[2] / "configs" / "dataset"

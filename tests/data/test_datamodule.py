@@ -9,12 +9,12 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from hyplearn.data.batches.transforms import Augmentation
 from hyplearn.data.datamodule import ImageDataModule
-from hyplearn.data.datasets import CIFAR10, Digits, FashionMNIST
 from hyplearn.data.errors import BadImagesError
-from hyplearn.data.folder import ImageFolder
-from hyplearn.data.synthetic import Synthetic
-from hyplearn.data.transforms import Augmentation
+from hyplearn.data.sources.datasets import CIFAR10, Digits, FashionMNIST
+from hyplearn.data.sources.folder import ImageFolder
+from hyplearn.data.sources.synthetic import Synthetic
 
 
 def synthetic(**options: Any) -> ImageDataModule:

@@ -14,10 +14,10 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from hyplearn.data.batches.transforms import Augmentation
 from hyplearn.data.datamodule import ImageDataModule
-from hyplearn.data.folder import ImageFolder
-from hyplearn.data.synthetic import Synthetic
-from hyplearn.data.transforms import Augmentation
+from hyplearn.data.sources.folder import ImageFolder
+from hyplearn.data.sources.synthetic import Synthetic
 
 EPOCHS, BATCHES = 3, 4
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from data.retrieval_trees import make_cub, make_inshop
 
-from hyplearn.data.crops import CenterCrop, RandomCrop
-from hyplearn.data.cub import CUB
+from hyplearn.data.batches.crops import CenterCrop, RandomCrop
+from hyplearn.data.batches.transforms import Augmentation
 from hyplearn.data.errors import BadImagesError, DatasetError
-from hyplearn.data.inshop import InShop
-from hyplearn.data.retrieval_arrays import DigitsRetrieval
-from hyplearn.data.retrieval_csv import CSVRetrieval
 from hyplearn.data.retrieval_datamodule import RetrievalDataModule
-from hyplearn.data.transforms import Augmentation
+from hyplearn.data.sources.cub import CUB
+from hyplearn.data.sources.inshop import InShop
+from hyplearn.data.sources.retrieval_arrays import DigitsRetrieval
+from hyplearn.data.sources.retrieval_csv import CSVRetrieval
 from hyplearn.data.verify import verify
+from tests.support.retrieval_trees import make_cub, make_inshop
 
 NUMBERS = {"mean": [0.3], "std": [0.4]}
 
@@ -283,8 +283,8 @@ def test_files_that_were_checked_are_not_decoded_again_for_the_test(
     make_cub(tmp_path)
     data = birds(tmp_path, cache="none")
     data.setup("fit")
-    monkeypatch.setattr("hyplearn.data.files.decode", None)  # what checking calls
-    monkeypatch.setattr("hyplearn.data.files.ImageStream.check_transforms", lambda stream: None)
+    monkeypatch.setattr("hyplearn.data.reading.files.decode", None)  # what checking calls
+    monkeypatch.setattr("hyplearn.data.reading.files.ImageStream.check_transforms", lambda stream: None)
     data.setup("test")
     assert data.reading.check_images
 

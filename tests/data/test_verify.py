@@ -4,16 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
-from data.retrieval_trees import make_cars, make_cub, make_inshop, make_sop
 
-from hyplearn.data.cars import Cars
-from hyplearn.data.cub import CUB
-from hyplearn.data.datasets import Digits, FashionMNIST
-from hyplearn.data.folder import ImageFolder
-from hyplearn.data.inshop import InShop
-from hyplearn.data.retrieval_folder import ImageFolderRetrieval
-from hyplearn.data.sop import SOP
+from hyplearn.data.sources.cars import Cars
+from hyplearn.data.sources.cub import CUB
+from hyplearn.data.sources.datasets import Digits, FashionMNIST
+from hyplearn.data.sources.folder import ImageFolder
+from hyplearn.data.sources.inshop import InShop
+from hyplearn.data.sources.retrieval_folder import ImageFolderRetrieval
+from hyplearn.data.sources.sop import SOP
 from hyplearn.data.verify import Report, verify
+from tests.support.retrieval_trees import make_cars, make_cub, make_inshop, make_sop
 
 
 def texts(report: Report, base: Path) -> list[str]:

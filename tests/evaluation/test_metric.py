@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from hyplearn.evaluation.metric import Embeddings, Metric, concatenate, from_ambient
 from hyplearn.geometry import lorentz
 from hyplearn.manifolds import Euclidean, Lorentz, PoincareBall, Sphere
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.space import Space
 
 METRICS = [Metric("lorentz", 0.7), Metric("poincare", 0.1), Metric("sphere"), Metric("euclidean")]
 

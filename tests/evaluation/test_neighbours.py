@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 
-import evaluation.brute as brute
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,11 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from hyplearn.evaluation import forms
+from hyplearn.evaluation import inner_products as forms
 from hyplearn.evaluation import neighbours as module
 from hyplearn.evaluation.metric import Embeddings, Metric
 from hyplearn.evaluation.neighbours import Search, neighbours
 from hyplearn.geometry import lorentz, poincare
+from tests.support import brute_force as brute
 
 INDEXES = ["faiss", "torch"]
 

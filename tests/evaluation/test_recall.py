@@ -4,7 +4,6 @@ import math
 import re
 from typing import Any
 
-import evaluation.brute as brute
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,6 +14,7 @@ from torch.testing import assert_close
 from hyplearn.evaluation.metric import Embeddings, Metric
 from hyplearn.evaluation.neighbours import Search
 from hyplearn.evaluation.recall import by_group, concatenate, evaluate, summarize
+from tests.support import brute_force as brute
 
 KS = (1, 2, 4, 8)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from hypothesis import given
-from strategies import ball_points, hyperbolic_points, tangents
 from torch import Tensor
 from torch.testing import assert_close
 
 from hyplearn.geometry import isometry, lorentz, poincare
+from tests.support.strategies import ball_points, hyperbolic_points, tangents
 
 F64 = torch.float64
 Scene = tuple[Tensor, tuple[Tensor, ...]]

@@ -9,12 +9,12 @@ import torch
 from geoopt.manifolds.lorentz import math as geoopt_lorentz
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import curvatures, hyperbolic_points, tangents
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
 from hyplearn.geometry import lorentz
+from tests.support.strategies import curvatures, hyperbolic_points, tangents
 
 F64 = torch.float64
 

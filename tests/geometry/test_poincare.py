@@ -5,11 +5,9 @@ from __future__ import annotations
 import mpmath as mp
 import pytest
 import torch
-from geometry import exact
 from geoopt.manifolds.stereographic import math as geoopt_ball
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import ball_points, curvatures, tangents
 from torch import Tensor
 from torch.autograd import gradcheck
 from torch.testing import assert_close
@@ -20,6 +18,8 @@ from hyplearn.geometry.isometry import (
     poincare_to_lorentz,
     poincare_to_lorentz_tangent,
 )
+from tests.support import fifty_digits as exact
+from tests.support.strategies import ball_points, curvatures, tangents
 
 F64 = torch.float64
 Scene = tuple[Tensor, tuple[Tensor, ...]]

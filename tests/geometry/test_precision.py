@@ -12,10 +12,10 @@ import math
 import mpmath as mp
 import pytest
 import torch
-from geometry import exact
 from torch import Tensor
 
 from hyplearn.geometry import lorentz
+from tests.support import fifty_digits as exact
 
 CURVATURES = [0.05, 0.1, 1.0, 4.0, 20.0]
 SHARES = [0.0, 1e-3, 0.03, 0.3, 0.75, 1.0]  # of d_max; 0 stands for a distance of 1e-6

@@ -5,12 +5,12 @@ from __future__ import annotations
 import geoopt
 import torch
 from hypothesis import given
-from strategies import sphere_points, tangents
 from torch import Tensor
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from hyplearn.geometry import sphere
+from tests.support.strategies import sphere_points, tangents
 
 F64 = torch.float64
 

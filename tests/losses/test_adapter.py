@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from losses.zoo import LABELS, SIZES, ZOO, built, points_of, seeded, spaces_of, vectors_of
 from pytorch_metric_learning.distances import CosineSimilarity, LpDistance
 from torch.testing import assert_close
 
 from hyplearn.losses import ProxyAnchor
 from hyplearn.losses.adapter import Form, SpaceDistance, side_by_side
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.space import Space
+from tests.support.loss_zoo import LABELS, SIZES, ZOO, built, points_of, seeded, spaces_of, vectors_of
 
 KINDS = list(SIZES)
 

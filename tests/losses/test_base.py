@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hyplearn.losses.base import EmbeddingLoss, build_part
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.space import Space
 
 
 class Taking(EmbeddingLoss):

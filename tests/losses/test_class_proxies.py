@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from losses.zoo import CLASSES, LABELS, SIZES, WITH_PROXIES, built, points_of, spaces_of, vectors_of
 from pytorch_metric_learning import losses as pml
 from torch import Tensor
 from torch.testing import assert_close
@@ -14,7 +13,8 @@ from torch.testing import assert_close
 from hyplearn.losses import NormalizedSoftmax, ProxyAnchor, ProxyNCA, ProxyNCAPlusPlus, SoftTriple
 from hyplearn.losses.class_proxies import ClassProxyLoss
 from hyplearn.manifolds import Lorentz, PoincareBall
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.space import Space
+from tests.support.loss_zoo import CLASSES, LABELS, SIZES, WITH_PROXIES, built, points_of, spaces_of, vectors_of
 
 Similarities = Callable[[Tensor, Tensor], Tensor]
 

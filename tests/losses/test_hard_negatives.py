@@ -13,7 +13,7 @@ from hyplearn.losses import PairwiseCrossEntropy
 from hyplearn.losses.hard_negatives import hard_negatives, weight_curve
 from hyplearn.losses.pairwise import pair_losses
 from hyplearn.manifolds import Lorentz, PoincareBall, Sphere
-from hyplearn.nn.embedding import Space, distances, space_names
+from hyplearn.nn.space import Space, distances, space_names
 
 F64 = torch.float64
 

@@ -16,7 +16,7 @@ from hyplearn.losses.base import EmbeddingLoss
 from hyplearn.losses.hier import hierarchical
 from hyplearn.losses.triplets import Triplets
 from hyplearn.manifolds import Euclidean, Lorentz, Manifold, ManifoldParameter, PoincareBall, Sphere
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.space import Space
 from hyplearn.optim import RiemannianAdamW, parameter_groups
 
 CURVED = {"lorentz": Lorentz, "poincare": PoincareBall}

@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 from hydra.utils import get_class, instantiate
-from losses.zoo import CLASSES, LABELS, SIZES, points_of, seeded, spaces_of, vectors_of
 
-from hyplearn.cli.configs import config_dir
+from hyplearn.config.folders import config_dir
 from hyplearn.losses.base import build_part
+from tests.support.loss_zoo import CLASSES, LABELS, SIZES, points_of, seeded, spaces_of, vectors_of
 
 NODES = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((config_dir() / "loss").glob("*.yaml"))}
 EMBEDDING = [name for name, node in NODES.items() if get_class(node["_target_"]).expects == "embeddings"]

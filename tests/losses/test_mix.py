@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from hyplearn.losses import ConvexCombination, PairwiseCrossEntropy
 from hyplearn.losses.base import EmbeddingLoss
 from hyplearn.manifolds import PoincareBall, Sphere
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.space import Space
 
 BALL = PoincareBall(0.1, learned=False)
 

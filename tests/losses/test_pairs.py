@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from losses.zoo import LABELS, SIZES, points_of, seeded, spaces_of, vectors_of
 from pytorch_metric_learning import losses as pml
 from pytorch_metric_learning.miners import MultiSimilarityMiner
 from torch import Tensor
@@ -15,7 +14,8 @@ from torch.testing import assert_close
 from hyplearn.losses import Contrastive, CrossBatchMemory, FastAP, Margin, MultiSimilarity, ProxyAnchor
 from hyplearn.losses.base import EmbeddingLoss
 from hyplearn.manifolds import Lorentz, PoincareBall
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.space import Space
+from tests.support.loss_zoo import LABELS, SIZES, points_of, seeded, spaces_of, vectors_of
 
 
 def points(kind: str, seed: int = 0) -> list[Tensor]:

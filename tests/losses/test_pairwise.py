@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from hyplearn.losses import PairwiseCrossEntropy
 from hyplearn.losses.pairwise import from_code_convention, to_code_convention
 from hyplearn.manifolds import Euclidean, Lorentz, Manifold, PoincareBall, Sphere
-from hyplearn.nn.embedding import Space
+from hyplearn.nn.space import Space
 
 F64 = torch.float64
 MANIFOLDS = {

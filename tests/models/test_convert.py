@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nn import reference_hcnn as reference
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -12,6 +11,7 @@ from hyplearn.manifolds import Manifolds
 from hyplearn.models import ConvolutionOptions, ResNet
 from hyplearn.models.convert import load_published_hcnn
 from hyplearn.models.options import RescaleSites
+from tests.support import reference_hcnn as reference
 
 
 def published(*, width: int = 8, classes: int = 10, seed: int = 0, **curvatures: float) -> reference.Classifier:

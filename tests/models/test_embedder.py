@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from models.configured import RETRIEVAL
 from torch import Tensor
 from torch.testing import assert_close
 
-from hyplearn.cli import build
-from hyplearn.cli.compose import compose
-from hyplearn.cli.configs import config_dir, groups
+from hyplearn.config import build
+from hyplearn.config.compose import compose
+from hyplearn.config.folders import config_dir, groups
 from hyplearn.manifolds import CurvatureParameter, Manifolds
 from hyplearn.models.embedder import Embedder
 from hyplearn.models.necks import Branch, LorentzNeck, Neck
 from hyplearn.models.small import SmallViT
-from hyplearn.nn.embedding import distances
+from hyplearn.nn.space import distances
 from hyplearn.optim import parameter_groups
+from tests.support.configured_models import RETRIEVAL
 
 BACKBONES = groups([config_dir()])["backbone"]
 SPACES = {

@@ -16,8 +16,8 @@ from hyplearn.geometry.isometry import lorentz_to_poincare
 from hyplearn.manifolds import CurvatureParameter, Lorentz, Manifolds, PoincareBall
 from hyplearn.models.necks import Branch, BranchHead, Head, LorentzHead, LorentzNeck, Neck, clipped
 from hyplearn.nn import monitor
-from hyplearn.nn.embedding import numbered
 from hyplearn.nn.poincare_gradient import riemannian_gradient
+from hyplearn.nn.space import numbered
 
 C = 0.1
 AT_CLIP = math.tanh(2.3 * math.sqrt(C)) / math.sqrt(C)  # 1.9651196; the reference divides by |u| + 1e-5: 1.965117

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from models.configured import NAMES, model_of
 
 from hyplearn.models import ConvolutionOptions, NormOptions, RescaleSites
 from hyplearn.nn.batchnorm import LorentzBatchNorm2d
 from hyplearn.nn.conv import LorentzConv2d, OriginalLorentzConv2d
 from hyplearn.nn.lift import Lift, Transfer, Unlift
 from hyplearn.nn.residual import LorentzResidual
+from tests.support.configured_models import NAMES, model_of
 
 
 @pytest.mark.parametrize(

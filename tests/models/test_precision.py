@@ -8,12 +8,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from models.configured import model_of
 from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.optim import Optimizer
 
 from hyplearn.optim import RiemannianAdamW, RiemannianSGD, parameter_groups
+from tests.support.configured_models import model_of
 
 CURVATURE_RATE = 0.1
 DTYPES = [torch.bfloat16, torch.float16]

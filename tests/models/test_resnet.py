@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from models.configured import NAMES, images, model_of
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -18,6 +17,7 @@ from hyplearn.manifolds import Lorentz, Manifolds, PoincareBall
 from hyplearn.models import ResNet
 from hyplearn.nn import monitor
 from hyplearn.nn.lift import Lift, Transfer, Unlift
+from tests.support.configured_models import NAMES, images, model_of
 
 SHAPES = [(8, 1), (9, 3), (32, 3), (65, 1), (96, 3)]  # image size, channels
 LORENTZ = ("hcnn_r18", "hecnn_r18", "hecnn_r50", "hcnn_original_r18")

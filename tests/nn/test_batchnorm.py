@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from nn.gradients import assert_same, random
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -15,6 +14,7 @@ from hyplearn.geometry import lorentz
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn import monitor
 from hyplearn.nn.batchnorm import CENTROIDS, LorentzBatchNorm2d
+from tests.support.gradients import assert_same, random
 
 CURVATURES = [0.05, 0.1, 1.0, 4.0, 20.0]
 N = 4

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from nn.gradients import assert_same, difference, random, values_and_gradients
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -18,6 +17,7 @@ from hyplearn.nn.block import LorentzBlock
 from hyplearn.nn.conv import LorentzConv2d, OriginalLorentzConv2d
 from hyplearn.nn.lift import Lift, Transfer, Unlift
 from hyplearn.nn.residual import LorentzResidual
+from tests.support.gradients import assert_same, difference, random, values_and_gradients
 
 INTO, OUT = 3, 4
 CURVATURES = [0.05, 1.0, 20.0]

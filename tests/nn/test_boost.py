@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nn.gradients import random
 from torch import Tensor
 from torch.testing import assert_close
 
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.boost import BOOSTS, MAX_RAPIDITY, LorentzBoost
+from tests.support.gradients import random
 
 CURVATURES = [0.05, 0.3, 1.0, 4.0, 20.0]
 

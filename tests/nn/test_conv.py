@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from nn.gradients import random
 from torch import Tensor
 from torch.testing import assert_close
 
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.conv import LorentzConv2d, OriginalLorentzConv2d
 from hyplearn.nn.rotation import NORM_MATCHES, RESCALES
+from tests.support.gradients import random
 
 CURVATURES = [0.05, 0.3, 1.0, 4.0, 20.0]
 SHAPES = [

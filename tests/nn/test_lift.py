@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nn.gradients import random
 from torch.testing import assert_close
 
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn import monitor
 from hyplearn.nn.lift import Lift, Transfer, Unlift
+from tests.support.gradients import random
 
 CURVATURES = [0.05, 1.0, 20.0]
 

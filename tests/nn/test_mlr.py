@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nn.gradients import random
 from torch.testing import assert_close
 
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.mlr import LorentzMLR
+from tests.support.gradients import random
 
 
 def four_terms(x: torch.Tensor, mlr: LorentzMLR) -> torch.Tensor:

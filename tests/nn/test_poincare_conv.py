@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nn import reference_poincare as reference
 from torch import Tensor
 from torch.autograd import gradcheck
 from torch.testing import assert_close
@@ -10,6 +9,7 @@ from torch.testing import assert_close
 from hyplearn.manifolds import PoincareBall
 from hyplearn.nn.poincare_conv import PoincareConv2d, beta_ratio
 from hyplearn.nn.poincare_linear import PoincareLinear
+from tests.support import reference_poincare as reference
 
 
 def random(*size: int, seed: int = 0, scale: float = 1.0) -> Tensor:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nn.gradients import random
 from torch.testing import assert_close
 
 from hyplearn.manifolds import PoincareBall
 from hyplearn.nn.poincare_lift import PoincareLift
+from tests.support.gradients import random
 
 CURVATURES = [0.05, 0.1, 1.0, 20.0]
 

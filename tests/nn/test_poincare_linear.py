@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 from mpmath import mp
-from nn import reference_poincare as reference
 from torch import Tensor
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from hyplearn.manifolds import PoincareBall
 from hyplearn.nn.poincare_linear import PoincareLinear
+from tests.support import reference_poincare as reference
 
 CURVATURES = [0.05, 0.1, 1.0, 4.0, 20.0]
 

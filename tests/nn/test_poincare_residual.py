@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nn import reference_poincare as reference
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from hyplearn.manifolds import PoincareBall
 from hyplearn.nn.poincare_pool import PoincareGlobalPool
 from hyplearn.nn.poincare_residual import PoincareResidual
+from tests.support import reference_poincare as reference
 
 
 def features(seed: int) -> torch.Tensor:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nn.gradients import assert_same, random
 from torch.testing import assert_close
 
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.pool import LorentzGlobalPool
+from tests.support.gradients import assert_same, random
 
 
 @pytest.mark.parametrize("c", [0.05, 1.0, 20.0])

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
-from nn import two_processes
 from torch.testing import assert_close
 
 from hyplearn.nn.processes import total
+from tests.support import batch_norm_processes as two_processes
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from nn import reference_hcnn as reference
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -20,6 +19,7 @@ from hyplearn.nn.linear import OriginalLorentzLinear
 from hyplearn.nn.mlr import LorentzMLR
 from hyplearn.nn.pool import LorentzGlobalPool
 from hyplearn.nn.residual import LorentzResidual
+from tests.support import reference_hcnn as reference
 
 KS = [0.05, 0.5, 1.0, 4.0, 20.0]  # the checkpoints' k = 1/c
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nn.gradients import random
 from torch.testing import assert_close
 
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.residual import LorentzResidual
+from tests.support.gradients import random
 
 
 @pytest.mark.parametrize("c", [0.05, 1.0, 20.0])

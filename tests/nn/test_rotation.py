@@ -6,7 +6,6 @@ import copy
 
 import pytest
 import torch
-from nn.gradients import assert_same, random
 from torch import Tensor
 from torch.nn.utils.parametrizations import orthogonal
 from torch.testing import assert_close
@@ -15,6 +14,7 @@ from hyplearn.manifolds import Lorentz
 from hyplearn.nn.conv import LorentzConv2d
 from hyplearn.nn.linear import LorentzLinear
 from hyplearn.nn.rotation import ORTHOGONALS, CayleyColumns
+from tests.support.gradients import assert_same, random
 
 
 @pytest.mark.parametrize("orthogonal", ORTHOGONALS)

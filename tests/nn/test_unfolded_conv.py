@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from nn.gradients import random
 from torch import nn
 from torch.testing import assert_close
 
@@ -13,6 +12,7 @@ from hyplearn.nn.batchnorm import LorentzBatchNorm2d
 from hyplearn.nn.block import LorentzBlock
 from hyplearn.nn.conv import OriginalLorentzConv2d
 from hyplearn.nn.unfolded_conv import UnfoldedLorentzConv2d, unfold
+from tests.support.gradients import random
 
 SHAPES = [
     {"kernel_size": 3, "padding": 1},

@@ -11,9 +11,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from hyplearn.engine.module import PARTS
 from hyplearn.manifolds import Lorentz, ManifoldParameter
 from hyplearn.optim import build_schedule, check_groups, check_supports, parameter_groups
+from hyplearn.training.module import PARTS
 
 DIRECTORY = Path(__file__).parents[2] / "configs" / "optim"
 NAMES = sorted(path.stem for path in DIRECTORY.glob("*.yaml"))

@@ -9,12 +9,12 @@ from types import ModuleType
 
 import pytest
 
-from hyplearn.cli.compose import compose
-from hyplearn.cli.configs import config_dir, groups
 from hyplearn.cli.train import checked_specification
+from hyplearn.config.compose import compose
+from hyplearn.config.folders import config_dir, groups
 from hyplearn.papers.cells import BASELINES, NO_SYSTEM, SYSTEMS, Cell, cells, select, tables
-from hyplearn.papers.identity import cell_id
 from hyplearn.papers.published import entries
+from hyplearn.runs.identity import cell_id
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMED = [cell for cell in cells() if cell.experiment]

@@ -12,8 +12,8 @@ from hyplearn.papers.claims import answer_all, judge, overall, read
 from hyplearn.papers.evidence import evidence, rows
 from hyplearn.papers.measured import Measured, collect
 from hyplearn.papers.render import markdown
-from hyplearn.papers.runs import Run
 from hyplearn.papers.statistics import Paired
+from hyplearn.runs.directory import Run
 
 CLAIM = {
     "key": "a",

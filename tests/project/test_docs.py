@@ -13,9 +13,9 @@ from types import ModuleType
 
 import pytest
 
-from hyplearn.cli.compose import compose
 from hyplearn.cli.main import COMMANDS, KNOWN, main
-from hyplearn.cli.sweep import expand
+from hyplearn.config.compose import compose
+from hyplearn.jobs.sweep import expand
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

@@ -1,0 +1,71 @@
+"""The options that choose a launcher, shared by the commands that run several jobs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hyplearn.cli.parser import Parser
+from hyplearn.errors import ConfigError, nearest
+from hyplearn.jobs.launcher import Joblib, Launcher, Local, Runner, Submitit, devices
+from hyplearn.runs.places import OUTPUTS
+
+LAUNCHERS = ("local", "joblib", "submitit", "submitit-local")
+QUEUE_LOGS = OUTPUTS / "submitit"
+# Short names of --slurm for the arguments of submitit.AutoExecutor; their values are whole numbers.
+COUNTS = {"time": "timeout_min", "gpus": "gpus_per_node", "cpus": "cpus_per_task", "mem": "mem_gb"}
+# Those of SLURM, which submitit takes as slurm_<name>.
+TEXTS = ("partition", "qos", "account", "constraint", "comment", "exclude", "gres", "mail_type", "mail_user")
+
+
+def add_launching(parser: Parser) -> None:
+    """Add --launcher, --jobs, --jobs-per-gpu and --slurm."""
+    parser.add_argument("--launcher", choices=LAUNCHERS, default="local")
+    parser.add_argument("--jobs", type=_count, default=None)
+    parser.add_argument("--jobs-per-gpu", type=_count, default=1)
+    parser.add_argument("--slurm", type=_slurm, default=None)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 on")
+    return int(text)
+
+
+def _slurm(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        name, sign, value = part.partition("=")
+        if not sign or not value or name not in (*COUNTS, *TEXTS):
+            raise argparse.ArgumentTypeError(
+                f"{part!r} must be name=value with a name of {', '.join((*COUNTS, *TEXTS))}.{nearest(name, COUNTS)}"
+            )
+        if name in COUNTS:
+            found[COUNTS[name]] = _count(value)
+        else:
+            found[f"slurm_{name}"] = value
+    return found
+
+
+def chosen_launcher(options: argparse.Namespace, overrides: Sequence[str], run: Runner | None = None) -> Launcher:
+    """The launcher that the options describe. Raises ConfigError for options that do not go together.
+
+    run: another way to run a command line, for tests.
+    """
+    if options.slurm is not None and options.launcher != "submitit":
+        raise ConfigError("--slurm is for --launcher submitit: without a queue nothing reads it.")
+    jobs = options.jobs or (100 if options.launcher == "submitit" else 1)
+    if options.launcher.startswith("submitit"):
+        return _queue(options.launcher, jobs, options.slurm or {})
+    on_cpu = any(text in ("trainer=cpu", "trainer=debug", "trainer.accelerator=cpu") for text in overrides)
+    places = [] if on_cpu else devices(jobs, options.jobs_per_gpu)
+    return (Local if options.launcher == "local" else Joblib)(jobs, places, run)
+
+
+def _queue(name: str, jobs: int, slurm: Mapping[str, Any]) -> Submitit:
+    if name == "submitit-local":
+        return Submitit("local", QUEUE_LOGS, {"timeout_min": 24 * 60}, jobs)
+    if "timeout_min" not in slurm:
+        raise ConfigError("--launcher submitit needs the minutes a job may take: --slurm time=720 (see --help).")
+    return Submitit("slurm", QUEUE_LOGS, {**slurm, "slurm_array_parallelism": jobs}, jobs)

@@ -1,0 +1,179 @@
+"""`hyplearn plot hard-negatives`: which images of other classes two models find nearest (Yue Fig. 1)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from hyplearn.cli.parser import Parser, folder
+from hyplearn.errors import OK, ConfigError
+
+if TYPE_CHECKING:
+    from hyplearn.evaluation.store import Stored
+    from hyplearn.plots.hard_negatives import Compared
+
+HELP = """\
+hyplearn plot hard-negatives <run> <run> [options]
+
+For chosen anchors the nearest test images of other classes under the trained metric of each of two retrieval runs, the
+nearest first, with class and distance. Images that the list of the other model lacks are framed and marked. Both runs
+must have been tested on the same images. Embeddings are those that a run stored, else its model computes them.
+
+128 queries are drawn at random, and those whose two lists share fewest images are shown: pictures of the difference,
+not of the average, which is printed for all that were drawn.
+  hard_negatives.png, hard_negatives.html (one page that needs no other file), hard_negatives.json (ids, labels, paths,
+  distances)
+
+  --queries N         anchors; 6
+  --negatives N       images of each list; 6
+  --names A B         of the models; by default the settings in which the runs differ
+  --dataset-root DIR  where the images are, in place of dataset.root of the first run
+  --output DIR        plots
+  --seed N            of the choice of anchors; 0
+  -h, --help          this text
+
+  hyplearn plot hard-negatives outputs/sph_vit_s_cub/... outputs/hyp_vit_s_cub/... --names Sph Hyp"""
+
+
+def hard_negatives(argv: Sequence[str]) -> int:
+    """Draw, write the page, and say how much the lists share. Raises ConfigError."""
+    options = _options(argv)
+    if options.help:
+        print(HELP)
+        return OK
+    if len(options.runs) != 2:
+        raise ConfigError(
+            f"hyplearn plot hard-negatives compares two runs, {len(options.runs)} given (see hyplearn plot "
+            "hard-negatives --help)"
+        )
+    from hyplearn.inference.test_embeddings import embeddings_of, retrieval_data, run_config
+    from hyplearn.plots.hard_negatives import compare
+
+    configs = [run_config(run) for run in options.runs]
+    names = _names(options, configs)
+    _check_data(options.runs)
+    data = retrieval_data(configs[0], options.dataset_root)
+    first, second = (embeddings_of(run, data) for run in options.runs)
+    _check_images(first, second, len(data.ids("test")), options.runs)
+    try:
+        found = compare(first, second, nearest=options.negatives, seed=options.seed)
+    except ValueError as error:
+        raise ConfigError(f"--negatives {error}") from error
+    smoke = any(config.get("scale") == "smoke" for config in configs)
+    title = "Nearest test images of other classes"
+    written = _write(
+        options,
+        (f"SMOKE RUNS (small data) · {title}" if smoke else title, names),
+        (first, second),
+        found,
+        lambda rows: data.thumbnails("test", first.ids[rows]),
+    )
+    for path in written:
+        print(f"written to {path}")
+    return OK
+
+
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = Parser("plot hard-negatives")
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--queries", type=_positive, default=6)
+    parser.add_argument("--negatives", type=_positive, default=6)
+    parser.add_argument("--names", nargs=2)
+    parser.add_argument("--dataset-root", type=folder)
+    parser.add_argument("--output", type=Path, default=Path("plots"))
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_intermixed_args(list(argv))
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 on")
+    return int(text)
+
+
+def _names(options: argparse.Namespace, configs: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    if options.names:
+        return options.names[0], options.names[1]
+    from hyplearn.cli.plot.naming import distinct_names
+
+    first, second = distinct_names(configs)
+    return first, second
+
+
+def _check_data(runs: Sequence[Path]) -> None:
+    """Raise ConfigError where the results of the runs say that they were tested on other images."""
+    from hyplearn.runs.directory import Run
+    from hyplearn.runs.places import locate
+
+    prints = [Run(locate(run)).results.get("dataset", {}).get("sha256", {}).get("test") for run in runs]
+    if None not in prints and prints[0] != prints[1]:
+        raise ConfigError(
+            f"{runs[0]} and {runs[1]} were tested on other images ({prints[0][:12]} and {prints[1][:12]}): hard "
+            "negatives are compared on the same ones."
+        )
+
+
+def _check_images(first: Stored, second: Stored, images: int, runs: Sequence[Path]) -> None:
+    same = first.ids.tolist() == second.ids.tolist() and first.labels.tolist() == second.labels.tolist()
+    if not same or (first.paths or ()) != (second.paths or ()):
+        raise ConfigError(
+            f"{runs[0]} and {runs[1]} hold embeddings of other images: compare runs of the same test data."
+        )
+    if int(first.ids.max()) >= images:
+        raise ConfigError(f"{runs[0]} holds embeddings of {len(first.ids)} images, the data set has {images} now.")
+
+
+def _write(
+    options: argparse.Namespace,
+    titled: tuple[str, tuple[str, str]],
+    stored: tuple[Stored, Stored],
+    found: Sequence[Compared],
+    pictures: Any,
+) -> list[Path]:
+    from hyplearn.plots.gallery_page import write_page
+    from hyplearn.plots.hard_negatives import draw_hard_negatives
+
+    title, names = titled
+    shown = found[: options.queries]
+    share = mean(one.shared for one in found)
+    print(
+        f"{share:.2f} of {options.negatives} images are in both lists, mean of {len(found)} anchors drawn at random; "
+        f"{mean(one.shared for one in shown):.2f} of those shown"
+    )
+    first, second = stored
+    captions = [_caption(first, label) for label in first.labels.tolist()]
+    metrics = (str(first.embeddings), str(second.embeddings))
+    facts = [
+        (name, f"{run}, compared by {metric}") for name, run, metric in zip(names, options.runs, metrics, strict=True)
+    ]
+    facts.append(("in both lists", f"{share:.2f} of {options.negatives}, mean of {len(found)} anchors drawn at random"))
+    facts.append(("shown", f"the {len(shown)} of these whose lists share fewest, seed {options.seed}"))
+    data = {
+        "facts": dict(facts),
+        "mean_shared": share,
+        "anchors": [_record(one, names, first, captions) for one in shown],
+    }
+    path = options.output / "hard_negatives.png"
+    written = draw_hard_negatives(path, shown, names, metrics, captions, pictures, data, title=title)
+    ids = first.ids.tolist()
+    return [*written, write_page(path.with_suffix(".html"), shown, names, captions, ids, pictures, facts, title=title)]
+
+
+def _caption(stored: Stored, label: int) -> str:
+    return f"class {label}" if stored.class_names is None else stored.class_names[label]
+
+
+def _record(one: Compared, names: tuple[str, str], stored: Stored, captions: Sequence[str]) -> dict[str, Any]:
+    def image(position: int) -> dict[str, Any]:
+        path = {} if stored.paths is None else {"path": stored.paths[position]}
+        label = int(stored.labels[position])
+        return {"id": int(stored.ids[position]), "label": label, "class": captions[position], **path}
+
+    lists = {
+        name: [{**image(n.position), "distance": n.distance, "only_here": n.only} for n in negatives]
+        for name, negatives in zip(names, one.lists, strict=True)
+    }
+    return {**image(one.anchor), "shared": one.shared, "negatives": lists}

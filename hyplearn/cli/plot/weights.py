@@ -1,0 +1,127 @@
+"""`hyplearn plot weights`: which negatives the loss listens to (Yue Fig. 3)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyplearn.cli.parser import Parser
+from hyplearn.errors import OK, ConfigError
+
+if TYPE_CHECKING:
+    from hyplearn.evaluation.store import Stored
+
+HELP = """\
+hyplearn plot weights <run ...> [options]
+
+p(x-) of Yue Eq. 9: the weights that the pairwise loss gives the negatives of an anchor in its gradient, by ascending
+distance. From the last training batch, which a run with evaluation.hard_negatives=true keeps; distances, temperature
+and weights of spaces are those of training. A line for each run, a panel for each anchor, and one for the mean over all
+anchors of the batch. The positive of an anchor is the next image of its class in the batch.
+
+Yue Fig. 3 shows a largest weight of about 0.46 at temperature 0.05, on other data.
+  weights.png, weights.csv (ids, labels, distances, weights)
+
+  --anchors N     training images drawn from those that the batches of all runs hold; 3
+  --query ID      this training image; may be given several times, in place of --anchors
+  --names A B ..  of the runs; by default the settings in which they differ
+  --output DIR    plots
+  --seed N        of the choice of anchors; 0
+  -h, --help      this text
+
+  python train.py -m model=sph_vit_s,hyp_vit_s loss.tau=0.05,0.2 evaluation.hard_negatives=true
+  hyplearn plot weights outputs/multirun/2026-11-26_08-58-30_4jobs_ba89/*/"""
+
+KEPT = Path("embeddings") / "last_batch.npz"
+
+
+def weights(argv: Sequence[str]) -> int:
+    """Draw, and print the largest weights. Raises ConfigError."""
+    options = _options(argv)
+    if options.help:
+        print(HELP)
+        return OK
+    if not options.runs:
+        raise ConfigError("hyplearn plot weights needs runs (see hyplearn plot weights --help)")
+    batches, smoke = _batches(options)
+    anchors = _anchors(batches, options)
+    from hyplearn.plots.weights import draw_weights
+
+    title = "Weights of negatives in the last training batch"
+    title = f"SMOKE RUNS (small data) · {title}" if smoke else title
+    for path in draw_weights(options.output / "weights.png", batches, anchors, title=title):
+        print(f"written to {path}")
+    return OK
+
+
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = Parser("plot weights")
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--anchors", type=int, default=3)
+    parser.add_argument("--query", type=int, action="append")
+    parser.add_argument("--names", nargs="+")
+    parser.add_argument("--output", type=Path, default=Path("plots"))
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_intermixed_args(list(argv))
+    if options.anchors < 1:
+        raise ConfigError(f"--anchors {options.anchors} must be 1 or more.")
+    return options
+
+
+def _batches(options: argparse.Namespace) -> tuple[dict[str, Stored], bool]:
+    """The batches by the names of their runs, and whether small data stood in for the real ones. Raises ConfigError."""
+    from hyplearn.cli.plot.naming import distinct_names
+    from hyplearn.inference.test_embeddings import run_config
+    from hyplearn.runs.places import locate
+
+    configs = [run_config(run) for run in options.runs]
+    paths = [locate(run) / KEPT for run in options.runs]
+    for path in paths:
+        if not path.is_file():
+            raise ConfigError(
+                f"{path} does not exist: a run keeps its last training batch after an epoch with "
+                "evaluation.hard_negatives=true."
+            )
+    names = options.names or distinct_names(configs)
+    if len(set(names)) != len(paths):
+        raise ConfigError(f"--names must be {len(paths)} different names, one for each run.")
+    loaded = [_load(path) for path in paths]
+    return dict(zip(names, loaded, strict=True)), any(config.get("scale") == "smoke" for config in configs)
+
+
+def _load(path: Path) -> Stored:
+    from hyplearn.evaluation import store
+    from hyplearn.plots.weights import check
+
+    try:
+        batch = store.load(path)
+        check(batch)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if batch.metrics is None:
+        raise ConfigError(f"{path} names no metric: it is no batch that a run kept.")
+    return batch
+
+
+def _anchors(batches: Mapping[str, Stored], options: argparse.Namespace) -> list[int]:
+    """Ids of training images that every batch holds. Raises ConfigError."""
+    import torch
+
+    shared = sorted(set.intersection(*(set(batch.ids.tolist()) for batch in batches.values())))
+    if options.query:
+        for identity in options.query:
+            if identity not in shared:
+                raise ConfigError(f"--query {identity} is not in the batch of every run: those are {_few(shared)}.")
+        return list(options.query)
+    if not shared:
+        raise ConfigError(
+            "the last batches of these runs have no image in common: name runs of one seed and data set, or one run."
+        )
+    generator = torch.Generator().manual_seed(options.seed)
+    return [shared[i] for i in torch.randperm(len(shared), generator=generator)[: options.anchors].tolist()]
+
+
+def _few(identities: Sequence[int]) -> str:
+    return ", ".join(map(str, identities[:20])) + (", ..." if len(identities) > 20 else "") if identities else "none"

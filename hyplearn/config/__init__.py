@@ -1,0 +1,1 @@
+"""From what a user typed to checked objects: composition, types, ranges, compatibility."""

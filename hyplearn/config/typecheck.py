@@ -1,0 +1,222 @@
+"""What a node of the configuration may hold: the arguments of its `_target_`, or the fields of its dataclass."""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+import inspect
+import pkgutil
+import sys
+import types
+import typing
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Union
+
+from hyplearn.errors import ConfigError, listing, nearest
+
+RESERVED = frozenset({"_target_", "_partial_", "_args_", "_convert_", "_recursive_"})
+Node = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One key: what type it takes and whether it can be left out."""
+
+    annotation: Any
+    required: bool
+
+
+def target(node: Node, path: str) -> Any:
+    """The class or function named by `_target_` of the node at `path`."""
+    name = node["_target_"]
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{path}._target_={name}: {error}") from error
+
+
+def arguments(node: Any, annotation: Any, path: str) -> dict[str, Argument] | None:
+    """The keys `node` may hold, or None where any key goes: a plain mapping, or a target that takes **kwargs."""
+    if isinstance(node, Mapping) and "_target_" in node:
+        return _parameters(target(node, path))
+    schema = next((option for option in _options(annotation) if dataclasses.is_dataclass(option)), None)
+    return None if schema is None else _parameters(schema)
+
+
+def checked(node: Node, annotation: Any, path: str = "", *, supplied: Mapping[str, Collection[str]]) -> dict[str, Any]:
+    """`node` with its numbers in the types asked for (1 for a float is 1.0, 32 for a text is "32"), and all below it.
+
+    `path` is the dotted place of `node`; `supplied` names, by path, the arguments that the program itself passes.
+    Raises ConfigError for the first key that is unknown, missing, or of a wrong type.
+    """
+    known = arguments(node, annotation, path)
+    if known is not None:
+        for key in filter(lambda key: key not in RESERVED, node):
+            check_known(key, known, path, supplied=supplied)
+        _check_complete(node, known, path, supplied.get(path, ()))
+    found = {}
+    for key, value in node.items():
+        place, expected = join(path, key), known[key].annotation if known and key in known else Any
+        found[key] = converted(value, expected, place)
+        if isinstance(value, Mapping):
+            if "_target_" in node and "_target_" not in value and not _takes_mapping(expected):
+                raise ConfigError(f"{place} needs a _target_, the class to make of it: {describe(expected)}.")
+            found[key] = checked(value, expected, place, supplied=supplied)
+    return found
+
+
+def converted(value: Any, annotation: Any, path: str) -> Any:
+    """`value` where it fits `annotation`, or the same number as a float or text. Raises ConfigError otherwise."""
+    if accepts(value, annotation):
+        return value
+    options = _options(annotation)
+    if isinstance(value, int) and not isinstance(value, bool):
+        if float in options:
+            return float(value)
+        if str in options:
+            return str(value)
+    expected = describe(annotation)
+    got = "another list" if isinstance(value, list) and "a list" in expected else _kind(value)
+    raise ConfigError(f"{path}={_shown(value)}: expected {expected}, got {got}.")
+
+
+def check_known(key: str, known: Collection[str], path: str, *, supplied: Mapping[str, Collection[str]]) -> None:
+    """Raise ConfigError if `key` is none of the `known` keys at `path`, or is one that the program itself sets."""
+    own = supplied.get(path, ())
+    if key in own:
+        raise ConfigError(f"{join(path, key)} follows from other settings and cannot be set.")
+    if key not in known:
+        valid = [name for name in known if name not in own and name not in RESERVED]
+        where = f"{path} takes" if path else "the top level has"
+        near = nearest(key, valid, prefix=join(path, ""))
+        raise ConfigError(f"unknown key {join(path, key)}.{near} ({where}: {listing(valid)})")
+
+
+def join(path: str, key: str) -> str:
+    """The dotted place of `key` below `path`."""
+    return f"{path}.{key}" if path else key
+
+
+def accepts(value: Any, annotation: Any) -> bool:
+    """Whether `value`, read from YAML or typed, fits `annotation`.
+
+    A list is any sequence, and a node with a `_target_` is taken for what its target makes.
+    """
+    return any(_fits(value, option) for option in _options(annotation))
+
+
+def describe(annotation: Any) -> str:
+    """`annotation` in words, for messages."""
+    words = [_word(option) for option in _options(annotation)]
+    return " or ".join(dict.fromkeys(words))
+
+
+def _parameters(callable_: Any) -> dict[str, Argument] | None:
+    """The named parameters of a callable; None if it takes any keyword."""
+    found: dict[str, Argument] = {}
+    for name, parameter in inspect.signature(callable_).parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            return None
+        if parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
+            found[name] = Argument(_evaluated(parameter.annotation, callable_), parameter.default is parameter.empty)
+    return found
+
+
+def _evaluated(annotation: Any, callable_: Any) -> Any:
+    """A postponed annotation as an object; Any for none, and for a name imported for type checkers only."""
+    if annotation is inspect.Parameter.empty:
+        return Any
+    if not isinstance(annotation, str):
+        return annotation
+    kinds = callable_.__mro__ if isinstance(callable_, type) else (callable_,)
+    owner = next((kind for kind in kinds if "__init__" in vars(kind)), callable_)
+    names = vars(sys.modules[owner.__module__])
+    try:
+        return eval(annotation, {**vars(builtins), **names})
+    except NameError:
+        return Any
+
+
+def _check_complete(node: Node, known: Mapping[str, Argument], path: str, supplied: Iterable[str]) -> None:
+    if node.get("_partial_"):
+        return
+    missing = [name for name, argument in known.items() if argument.required and name not in node]
+    missing = [name for name in missing if name not in supplied]
+    if missing:
+        raise ConfigError(f"{join(path, missing[0])} is missing: give it a value.")
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, one by one."""
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def _fits(value: Any, option: Any) -> bool:
+    origin = typing.get_origin(option) or option
+    if option is Any or isinstance(option, typing.TypeVar):
+        return True
+    if option in (None, type(None)):
+        return value is None
+    if origin is Literal:
+        return value in typing.get_args(option)
+    if isinstance(value, Mapping):
+        return "_target_" in value or dataclasses.is_dataclass(origin) or _is_subclass(dict, origin)
+    if isinstance(value, list):
+        return _sequence_fits(value, option, origin)
+    return origin is type(value) or origin is object  # True is no integer, a text no sequence of letters
+
+
+def _takes_mapping(annotation: Any) -> bool:
+    origins = [typing.get_origin(option) or option for option in _options(annotation)]
+    return any(origin is Any or _is_subclass(dict, origin) for origin in origins)
+
+
+def _sequence_fits(value: list[Any], option: Any, origin: Any) -> bool:
+    """A YAML list for a list, a tuple of known length, or any sequence or iterable of one type."""
+    if not (_is_subclass(list, origin) or _is_subclass(tuple, origin)):
+        return False
+    items = typing.get_args(option)
+    if origin is tuple and items and items[-1] is not Ellipsis:
+        return len(value) == len(items) and all(map(_item_fits, value, items))
+    return not items or all(_item_fits(item, items[0]) for item in value)
+
+
+def _item_fits(item: Any, annotation: Any) -> bool:
+    """In a list an int is a float: lists are passed on as they are."""
+    return accepts(item, annotation) or (type(item) is int and float in _options(annotation))
+
+
+def _is_subclass(candidate: type, option: Any) -> bool:
+    return isinstance(option, type) and issubclass(candidate, option)
+
+
+_MANY = {int: "integers", float: "numbers", str: "texts"}
+_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", None: "null", type(None): "null"}
+
+
+def _word(option: Any) -> str:
+    origin = typing.get_origin(option) or option
+    if origin in _WORDS:
+        return _WORDS[origin]
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(option)))
+    if _is_subclass(list, origin) or _is_subclass(tuple, origin):
+        items = [item for item in typing.get_args(option) if item is not Ellipsis]
+        if len(items) == 1 and items[0] in _MANY:
+            return f"a list of {_MANY[items[0]]}"
+        return f"a list of {', '.join(describe(item) for item in items)}" if items else "a list"
+    return "a group of keys" if _is_subclass(dict, origin) else getattr(origin, "__name__", str(origin))
+
+
+def _kind(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    names = {int: "an integer", float: "a number with decimals", str: "a text", list: "a list", dict: "a group of keys"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,1 @@
+"""Which images make a batch, and what is done to it: splits, samplers, crops, augmentation."""

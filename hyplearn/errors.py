@@ -1,0 +1,50 @@
+"""What stops a command, the one message each gives, and the exit status it means."""
+
+from __future__ import annotations
+
+import difflib
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+OK, FAILED, CONFIG, NON_FINITE, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class ConfigError(Exception):
+    """A mistake in what was asked for. Printed as one message, without a traceback; exit status 2."""
+
+
+class Interrupted(BaseException):
+    """A signal ended the run; `checkpoint` continues it, None if nothing was trained yet.
+
+    Not an `Exception`, as KeyboardInterrupt is none: code that survives one failed run must not survive this.
+    """
+
+    def __init__(self, signum: int, checkpoint: Path | None = None) -> None:
+        self.signum, self.checkpoint = signum, checkpoint
+        way_on = f"continue with resume={checkpoint}" if checkpoint else "no checkpoint was written"
+        super().__init__(f"stopped by {signal.Signals(signum).name}; {way_on}")
+
+    @property
+    def exit_status(self) -> int:
+        """What a shell reports for this signal: 130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + self.signum
+
+
+class NonFiniteLoss(RuntimeError):  # noqa: N818 - says what happened, like StopIteration
+    """Loss or gradients became infinite or NaN. `report` is the file that says where; the message says what to try."""
+
+    def __init__(self, message: str, report: Path) -> None:
+        self.report = report
+        super().__init__(message)
+
+
+def listing(names: Iterable[str]) -> str:
+    """`a, b, c` in alphabetical order, or a word for none."""
+    return ", ".join(sorted(names)) or "none"
+
+
+def nearest(name: str, valid: Iterable[str], *, prefix: str = "") -> str:
+    """` Did you mean prefix + x?` for the valid name x closest to `name`, nothing where none is close."""
+    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
+    return f" Did you mean {prefix}{close[0]}?" if close else ""

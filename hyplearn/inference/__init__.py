@@ -1,0 +1,1 @@
+"""Trained models in use: opened from a run or an export, asked for classes, neighbours and features."""

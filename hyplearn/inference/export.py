@@ -1,0 +1,150 @@
+"""A trained model as files that need no run directory: weights with their geometry, preprocessing, index, ONNX."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from hyplearn.data.batches.crops import CenterCrop
+from hyplearn.data.datamodule import ImageDataModule
+from hyplearn.evaluation import index_file
+from hyplearn.evaluation.index_file import Agreement
+from hyplearn.evaluation.neighbours import MARGIN
+from hyplearn.evaluation.store import Stored
+from hyplearn.inference.prediction import Trained, metrics_to_json
+from hyplearn.nn.space import Space
+from hyplearn.runs.atomic import write_json, write_whole
+from hyplearn.training.model_readings import curved
+from hyplearn.training.module import Model
+
+FORMAT = "hyplearn model 1"
+JSON_KEYS = ("manifolds", "metrics", "sizes", "data", "class_names", "smoke")
+CHECKED_QUERIES = 1000
+NEIGHBOURS = 10
+
+
+def manifolds(model: Model) -> dict[str, dict[str, Any]]:
+    """kind, c (sectional curvature -c) and whether it was learned, of every curved manifold by its name."""
+    return {
+        name: {"kind": Space(manifold).name, "c": manifold.c.item(), "learned": manifold.curvature.learned}
+        for name, manifold in curved(model).items()
+    }
+
+
+def write_weights(
+    path: Path, model: Trained, *, sizes: Sequence[int], data: Mapping[str, int], selection: str, smoke: bool
+) -> None:
+    """model.safetensors: the state dict, and in the header what the numbers mean.
+
+    sizes: n of each space of the embedding. Shared tensors, as the curvature of several layers, are written for each.
+    """
+    facts = {
+        "manifolds": manifolds(model.model),  # type: ignore[arg-type]
+        "metrics": metrics_to_json(model.metrics),
+        "sizes": list(sizes),
+        "data": dict(data),
+        "class_names": model.class_names,
+        "smoke": smoke,
+    }
+    header = {"format": FORMAT, "selection": selection, **{key: json.dumps(value) for key, value in facts.items()}}
+    tensors = {name: x.detach().cpu().contiguous().clone() for name, x in model.model.state_dict().items()}
+    write_whole(path, lambda stream: stream.write(to_bytes(tensors, header)))
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """What `write_weights` wrote beside the tensors. Raises ValueError for a file of something else."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no .safetensors file, or a damaged one ({error})") from error
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path} was not written by hyplearn export: its header has no format {FORMAT!r}")
+    return {**header, **{key: json.loads(header[key]) for key in JSON_KEYS}}
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict."""
+    return load_file(path)
+
+
+def preprocessing(data: ImageDataModule, *, channels: int, size: int) -> dict[str, Any]:
+    """What makes the model's input of an image, for programs without hyplearn."""
+    assert data.normalization is not None
+    steps: list[dict[str, Any]] = [
+        {"step": "upright", "by": "EXIF orientation"},
+        {"step": "channels", "mode": "RGB" if channels == 3 else "L"},
+    ]
+    transform = data.reading.eval_transform
+    if not data.source.in_files:
+        steps += [{"step": "center_crop", "size": "shorter side"}, _resize([size, size], "bilinear")]
+    elif transform is None:
+        steps += [_resize([size], "bilinear"), {"step": "center_crop", "size": size}]
+    elif isinstance(transform, CenterCrop):
+        steps += [_resize([transform.resize], transform.interpolation), {"step": "center_crop", "size": transform.size}]
+    else:
+        steps += [{"step": "custom", "by": repr(transform), "see": "dataset.eval_transform of config.yaml"}]
+    mean, std = (x.flatten().tolist() for x in (data.normalization.mean, data.normalization.std))
+    return {
+        "input": {"name": "images", "shape": ["batch", channels, size, size], "type": "float32"},
+        "steps": [*steps, {"step": "scale", "by": 1 / 255}, {"step": "normalize", "mean": mean, "std": std}],
+    }
+
+
+def _resize(size: Sequence[int | None], interpolation: str | None) -> dict[str, Any]:
+    """One number: of the shorter side."""
+    return {"step": "resize", "size": list(size), "interpolation": interpolation, "antialias": True}
+
+
+def write_index(folder: Path, stored: Stored) -> Agreement:
+    """gallery.faiss, and gallery.json with ids and recipe. Returns how the file agrees with the exact search.
+
+    Raises ValueError for embeddings that no inner product compares, and where the file would give other neighbours.
+    """
+    offered, asked = (mask.nonzero().squeeze(1) for mask in (stored.gallery, stored.query))
+    gallery = stored.embeddings.select(offered)
+    metric = index_file.only_metric(gallery)
+    path = folder / "gallery.faiss"
+    content = index_file.to_bytes(index_file.build(gallery, stored.ids[offered]))
+    write_whole(path, lambda stream: stream.write(content))
+    asked = asked[:: max(1, len(asked) // CHECKED_QUERIES)][:CHECKED_QUERIES]
+    found = index_file.check(
+        index_file.read(path),
+        stored.embeddings.select(asked),
+        gallery,
+        stored.ids[asked],
+        stored.ids[offered],
+        k=NEIGHBOURS,
+    )
+    if found.reranked < 1:
+        path.unlink()
+        raise ValueError(
+            f"the index in float32 loses exact neighbours: {found.reranked:.1%} of {found.queries} queries keep their "
+            f"{found.k}. The embeddings are too close together for it; search with hyplearn predict"
+        )
+    write_json(folder / "gallery.json", _index_facts(stored, offered, metric, found))
+    return found
+
+
+def _index_facts(stored: Stored, offered: Tensor, metric: Any, found: Agreement) -> dict[str, Any]:
+    rows = offered.tolist()
+    labels = stored.labels[offered].tolist()
+    names = stored.class_names
+    return {
+        "index": "inner product, flat, float32; larger scores are nearer; answers with ids",
+        "metric": {"kind": metric.kind, "c": metric.c},
+        "recipe": index_file.RECIPES[metric.kind],
+        "rank": f"take {MARGIN} more than needed, rank them by the distance of the coordinates themselves",
+        "checked": {**found._asdict(), "self": "left out"},
+        "ids": stored.ids[offered].tolist(),
+        "labels": labels,
+        "classes": None if names is None else [names[label] for label in labels],
+        "paths": None if stored.paths is None else [stored.paths[row] for row in rows],
+    }

@@ -1,0 +1,221 @@
+"""From a run directory, one of its checkpoints, or an exported model to a model that is ready for use."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyplearn.config.compose import change
+from hyplearn.errors import ConfigError
+from hyplearn.runs.places import locate, stored_config
+
+if TYPE_CHECKING:
+    import torch
+
+    from hyplearn.data.datamodule import ImageDataModule
+    from hyplearn.evaluation.store import Stored
+    from hyplearn.inference.prediction import Trained
+    from hyplearn.training.fit import TrainSpec
+
+WEIGHTS = "model.safetensors"
+DEVICES = ("auto", "cpu", "gpu")
+KNOWN = ("in_channels", "num_classes", "image_size")
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A model ready for use, and where it comes from.
+
+    folder: the run directory, or that of the exported model. checkpoint: None of an exported one. facts: in_channels,
+    num_classes and image_size of the data. selection: how the weights were chosen. tested: whether the results of the
+    run are of these weights. config: the resolved configuration.
+    """
+
+    model: Trained
+    folder: Path
+    checkpoint: Path | None
+    config: dict[str, Any]
+    data: ImageDataModule
+    facts: dict[str, int]
+    selection: str
+    tested: bool
+
+
+def open_trained(path: Path, *, device: str = "auto", checkpoint: Path | None = None) -> Opened:
+    """The model of a run directory (the best checkpoint by validation, or the last), a checkpoint or an export.
+
+    checkpoint: of the run directory, in place of the one that was tested. Raises ConfigError.
+    """
+    if path.is_dir() and (path / WEIGHTS).is_file():
+        if checkpoint is not None:
+            raise ConfigError(f"{path} is an exported model, which has no checkpoints to choose from.")
+        return _open_exported(path, device)
+    folder = locate(path)
+    if path.is_file() and checkpoint is not None:
+        raise ConfigError(f"{path} is a checkpoint, and --checkpoint {checkpoint} another: name one of them.")
+    config = change(stored_config(folder), [], allowed=lambda key: False).config
+    facts = _known(folder)
+    return _open_run(folder, checkpoint or path, config, facts, device)
+
+
+def load_exported(folder: Path, *, device: str = "auto") -> Trained:
+    """The model that `hyplearn export` wrote. Its outputs are those of the run's own weights."""
+    return _open_exported(folder, device).model
+
+
+def _open_run(folder: Path, named: Path, config: dict[str, Any], facts: dict[str, int], device: str) -> Opened:
+    from hyplearn.inference.prediction import trained
+    from hyplearn.training.checkpoint import checkpoint_to_evaluate, load_weights
+
+    spec = _specification(config, facts)
+    chosen = _device(device)
+    try:
+        checkpoint = checkpoint_to_evaluate(named)
+        with _silent_models():
+            module = spec.build_module()
+        load_weights(module, checkpoint, to_evaluate=True)
+        model = trained(
+            module,
+            spec.datamodule,
+            channels=facts["in_channels"],
+            size=facts["image_size"],
+            class_names=None if spec.retrieval else _class_names(folder, spec.datamodule),
+            precision=config["trainer"]["precision"],
+            device=chosen,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    chosen_by, tested = selection(folder, checkpoint)
+    if config["scale"] == "smoke":
+        chosen_by = f"SMOKE RUN, {chosen_by}"
+    return Opened(model, folder, checkpoint, config, spec.datamodule, facts, chosen_by, tested)
+
+
+def _open_exported(folder: Path, device: str) -> Opened:
+    from hyplearn.inference.export import read_header, read_weights
+    from hyplearn.inference.prediction import in_use, metrics_from_json
+
+    try:
+        header = read_header(folder / WEIGHTS)
+        config = change(stored_config(folder), [], allowed=lambda key: False).config
+        facts = {name: int(header["data"][name]) for name in KNOWN}
+        spec = _specification(config, facts)
+        with _silent_models():
+            network = spec.build_module().model
+        network.load_state_dict(read_weights(folder / WEIGHTS))
+        model = in_use(
+            network,
+            spec.datamodule,
+            retrieval=spec.retrieval,
+            metrics=metrics_from_json(header["metrics"]),
+            channels=facts["in_channels"],
+            size=facts["image_size"],
+            class_names=header["class_names"],
+            precision=config["trainer"]["precision"],
+            device=_device(device),
+        )
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"{folder}: {error}") from error
+    return Opened(model, folder, None, config, spec.datamodule, facts, header["selection"], True)
+
+
+@contextmanager
+def _silent_models() -> Iterator[None]:
+    """What a model says of itself when it is built was said when it was trained."""
+    logger = logging.getLogger("hyplearn.models")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _specification(config: dict[str, Any], facts: Mapping[str, int]) -> TrainSpec:
+    """The parts of a run for data that need not be there: `facts` say what the model has to know of them."""
+    from hyplearn.config.build import NOT_FETCHED, loss, model, specification
+
+    spec = specification(config, restores=True)
+    fetched = {key: value for key, value in NOT_FETCHED.items() if key in config["model"]}
+    built = {**config, "model": {**config["model"], **fetched}}
+    return replace(
+        spec,
+        trainer=replace(spec.trainer, compile=False, sync_batchnorm=False),
+        build_model=lambda: model(built, facts),
+        build_loss=lambda network: loss(config, network, facts),
+    )
+
+
+def _known(folder: Path) -> dict[str, int]:
+    """What the manifest says of the data. Raises ConfigError before training began."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise ConfigError(f"{folder} has no manifest.json: the run stopped before its training began. Start it anew.")
+    dataset = json.loads(path.read_text())["dataset"]
+    return {name: int(dataset[name]) for name in KNOWN}
+
+
+def _class_names(folder: Path, data: ImageDataModule) -> tuple[str, ...] | None:
+    """From the manifest, or from the data set where it can be read; None where neither knows them."""
+    from hyplearn.training.provenance import read_manifest
+
+    manifest = read_manifest(folder) or {"sessions": [{}]}
+    noted = manifest["sessions"][-1].get("class_names")
+    if noted is not None:
+        return tuple(noted)
+    try:
+        return data.class_names
+    except ValueError:  # its files are not here
+        return None
+
+
+def selection(folder: Path, checkpoint: Path) -> tuple[str, bool]:
+    """How the weights of a checkpoint were chosen, and whether they were tested; else the checkpoint's name."""
+    path = folder / "results.json"
+    noted = json.loads(path.read_text()).get("selection") if path.is_file() else None
+    if noted is not None and (folder / noted["checkpoint"]).resolve() == checkpoint.resolve():
+        return f"weights of epoch {noted['epoch']} ({noted['rule']})", True
+    return f"weights of {checkpoint.name}, which was not tested", False
+
+
+def load_gallery(opened: Opened, path: Path | None) -> Stored:
+    """Embeddings to search in, of the geometry of the model: those of `path`, or of the run's own test.
+
+    Raises ConfigError where they are of other weights, as far as the file tells.
+    """
+    from hyplearn.evaluation import store
+
+    own = path is None
+    path = path or opened.folder / "embeddings" / "test.npz"
+    if own and not path.is_file():
+        raise ConfigError(f"{path} does not exist: name the images to search in with --gallery, see hyplearn embed.")
+    if own and not opened.tested:
+        raise ConfigError(
+            f"{path} was made by the tested checkpoint, not by {opened.checkpoint}: make a gallery with hyplearn "
+            "embed and name it with --gallery."
+        )
+    try:
+        stored = store.load(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    made = tuple(metric for metric in opened.model.metrics if metric is not None)
+    if stored.metrics != made:
+        held = " + ".join(map(str, stored.metrics or ())) or "an unknown geometry"
+        raise ConfigError(
+            f"{path} holds embeddings of {held}, the model makes {' + '.join(map(str, made))}: they are of other "
+            "weights. Make a gallery with hyplearn embed and name it with --gallery."
+        )
+    return stored
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("--device gpu: torch sees no CUDA device; use --device cpu or auto.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

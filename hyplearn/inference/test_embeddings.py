@@ -1,0 +1,71 @@
+"""The test embeddings of a run: those it stored, else what its model makes of its test images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyplearn.errors import ConfigError
+from hyplearn.runs.places import locate, stored_config
+
+if TYPE_CHECKING:
+    from hyplearn.data.retrieval_datamodule import RetrievalDataModule
+    from hyplearn.evaluation.store import Stored
+
+
+def retrieval_data(config: dict[str, Any], root: Path | None) -> RetrievalDataModule:
+    """The test images of a run, read. root: in place of its dataset.root. Raises ConfigError."""
+    from hyplearn.config.build import datamodule
+    from hyplearn.config.compose import change, quoted
+    from hyplearn.data.retrieval_datamodule import RetrievalDataModule
+
+    moved = [] if root is None else [f"dataset.root={quoted(root)}"]
+    data = datamodule(change(config, moved, allowed=lambda key: key == "dataset.root").config)
+    if not isinstance(data, RetrievalDataModule):
+        raise ConfigError("the run is one of a classifier: hard negatives are those of retrieval.")
+    try:
+        data.prepare_data()
+        data.setup("test")
+    except ValueError as error:
+        raise ConfigError(f"the test images cannot be read: {error}") from error
+    return data
+
+
+def embeddings_of(run: Path, data: RetrievalDataModule) -> Stored:
+    """Under the trained metric, by the ids of `data`. Raises ConfigError."""
+    from hyplearn.evaluation import store
+
+    folder = locate(run)
+    kept = folder / "embeddings" / "test.npz"
+    if run.is_dir() and kept.is_file():
+        try:
+            return store.load(kept)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    return _computed(run, data)
+
+
+def _computed(run: Path, data: RetrievalDataModule) -> Stored:
+    from hyplearn.evaluation.store import Stored
+    from hyplearn.inference.features import features
+    from hyplearn.inference.open import open_trained
+
+    opened = open_trained(run)
+    ids, known = data.ids("test"), data.evaluation("test")
+    found = features(opened.model, lambda chosen: data.thumbnails("test", chosen), ids, ["embedding"])
+    return Stored(
+        points=tuple(part.points for part in found.values()),
+        labels=known.labels,
+        ids=ids,
+        query=known.query,
+        gallery=known.gallery,
+        metrics=tuple(part.metric for part in found.values()),
+        class_names=known.class_names,
+        paths=known.paths,
+        selection=opened.selection,
+    )
+
+
+def run_config(run: Path) -> dict[str, Any]:
+    """Of the run directory, or of that of a checkpoint. Raises ConfigError where there is none."""
+    return stored_config(locate(run))

@@ -1,0 +1,1 @@
+"""Search of settings by validation, with equal budgets."""

@@ -1,0 +1,233 @@
+"""What a search found: trials.csv, summary.json, the table at the end, and the best settings as experiments."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from hyplearn.config.compose import compose, parse
+from hyplearn.config.folders import config_dir, groups
+from hyplearn.console.tables import duration, show
+from hyplearn.errors import ConfigError
+from hyplearn.jobs.tuning.contestants import Contender
+from hyplearn.jobs.tuning.study import (
+    DIVERGED,
+    DONE,
+    EPOCHS,
+    FAILED,
+    INTERRUPTED,
+    PRUNED,
+    REASON,
+    REPEATS,
+    RUN_DIR,
+    RUN_ID,
+    SECONDS,
+    WAITING,
+    Record,
+    Study,
+)
+from hyplearn.runs.atomic import write_json, write_text, write_yaml
+from hyplearn.runs.directory import Run
+from hyplearn.runs.identity import run_id
+
+BEST = "best"  # a folder of configurations, for --config-dir
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one contender came to. counts: its trials by how they ended. test: of the best one, None without one."""
+
+    label: str
+    counts: Mapping[str, int]
+    seconds: float
+    best: Record | None
+    test: float | None
+    experiment: str | None
+    inert: tuple[str, ...]
+    lost: int  # failed trials that no later one took up
+    stopped: int  # interrupted trials that no later one took up
+
+    @property
+    def good(self) -> bool:
+        """Whether there are best settings and no failure is left."""
+        return self.best is not None and not self.lost
+
+
+def results(studies: Sequence[Study], folder: Path, metric: str, extra: Sequence[Path]) -> list[Result]:
+    """Of every contender, with its best settings written to an experiment below `folder`/best."""
+    found = []
+    for study in studies:
+        records, best = study.records(), study.best()
+        states = [record.state for record in records]
+        run = None if best is None else Run(Path(best.notes[RUN_DIR]))
+        found.append(
+            Result(
+                label=study.contender.label,
+                counts={state: states.count(state) for state in (DONE, PRUNED, DIVERGED, FAILED, INTERRUPTED)},
+                seconds=sum(record.notes.get(SECONDS, 0.0) for record in records),
+                best=best,
+                test=None if run is None else run.metrics.get(tested(metric)),
+                experiment=None if best is None else write_best(study.contender, best, folder, metric, extra),
+                inert=study.contender.inert,
+                lost=len(study.lost(FAILED)),
+                stopped=len(study.lost(INTERRUPTED)),
+            )
+        )
+    return found
+
+
+def tested(metric: str) -> str:
+    """`test/recall@1` of `val/recall@1`."""
+    return f"test/{metric.removeprefix('val/')}"
+
+
+def write_trials(studies: Sequence[Study], folder: Path, metric: str) -> None:
+    """trials.csv: one line for each trial that began, with its settings and what it came to by validation."""
+    rows = [_row(record, metric) for study in studies for record in study.records() if record.state != WAITING]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "trials.csv", text.getvalue())
+
+
+def _row(record: Record, metric: str) -> dict[str, Any]:
+    ended = {key: record.notes.get(key, "") for key in (EPOCHS, SECONDS, RUN_ID, RUN_DIR, REPEATS, REASON)}
+    value = "" if record.value is None else record.value
+    head = {"contender": record.contender, "trial": record.number, "state": record.state, metric: value}
+    return {**head, **ended, **record.settings}
+
+
+def write_summary(found: Sequence[Result], folder: Path, definition: Mapping[str, Any]) -> None:
+    """summary.json: the table at the end."""
+    rows = [
+        {
+            "contender": result.label,
+            "overrides": definition["overrides"][result.label],
+            "trials": dict(result.counts),
+            "seconds": round(result.seconds, 1),
+            "best": None if result.best is None else _best(result, result.best),
+            "not_searched": list(result.inert),
+        }
+        for result in found
+    ]
+    searched = {key: definition[key] for key in ("metric", "space", "sampler", "pruner")}
+    write_json(folder / "summary.json", {"study": folder.name, **searched, "contenders": rows})
+
+
+def _best(result: Result, best: Record) -> dict[str, Any]:
+    return {
+        "trial": best.number,
+        "settings": dict(best.settings),
+        "validation": best.value,
+        "test": result.test,
+        "run_id": best.notes[RUN_ID],
+        "run_dir": best.notes[RUN_DIR],
+        "experiment": result.experiment,
+    }
+
+
+def print_results(found: Sequence[Result], folder: Path, metric: str, extra: Sequence[Path]) -> None:
+    """The best of each contender by validation beside its test value, and how to run it again."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", overflow="fold")
+    for column in ("trials", DONE, PRUNED, DIVERGED, FAILED, "time"):
+        table.add_column(column, justify="right")
+    table.add_column("best settings", overflow="fold")
+    for column in (metric, tested(metric)):
+        table.add_column(column, justify="right")
+    for result in found:
+        counts = [str(result.counts[state]) for state in (DONE, PRUNED, DIVERGED, FAILED)]
+        begun = str(sum(result.counts[state] for state in (DONE, PRUNED, DIVERGED)) + result.lost + result.stopped)
+        table.add_row(result.label, begun, *counts, duration(result.seconds), *_cells(result))
+    print(f"\nstudy {folder}: chosen by {metric}, in percent" if not metric.endswith("loss") else f"\nstudy {folder}")
+    show(table)
+    for result in found:
+        _print_notes(result, folder, extra)
+    print(f"see {folder / 'trials.csv'}")
+
+
+def _cells(result: Result) -> tuple[str, str, str]:
+    if result.best is None:
+        return "none", "", ""
+    settings = "  ".join(f"{key}={short(value)}" for key, value in result.best.settings.items())
+    return settings, f"{result.best.value:.2f}", "" if result.test is None else f"{result.test:.2f}"
+
+
+def _print_notes(result: Result, folder: Path, extra: Sequence[Path]) -> None:
+    if result.inert:
+        print(f"{result.label}: {', '.join(result.inert)} decides nothing here and was not searched")
+    if result.stopped:
+        trials = f"{result.stopped} trial{' was' if result.stopped == 1 else 's were'}"
+        print(f"{result.label}: {trials} stopped; the same command goes on from there")
+    if result.best is None:
+        return
+    if result.experiment is None:
+        print(f"{result.label}: the best settings replace a group of keys and fit no experiment; see trials.csv")
+        return
+    folders = " ".join(f"--config-dir {path}" for path in (*extra, folder / BEST))
+    print(
+        f"{result.label} again, with other seeds: hyplearn train -m {folders} experiment={result.experiment} seed=2,3,4"
+    )
+
+
+def short(text: str) -> str:
+    """A number to four digits, any other value as it is."""
+    try:
+        return f"{float(text):.4g}"
+    except ValueError:
+        return text
+
+
+def write_best(contender: Contender, best: Record, folder: Path, metric: str, extra: Sequence[Path]) -> str | None:
+    """Write the settings to `folder`/best/experiment/best_<label>.yaml and return the name of the experiment.
+
+    None, and no file, where they fit no experiment: a file merges a group of keys that an override replaces.
+    """
+    name = f"{BEST}_{contender.label}"
+    path = folder / BEST / "experiment" / f"{name}.yaml"
+    line = contender.line(best.settings)
+    write_yaml(path, _content(line, extra))
+    comment = (
+        f"# {metric} {best.value:.2f}: the best trial of {contender.label} in {folder.name}, {best.notes[RUN_ID]}."
+    )
+    write_text(path, f"# @package _global_\n{comment}\n{path.read_text()}")
+    try:
+        same = run_id(compose([f"experiment={name}"], extra=[*extra, folder / BEST]).config) == best.notes[RUN_ID]
+    except ConfigError:
+        same = False
+    if not same:
+        path.unlink()
+        return None
+    return name
+
+
+def _content(line: Sequence[str], extra: Sequence[Path]) -> dict[str, Any]:
+    """Choices of groups as a defaults list, single values as a tree."""
+    known = groups([config_dir(), *extra])
+    defaults: list[Any] = []
+    tree: dict[str, Any] = {}
+    for override in map(parse, line):
+        key, value = override.key_or_group, override.value()
+        if key == "experiment":
+            defaults.insert(0, value)
+        elif key in known:
+            defaults.append({f"override /{key}": value})
+        else:
+            _put(tree, key.split("."), value)
+    return {"defaults": defaults, **tree} if defaults else tree
+
+
+def _put(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    *parents, last = path
+    for name in parents:
+        tree = tree.setdefault(name, {})
+    tree[last] = value

@@ -1,0 +1,341 @@
+"""Lorentz batch norm as per-position scalars, in units of k, see `scalars.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hyplearn.nn import monitor
+from hyplearn.nn.fused.scalars import Limits, dot, numbers
+from hyplearn.nn.processes import total
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """What the batch norm does besides its parameters. eps is added to the dispersion."""
+
+    eps: float = 1e-5
+    dispersion: str = "mean_distance"  # mean_distance | rms
+    two_stage: bool = True
+    rescale: bool = True
+    synchronized: bool = False  # statistics over all processes
+
+    def total(self, x: Tensor) -> Tensor:
+        """Sum over processes where statistics are synchronized."""
+        return total(x) if self.synchronized else x
+
+
+# The centroid of a batch
+
+
+def midpoint(space: Tensor, time: Tensor, limits: Limits) -> Tensor:
+    """Lorentzian centroid from sums of points: space (..., C), time (...). Returns space coordinates (..., C).
+
+    The squared Lorentz norm is floored at that of the farthest representable centroid, so rounding cannot turn it
+    negative for points that nearly coincide close to d_max.
+    """
+    return space * _inverse_norm(space, time, limits)[0].unsqueeze(-1)
+
+
+def _inverse_norm(space: Tensor, time: Tensor, limits: Limits) -> tuple[Tensor, Tensor, Tensor]:
+    """1 / sqrt(time^2 - |space|^2), the square and its floor."""
+    norm = torch.linalg.vector_norm(space, dim=-1)
+    squared = (time - norm) * (time + norm)
+    floor = (time.detach() / limits.t_max).square()
+    return torch.rsqrt(torch.maximum(squared, floor)), squared, floor
+
+
+def midpoint_vjp(g: Tensor, space: Tensor, time: Tensor, limits: Limits) -> tuple[Tensor, Tensor]:
+    """Gradients of (space, time) from that of the centroid."""
+    inverse, squared, floor = _inverse_norm(space, time, limits)
+    through = torch.linalg.vecdot(g, space) * (inverse * inverse * inverse) * (squared > floor)
+    return torch.addcmul(g * inverse.unsqueeze(-1), through.unsqueeze(-1), space), -through * time
+
+
+def _times(points: Tensor) -> Tensor:
+    return torch.sqrt(numbers(points).one + torch.linalg.vecdot(points, points))
+
+
+def mean_of(space: Tensor, time: Tensor, limits: Limits, normalization: Normalization) -> Tensor:
+    """Centroid of a batch from the sums of each image, space (B, C) and time (B,).
+
+    Two-stage: the centroid of the images' centroids (HCNN); otherwise the centroid of all positions.
+    """
+    if normalization.two_stage:
+        space = midpoint(space, time, limits)
+        time = _times(space)
+    return midpoint(normalization.total(space.sum(0)), normalization.total(time.sum(0)), limits)
+
+
+def mean_of_vjp(
+    g: Tensor, space: Tensor, time: Tensor, limits: Limits, normalization: Normalization
+) -> tuple[Tensor, Tensor]:
+    """Gradients of (space, time) from that of the mean, which every process has a part of."""
+    points, times = space, time
+    if normalization.two_stage:
+        points = midpoint(space, time, limits)
+        times = _times(points)
+    whole = normalization.total(points.sum(0)), normalization.total(times.sum(0))
+    g_points, g_times = midpoint_vjp(normalization.total(g), *whole, limits)
+    if not normalization.two_stage:
+        return g_points.expand_as(space), g_times.expand_as(time)
+    return midpoint_vjp(torch.addcmul(g_points, (g_times / times).unsqueeze(-1), points), space, time, limits)
+
+
+# Centring, scaling, shifting
+
+
+@dataclass
+class Centred:
+    """`a y + s_b b + s_mean mean + s_beta beta`, the normalized point, per position; s_b is None without a boost.
+
+    The other fields are intermediates for the backward pass.
+    """
+
+    a: Tensor
+    s_b: Tensor | None
+    s_mean: Tensor
+    s_beta: Tensor
+    dispersion: Tensor
+    rise: Tensor
+    gain: Tensor
+    spread: Spread
+    toward: Tensor
+    shifted: Tensor
+    directions: Directions
+
+    @property
+    def coefficients(self) -> list[Tensor]:
+        """In the order b, mean, beta."""
+        return [s for s in (self.s_b, self.s_mean, self.s_beta) if s is not None]
+
+
+@dataclass
+class Spread:
+    """Tangent rescaling of a centred point: factor = new radius / old radius, time = new time."""
+
+    factor: Tensor
+    time: Tensor
+    radius: Tensor
+    distance: Tensor
+    share: Tensor | None
+    sinh: Tensor
+
+
+def centre(
+    a: Tensor | None,
+    s: Tensor | None,
+    q: Tensor,
+    t: Tensor,
+    dot_beta: Tensor,
+    dot_mean: Tensor,
+    b: Tensor | None,
+    beta: Tensor,
+    mean: Tensor,
+    gamma: Tensor,
+    eps: Tensor,
+    limits: Limits,
+    normalization: Normalization,
+    dispersion: Tensor | None,
+) -> Centred:
+    """Batch norm of points `x = a y + s b`, q = |x|^2, of time t.
+
+    Logarithm at the mean, transport to the origin, rescaling, boost to beta.
+    dot_beta = y . beta, dot_mean = y . mean. The dispersion is measured unless given.
+    """
+    n, v = numbers(t), Directions.of(b, mean, beta)
+    to_mean, to_beta = _dots(a, s, dot_mean, dot_beta, v)
+    # time after centring minus 1, mean_t t - x.mean - 1, as half the square of x - mean: nothing cancels near 0
+    apart = (q - v.q_mean) / (t + v.mean_t)
+    rise = n.half * torch.relu(q + v.q_mean - (to_mean + to_mean) - apart * apart)
+    radius = torch.sqrt(rise * (rise + n.two) + n.tiny)
+    distance = torch.log1p(rise + radius)
+    if dispersion is None:
+        dispersion = _measure(distance, normalization)
+    gain = gamma / (dispersion + eps)
+    spread = _spread(radius, distance, gain, limits, normalization.rescale)
+    toward = (t + n.one + rise) / v.one_mean  # centred point: x - toward * mean
+    shifted = to_beta - toward * v.mean_beta
+    factor = spread.factor
+    return Centred(
+        a=factor if a is None else factor * a,
+        s_b=None if s is None else factor * s,
+        s_mean=-factor * toward,
+        s_beta=spread.time + factor * shifted / v.one_beta,
+        dispersion=dispersion,
+        rise=rise,
+        gain=gain,
+        spread=spread,
+        toward=toward,
+        shifted=shifted,
+        directions=v,
+    )
+
+
+@dataclass
+class Directions:
+    """Products of the vectors b, mean and beta, and their times: 0-dim tensors, b_mean and b_beta None without b."""
+
+    q_mean: Tensor
+    mean_beta: Tensor
+    b_mean: Tensor | None
+    b_beta: Tensor | None
+    mean_t: Tensor
+    one_mean: Tensor
+    beta_t: Tensor
+    one_beta: Tensor
+
+    @classmethod
+    def of(cls, b: Tensor | None, mean: Tensor, beta: Tensor) -> Directions:
+        """From all products at once."""
+        vectors = torch.stack([mean, beta] if b is None else [mean, beta, b])
+        gram, n = vectors @ vectors.mT, numbers(vectors)
+        times = torch.sqrt(n.one + gram.diagonal())
+        mean_t, beta_t, *_ = times.unbind()
+        one_mean, one_beta, *_ = (n.one + times).unbind()
+        rows = [row.unbind() for row in gram.unbind()]
+        b_mean, b_beta = (None, None) if b is None else rows[2][:2]
+        return cls(rows[0][0], rows[0][1], b_mean, b_beta, mean_t, one_mean, beta_t, one_beta)
+
+
+def _dots(
+    a: Tensor | None, s: Tensor | None, dot_mean: Tensor, dot_beta: Tensor, v: Directions
+) -> tuple[Tensor, Tensor]:
+    """x . mean and x . beta of `x = a y + s b`."""
+    if a is not None:
+        dot_mean, dot_beta = a * dot_mean, a * dot_beta
+    if s is not None and v.b_mean is not None and v.b_beta is not None:
+        dot_mean, dot_beta = dot_mean + s * v.b_mean, dot_beta + s * v.b_beta
+    return dot_mean, dot_beta
+
+
+def _measure(distance: Tensor, normalization: Normalization) -> Tensor:
+    amount = distance if normalization.dispersion == "mean_distance" else distance.square()
+    if normalization.synchronized:
+        amount = total(amount.sum()) / _count(distance, normalization)
+    else:
+        amount = amount.mean()
+    return amount if normalization.dispersion == "mean_distance" else amount.sqrt()
+
+
+def _count(distance: Tensor, normalization: Normalization) -> Tensor:
+    return normalization.total(distance.new_tensor(float(distance.numel())))
+
+
+def _spread(radius: Tensor, distance: Tensor, gain: Tensor, limits: Limits, rescale: bool) -> Spread:
+    length, share = gain * distance, None
+    if rescale:
+        unlimited = length
+        share = torch.tanh(limits.r * unlimited)
+        length = limits.d_max * share
+        monitor.give("rescaled/norm", lambda: length < unlimited)
+    sinh = torch.sinh(length)
+    return Spread(sinh / radius, torch.sqrt(numbers(sinh).one + sinh * sinh), radius, distance, share, sinh)
+
+
+@dataclass
+class CentreGradients:
+    """Gradients of the inputs of `centre`, None for one that is None; `log_root` of log sqrt(c) through the limits."""
+
+    a: Tensor | None
+    s: Tensor | None
+    t: Tensor
+    dot_beta: Tensor
+    dot_mean: Tensor
+    b: Tensor | None
+    beta: Tensor
+    mean: Tensor
+    gamma: Tensor
+    eps: Tensor
+    dispersion: Tensor | None
+    log_root: Tensor | None
+
+
+def centre_vjp(
+    made: Centred,
+    g_a: Tensor,
+    g_coefficients: tuple[Tensor, ...],
+    a: Tensor | None,
+    s: Tensor | None,
+    q: Tensor,
+    t: Tensor,
+    dot_beta: Tensor,
+    dot_mean: Tensor,
+    b: Tensor | None,
+    beta: Tensor,
+    mean: Tensor,
+    gamma: Tensor,
+    eps: Tensor,
+    limits: Limits,
+    normalization: Normalization,
+    given: bool,
+) -> CentreGradients:
+    """Gradients of the inputs of `centre` from those of (a, coefficients). given: the dispersion was.
+
+    q and t are one variable, whose gradient is that of t."""
+    factor, v = made.spread.factor, made.directions
+    g_mean_row, g_beta_row = g_coefficients[-2:]
+    lever = g_beta_row / v.one_beta
+    g_factor = (g_a if a is None else g_a * a) - g_mean_row * made.toward + lever * made.shifted
+    if s is not None:
+        g_factor = g_factor + g_coefficients[0] * s
+    to_beta = lever * factor  # gradient of x . beta
+    g_toward = (g_mean_row * factor + to_beta * v.mean_beta) / -v.one_mean
+    g_rise, g_gain, g_root = _spread_vjp(made, g_factor, g_beta_row, limits)
+    scale = made.dispersion + eps
+    g_share = -g_gain * made.gain / scale  # gradient of dispersion + eps
+    if not given:
+        g_rise = g_rise + _measure_vjp(made, g_share, normalization)
+    g_rise = (g_rise + g_toward) * (made.rise > 0)
+    g_t = g_toward + g_rise * v.mean_t
+    g_mean_t = dot(g_rise, t) - dot(g_toward, made.toward)
+    g_mean_beta, g_beta_t = -dot(to_beta, made.toward), -dot(to_beta, made.shifted) / v.one_beta
+    g_mean = (g_mean_t / v.mean_t) * mean + g_mean_beta * beta
+    g_beta = (g_beta_t / v.beta_t) * beta + g_mean_beta * mean
+    gradients = CentreGradients(
+        a=None, s=None, t=g_t, dot_beta=to_beta, dot_mean=-g_rise, b=None, beta=g_beta, mean=g_mean,
+        gamma=g_gain / scale, eps=g_share, dispersion=g_share if given else None, log_root=g_root,
+    )  # fmt: skip
+    if s is not None and b is not None and v.b_mean is not None and v.b_beta is not None:
+        g_b_mean, g_b_beta = -dot(g_rise, s), dot(to_beta, s)
+        gradients.s = g_coefficients[0] * factor - g_rise * v.b_mean + to_beta * v.b_beta
+        gradients.b = g_b_mean * mean + g_b_beta * beta
+        gradients.mean, gradients.beta = g_mean + g_b_mean * b, g_beta + g_b_beta * b
+    if a is not None:
+        gradients.a = g_a * factor - g_rise * dot_mean + to_beta * dot_beta
+        gradients.dot_mean, gradients.dot_beta = gradients.dot_mean * a, to_beta * a
+    return gradients
+
+
+def _spread_vjp(
+    made: Centred, g_factor: Tensor, g_time: Tensor, limits: Limits
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Gradients of (rise, gain, log sqrt(c) through the limits).
+
+    factor = sinh(length) / radius, time = cosh(length), d distance = d rise / radius.
+    """
+    spread = made.spread
+    g_factor = g_factor / spread.radius
+    n, g_root = numbers(g_factor), None
+    g_length = g_factor * spread.time + g_time * spread.sinh
+    if spread.share is not None:
+        rate = (n.one - spread.share * spread.share) * limits.steepest
+        g_root = limits.d_max * dot(g_length, spread.share)
+        g_length = g_length * rate
+        g_gain = dot(g_length, spread.distance)
+        g_root = g_root - made.gain * g_gain
+    else:
+        g_gain = dot(g_length, spread.distance)
+    g_rise = (made.gain * g_length - g_factor * spread.factor * (n.one + made.rise)) / spread.radius
+    return g_rise, g_gain, g_root
+
+
+def _measure_vjp(made: Centred, g: Tensor, normalization: Normalization) -> Tensor:
+    """Gradient of rise through the dispersion."""
+    spread = made.spread
+    g = normalization.total(g) / _count(spread.distance, normalization)
+    if normalization.dispersion == "mean_distance":
+        return g / spread.radius
+    return (g / made.dispersion) * spread.distance / spread.radius

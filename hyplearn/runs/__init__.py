@@ -1,0 +1,1 @@
+"""Run directories: their names, their files, who holds them. No torch, no Hydra."""

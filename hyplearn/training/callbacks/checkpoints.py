@@ -1,0 +1,130 @@
+"""The moments at which a run writes its checkpoints, and which of them counts in the end."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from signal import SIGTERM
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+
+from hyplearn.errors import Interrupted
+from hyplearn.training.callbacks.stop_signals import StopSignals
+from hyplearn.training.checkpoint import BEST, LAST, read_checkpoint
+from hyplearn.training.module import TrainingModule
+
+log = logging.getLogger("hyplearn")
+
+
+class Choice(NamedTuple):
+    """Which weights count, why, and where they lie."""
+
+    rule: str
+    epoch: int
+    path: Path
+
+
+class Checkpoints(pl.Callback):
+    """Writes best.ckpt and last.ckpt, ends a run that no longer gets better, and answers a request to stop.
+
+    monitor: the metric that decides, smaller is better for a loss; an epoch without it (no validation) is never best.
+    every: epochs between two last.ckpt. patience: epochs without a better one until the end, None for no end.
+    Must be the last callback: what the others keep of an epoch belongs into its checkpoint.
+
+    A request to stop is answered after an optimizer step in the middle of an epoch, with what it takes to continue from
+    there; one during an epoch's last step or validation, once that epoch is complete.
+    """
+
+    def __init__(self, folder: Path, *, monitor: str, every: int, patience: int | None, signals: StopSignals) -> None:
+        self.folder, self.monitor, self.every, self.patience, self.signals = folder, monitor, every, patience, signals
+        self.best_value: float | None = None
+        self.best_epoch = 0
+        self.written: Path | None = None
+
+    @property
+    def best(self) -> Path:
+        return self.folder / BEST
+
+    @property
+    def last(self) -> Path:
+        return self.folder / LAST
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_value": self.best_value, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.best.is_file():
+            self.best_value, self.best_epoch = state_dict["best_value"], state_dict["best_epoch"]
+        elif state_dict["best_value"] is not None:
+            log.warning("%s is missing: the best epoch is chosen among those to come", self.best)
+
+    def choice(self, last_epoch: int) -> Choice:
+        """The weights to test: the best by validation if there was any, else those of the last epoch."""
+        if last_epoch == 0:
+            return Choice("no training", 0, self.last)
+        if self.best_value is None:
+            return Choice("last epoch", last_epoch, self.last)
+        # A run killed between two files may have a best.ckpt newer than last.ckpt; the file itself knows its epoch.
+        state = read_checkpoint(self.best)["callbacks"][type(self).__qualname__]
+        return Choice(f"best {self.monitor}", state["best_epoch"], self.best)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # of the first process, which alone writes
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.signals.install()
+        if self.patience is not None and not any(trainer.num_val_batches):
+            raise ValueError(f"callbacks.patience={self.patience} needs validation data: set dataset.val_fraction > 0")
+        self._end_if_out_of_patience(trainer, trainer.current_epoch)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        after_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        last_step = trainer.is_last_batch or trainer.global_step == trainer.max_steps
+        if after_step and not last_step and self._stop_requested(trainer):
+            self._save_last_and_stop(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        epoch = trainer.current_epoch + 1
+        value = pl_module.row.get(self.monitor)
+        if value is not None and self._is_better(value):
+            self.best_value, self.best_epoch = value, epoch
+            trainer.save_checkpoint(self.best, weights_only=False)
+        if self._stop_requested(trainer):
+            self._save_last_and_stop(trainer)
+        self._end_if_out_of_patience(trainer, epoch)
+        at_end = trainer.should_stop or epoch == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        if at_end or epoch % self.every == 0:
+            self._save_last(trainer)
+
+    def on_test_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if self.signals.requested is not None:
+            raise Interrupted(self.signals.requested, self.last)
+
+    def _is_better(self, value: float) -> bool:
+        if self.best_value is None or math.isnan(value):
+            return not math.isnan(value)
+        return value < self.best_value if self.monitor.endswith("loss") else value > self.best_value
+
+    def _end_if_out_of_patience(self, trainer: pl.Trainer, epoch: int) -> None:
+        if self.patience is not None and self.best_value is not None and epoch - self.best_epoch >= self.patience:
+            trainer.should_stop = True
+
+    def _stop_requested(self, trainer: pl.Trainer) -> bool:
+        return bool(trainer.strategy.reduce_boolean_decision(self.signals.requested is not None, all=False))
+
+    def save_untrained(self, trainer: pl.Trainer) -> None:
+        """last.ckpt of weights that are only tested."""
+        self._save_last(trainer)
+
+    def _save_last(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self.last, weights_only=False)
+        self.written = self.last
+
+    def _save_last_and_stop(self, trainer: pl.Trainer) -> None:
+        self._save_last(trainer)
+        raise Interrupted(self.signals.requested or SIGTERM, self.last)

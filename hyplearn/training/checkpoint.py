@@ -1,0 +1,94 @@
+"""Checkpoint files: plain containers of tensors, written whole, read without executing anything."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor, nn
+
+from hyplearn.runs.atomic import write_whole
+from hyplearn.training.module import TrainingModule
+
+log = logging.getLogger("hyplearn")
+
+LAST, BEST = "last.ckpt", "best.ckpt"
+PLAIN = (Tensor, nn.Parameter, int, float, str, bool, bytes, type(None), torch.Size, torch.dtype, torch.device)
+CONTAINERS = (dict, OrderedDict, Counter)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint file, on the CPU, executing nothing that is in it."""
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
+
+
+def find_checkpoint(path: Path) -> Path:
+    """A checkpoint file itself, or the last checkpoint of a run directory."""
+    found = path / "checkpoints" / LAST if path.is_dir() else path
+    if not found.is_file():
+        raise ValueError(f"{path} must be a checkpoint or a run directory with one: {found} does not exist")
+    return found
+
+
+def checkpoint_to_evaluate(path: Path) -> Path:
+    """A checkpoint file itself, or of a run directory the best checkpoint if one was chosen, else the last."""
+    best = path / "checkpoints" / BEST
+    return best if best.is_file() else find_checkpoint(path)
+
+
+def bring_best(checkpoint: Path, folder: Path) -> None:
+    """Copy the best.ckpt beside a checkpoint of another run into the folder of the run that continues it."""
+    best = checkpoint.parent / BEST
+    if best.is_file() and checkpoint.parent.resolve() != folder.resolve():
+        write_whole(folder / BEST, lambda stream: stream.write(best.read_bytes()))
+
+
+def load_weights(module: TrainingModule, path: Path, *, to_evaluate: bool = False) -> None:
+    """The weights of a checkpoint into a module of the same model.
+
+    to_evaluate: proxies of other classes, which evaluation does not read, stay as they are.
+    """
+    weights = read_checkpoint(path)["state_dict"]
+    if to_evaluate:
+        own = module.state_dict()
+        kept = {name: w for name, w in weights.items() if not name.startswith("loss.") or _same_shape(own, name, w)}
+        weights = {**{name: w for name, w in own.items() if name.startswith("loss.")}, **kept}
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path} belongs to another model than the one configured: {error}") from error
+
+
+def _same_shape(own: Mapping[str, Tensor], name: str, weights: Tensor) -> bool:
+    return name in own and own[name].shape == weights.shape
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints whole, and only such as `weights_only=True` can load: what cannot is named at once."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        _require_plain(checkpoint, "checkpoint")
+        write_whole(Path(path), lambda stream: torch.save(checkpoint, stream))
+
+
+def _require_plain(value: object, where: str) -> None:
+    if type(value) in CONTAINERS:
+        assert isinstance(value, Mapping)
+        for key, item in value.items():
+            _require_plain(key, f"a key of {where}")
+            _require_plain(item, f"{where}[{key!r}]")
+    elif type(value) in (list, tuple, set):
+        assert isinstance(value, (list, tuple, set))
+        for index, item in enumerate(value):
+            _require_plain(item, f"{where}[{index}]")
+    elif type(value) not in PLAIN:
+        raise TypeError(f"{where} is a {type(value).__qualname__}: checkpoints hold tensors and plain containers alone")

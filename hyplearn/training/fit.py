@@ -1,0 +1,314 @@
+"""One run from its parts to its results: `fit` trains, tests once at the end, writes everything; `evaluate` tests."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch import nn
+
+from hyplearn.data.datamodule import ImageDataModule
+from hyplearn.data.retrieval_datamodule import RetrievalDataModule
+from hyplearn.errors import Interrupted
+from hyplearn.plots.training_curves import draw_figures
+from hyplearn.runs.atomic import write_json, write_yaml
+from hyplearn.training.callbacks.checkpoints import Checkpoints
+from hyplearn.training.callbacks.history import Recorder, Row, recorded_rows, write_csv
+from hyplearn.training.callbacks.non_finite import NonFiniteGuard
+from hyplearn.training.callbacks.progress import build_progress, log_failure, run_log
+from hyplearn.training.callbacks.readings import CurvatureReadings, GeometryProbe, OptimizerReadings, Speed
+from hyplearn.training.callbacks.retrieval_outputs import RetrievalRecord
+from hyplearn.training.callbacks.stop_signals import StopSignals
+from hyplearn.training.checkpoint import bring_best, find_checkpoint, load_weights
+from hyplearn.training.chunks import check_chunks
+from hyplearn.training.classification import ClassificationModule
+from hyplearn.training.loggers import RunLogger, build_loggers
+from hyplearn.training.model_readings import curvatures, curved
+from hyplearn.training.module import Groups, Optimization, TrainingModule
+from hyplearn.training.provenance import Provenance, new_run_id, now, peak_memory_gib, read_manifest
+from hyplearn.training.results import RESULTS, listing, summarize, table
+from hyplearn.training.retrieval import RetrievalModule
+from hyplearn.training.seeding import seed_everything
+from hyplearn.training.settings import (
+    BatchSettings,
+    CallbackSettings,
+    EvaluationSettings,
+    LoggerSettings,
+    TrainerSettings,
+)
+from hyplearn.training.trainer import build_trainer, prepare_model, quiet_lightning
+
+log = logging.getLogger("hyplearn")
+
+LARGEST_PIXELS = 64  # side of images that can be compared pixel by pixel without filling the memory
+SELECTED_ON_TEST = " of the test classes: SELECTED ON TEST"
+
+
+@dataclass
+class TrainSpec:
+    """Everything a run is made of, as plain objects.
+
+    config: the resolved configuration as plain containers, for the record. build_model: called after seeding.
+    build_loss: called with the model; a loss(logits, labels) for a classifier, an `EmbeddingLoss` for retrieval, which
+    a `RetrievalDataModule` makes of the run. build_optimizer: parameter groups to an optimizer. optim: the arguments of
+    `hyplearn.optim.parameter_groups`, under `schedule` those of `build_schedule` and under `scales` what multiplies lr
+    for parts of the model, see `TrainingModule.rate_groups`. resume: a checkpoint or a run directory to continue; with
+    that run's directory as `run_dir` its record is continued, too. batch, evaluation: of retrieval.
+    """
+
+    run_dir: Path
+    config: dict[str, Any]
+    seed: int
+    datamodule: ImageDataModule
+    build_model: Callable[[], nn.Module]
+    build_loss: Callable[[nn.Module], nn.Module]
+    build_optimizer: Callable[[Groups], torch.optim.Optimizer]
+    optim: dict[str, Any]
+    trainer: TrainerSettings
+    logger: LoggerSettings
+    callbacks: CallbackSettings
+    batch: BatchSettings = field(default_factory=BatchSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    resume: Path | None = None
+
+    @property
+    def retrieval(self) -> bool:
+        """Whether the run trains embeddings."""
+        return isinstance(self.datamodule, RetrievalDataModule)
+
+    def validate(self) -> None:
+        """Raise a ValueError for settings out of range or that do not go together."""
+        for settings in (self.trainer, self.logger, self.callbacks, self.batch, self.evaluation):
+            settings.validate()
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} must be at least 0")
+        monitor = self.callbacks.monitored(retrieval=self.retrieval)
+        if monitor == "val/top5" and self.datamodule.num_classes <= 5:
+            raise ValueError("callbacks.monitor=val/top5 needs more than 5 classes: use val/top1")
+        if monitor in ("val/map@r", "val/r_precision") and not self.evaluation.r_measures:
+            raise ValueError(f"callbacks.monitor={monitor} needs evaluation.r_measures=true")
+        if "pixels" in self.evaluation.metrics and self.datamodule.image_size > LARGEST_PIXELS:
+            raise ValueError(
+                f"evaluation.metrics=pixels compares images of up to {LARGEST_PIXELS} pixels, these have "
+                f"{self.datamodule.image_size}: leave it out"
+            )
+        if self.batch.chunk is not None and not self.retrieval:
+            raise ValueError(
+                f"batch.chunk={self.batch.chunk} is for retrieval: a classifier's loss needs no whole batch"
+            )
+
+    def build_module(self) -> TrainingModule:
+        """The model, seeded, with its loss and the way its parameters will move."""
+        seed_everything(self.seed)
+        model = prepare_model(self.build_model(), self.trainer)
+        loss = self.build_loss(model)
+        apart = ("optimizer", "schedule", "scales")
+        groups = {key: value for key, value in self.optim.items() if key not in apart}
+        scales = self.optim.get("scales") or {}
+        optimization = Optimization(self.build_optimizer, groups, self.optim["schedule"], scales)
+        if not self.retrieval:
+            return ClassificationModule(model, loss, seed=self.seed, optimization=optimization)
+        if self.batch.chunk is not None:
+            check_chunks(model, self.batch.chunk)
+        return RetrievalModule(
+            model,
+            loss,
+            seed=self.seed,
+            optimization=optimization,
+            settings=self.evaluation,
+            chunk=self.batch.chunk,
+        )
+
+
+def fit(spec: TrainSpec) -> dict[str, Any]:
+    """Train, test the chosen weights once, write the run directory; returns what results.json says.
+
+    Raises ValueError before data are read for settings that cannot work, NonFiniteLoss, and Interrupted on SIGTERM or
+    Ctrl-C. results.json is written in these cases, too, with the status failed or interrupted.
+    """
+    spec.validate()
+    log_file = spec.run_dir / "train.log" if _first_process() else None
+    if spec.trainer.num_threads is not None:
+        torch.set_num_threads(spec.trainer.num_threads)
+    with (
+        run_log(log_file, quiet=spec.trainer.progress == "none"),
+        quiet_lightning(spec.trainer),
+        StopSignals() as signals,
+    ):
+        return _Run(spec, signals).fit()
+
+
+def _first_process() -> bool:
+    """Whether this is the process that writes; known from the environment before the processes have met."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0) and os.environ.get("NODE_RANK", "0") == "0"
+
+
+def evaluate(spec: TrainSpec, checkpoint: Path) -> dict[str, Any]:
+    """Test metrics and curvatures of a checkpoint; writes nothing. See `checkpoint_to_evaluate` for run directories."""
+    spec.validate()
+    with quiet_lightning(spec.trainer):
+        module = spec.build_module()
+        load_weights(module, checkpoint, to_evaluate=True)
+        trainer = build_trainer(spec.trainer, folder=spec.run_dir, callbacks=[])
+        trainer.test(module, datamodule=spec.datamodule, verbose=False)
+    return {
+        "checkpoint": str(checkpoint),
+        "selected_on_test": spec.datamodule.fingerprint.get("selection") == "test",
+        "metrics": module.tests,
+        "curvature": curvatures(module.network),
+        "dataset": spec.datamodule.fingerprint,
+    }
+
+
+class _Run:
+    """The objects of one call of `fit`."""
+
+    def __init__(self, spec: TrainSpec, signals: StopSignals) -> None:
+        self.spec, self.checkpoint = spec, None if spec.resume is None else find_checkpoint(spec.resume)
+        known = read_manifest(spec.run_dir) if self.checkpoint else None
+        self.run_id = known["run_id"] if known else new_run_id()
+        self.selection: dict[str, Any] | None = None
+        self.loggers: list[RunLogger] = []
+        self.rows = self._rows_so_far()
+        self.module = spec.build_module()
+        self.recorder = Recorder(spec.run_dir)
+        self.retrieval_record = (
+            RetrievalRecord(spec.run_dir, figures=spec.callbacks.figures) if spec.retrieval else None
+        )
+        self.checkpoints = Checkpoints(
+            spec.run_dir / "checkpoints",
+            monitor=spec.callbacks.monitored(retrieval=spec.retrieval),
+            every=spec.callbacks.save_every_epochs,
+            patience=spec.callbacks.patience,
+            signals=signals,
+        )
+        self.trainer = build_trainer(spec.trainer, folder=spec.run_dir, callbacks=self._callbacks())
+
+    def _rows_so_far(self) -> list[Row]:
+        rows = recorded_rows(self.checkpoint) if self.checkpoint else []
+        done, limit = len(rows), self.spec.trainer.max_epochs
+        if done > limit:
+            raise ValueError(
+                f"trainer.max_epochs={limit} must be at least {done}, the epochs that {self.checkpoint} has behind it"
+            )
+        return rows
+
+    def _callbacks(self) -> list[pl.Callback]:
+        """In the order in which they need each other: readings, their record, its display, the checkpoint."""
+        settings, folder = self.spec.callbacks, self.spec.run_dir
+        optimizer = OptimizerReadings()
+        guard = NonFiniteGuard(
+            folder, every=settings.nonfinite_every, optimizer=optimizer, checkpoints=self.checkpoints
+        )
+        self.provenance = Provenance(folder, run_id=self.run_id)
+        readings = [self.provenance, optimizer, guard, Speed(), CurvatureReadings()]
+        probe = [GeometryProbe()] if settings.geometry else []
+        retrieval = [] if self.retrieval_record is None else [self.retrieval_record]
+        return [
+            *readings,
+            *probe,
+            *retrieval,
+            self.recorder,
+            *build_progress(self.spec.trainer.progress),
+            self.checkpoints,
+        ]
+
+    def fit(self) -> dict[str, Any]:
+        try:
+            if _first_process():
+                self._open_record()
+            self._train()
+            self._test()
+        except BaseException as error:
+            log_failure(error)
+            self._finish("interrupted" if isinstance(error, Interrupted) else "failed", error)
+            raise
+        return self._finish("finished")
+
+    def _open_record(self) -> None:
+        write_yaml(self.spec.run_dir / "config.yaml", self.spec.config)
+        if self.checkpoint is not None:
+            bring_best(self.checkpoint, self.checkpoints.folder)
+            write_csv(self.recorder.path, self.rows)  # a killed run may have written a row more than its checkpoint has
+        self.loggers = build_loggers(
+            self.spec.logger,
+            folder=self.spec.run_dir,
+            run_id=self.run_id,
+            config=self.spec.config,
+            rows=self.rows,
+        )
+        self.recorder.listeners = [logger.log for logger in self.loggers]
+        if self.retrieval_record is not None:
+            self.retrieval_record.loggers = self.loggers
+
+    def _train(self) -> None:
+        try:
+            self.trainer.fit(self.module, datamodule=self.spec.datamodule, ckpt_path=self.checkpoint, weights_only=True)
+        except SIGTERMException as error:  # before training took the signals over
+            raise Interrupted(signal.SIGTERM, self.checkpoint) from error
+        if self.spec.trainer.max_epochs == 0:  # no training has begun, so that nothing was written
+            self.provenance.on_train_start(self.trainer, self.module)
+            self.checkpoints.save_untrained(self.trainer)
+
+    def _test(self) -> None:
+        """Choose the weights and read the test data, for the first and only time."""
+        rows = self.recorder.rows
+        rule, epoch, path = self.checkpoints.choice(int(rows[-1]["epoch"]) if rows else 0)
+        if self.spec.datamodule.fingerprint.get("selection") == "test":
+            rule += SELECTED_ON_TEST
+        if self.retrieval_record is not None:
+            self.retrieval_record.selection = rule
+        self.selection = {"rule": rule, "epoch": epoch, "checkpoint": f"checkpoints/{path.name}"}
+        if self.spec.trainer.limit_test_batches != 0:
+            load_weights(self.module, path)
+            self.trainer.test(self.module, datamodule=self.spec.datamodule, verbose=False)
+
+    def _finish(self, status: str, error: BaseException | None = None) -> dict[str, Any]:
+        results = self._results(status, error)
+        if self.trainer.is_global_zero:
+            write_json(self.spec.run_dir / RESULTS, results)
+            self._draw()
+            mirrors = [line for logger in self.loggers if (line := logger.finish(results))]
+            if status == "finished":
+                log.info("%s", table(results))
+            log.info("%s", listing(self.spec.run_dir, mirrors))
+        return results
+
+    def _results(self, status: str, error: BaseException | None) -> dict[str, Any]:
+        rows = self.recorder.rows
+        epoch = self.selection["epoch"] if self.selection else (int(rows[-1]["epoch"]) if rows else 0)
+        return {
+            "status": status,
+            "error": f"{type(error).__name__}: {error}" if error else None,
+            "run_id": self.run_id,
+            "run_dir": str(self.spec.run_dir),
+            "seed": self.spec.seed,
+            "scale": self.spec.config.get("scale"),
+            "protocol": self.spec.config.get("protocol"),
+            "finished": now(),
+            "selection": self.selection,
+            **summarize(rows, epoch, self.module.tests),
+            "memory_gib": peak_memory_gib(self.trainer.strategy.root_device.type),
+            "parameters": sum(p.numel() for p in self.module.parameters()),
+            "dataset": self.spec.datamodule.fingerprint,
+        }
+
+    def _draw(self) -> None:
+        if self.spec.callbacks.figures and self.recorder.rows:
+            draw_figures(
+                self.spec.run_dir / "figures",
+                self.recorder.rows,
+                initial=self.recorder.initial,
+                bounds={name: manifold.curvature.bounds for name, manifold in curved(self.module.network).items()},
+                tests=self.module.tests,
+                tested_epoch=self.selection["epoch"] if self.selection else None,
+            )

@@ -1,0 +1,260 @@
+"""Training of embeddings for retrieval, and their evaluation under the metric that is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hyplearn.data.randomness import derived_seed
+from hyplearn.data.retrieval_datamodule import RetrievalDataModule
+from hyplearn.losses.base import EmbeddingLoss
+from hyplearn.losses.pairwise import PairwiseCrossEntropy
+from hyplearn.manifolds import CurvedManifold
+from hyplearn.nn.processes import gather, processes
+from hyplearn.nn.space import Space
+from hyplearn.training.chunks import ChunkedBatch
+from hyplearn.training.meter import LossMeter
+from hyplearn.training.model_readings import space_radii
+from hyplearn.training.module import Batch, Inspection, Model, Optimization, TrainingModule
+from hyplearn.training.settings import EvaluationSettings
+
+if TYPE_CHECKING:
+    from hyplearn.training.retrieval_metrics import Ranked
+
+Points = tuple[Tensor, ...]
+
+
+class Retriever(Model, Protocol):
+    """What the engine asks of a retrieval model: points(features(images)) is forward(images)."""
+
+    spaces: nn.ModuleList
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) to the backbone's output (B, D)."""
+        ...
+
+    def points(self, features: Tensor) -> Points:
+        """The backbone's output to the embedding: points (B, n_i), one tensor per space."""
+        ...
+
+    def rate_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by the part of the model, backbone and neck, without curvatures."""
+        ...
+
+
+class Embedded(NamedTuple):
+    """A stage's images in the order of their ids, on the CPU: ids, points per space, and the backbone's features.
+
+    The ids are all there are, unless trainer.limit_*_batches leaves some out.
+    """
+
+    ids: Tensor
+    points: Points
+    features: Tensor
+
+
+class LastBatch(NamedTuple):
+    """What the loss saw last, of all processes: points per space, labels and ids of the training images.
+
+    scales: weight/tau, and c (None without curvature) of each space as they were before the step that followed.
+    """
+
+    points: Points
+    labels: Tensor
+    ids: Tensor
+    scales: tuple[Tensor, ...]
+    curvatures: tuple[Tensor | None, ...]
+
+
+class RetrievalModule(TrainingModule):
+    """Images to points to loss; retrieval of validation and test images. Evaluation is in float32 or better.
+
+    chunk: see `ChunkedBatch`. Of the last validation and of the test, `embedded` holds the images' embeddings, `ranked`
+    the metrics by name, and `ranking` what each query found.
+    """
+
+    loss: EmbeddingLoss
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        *,
+        seed: int,
+        optimization: Optimization,
+        settings: EvaluationSettings,
+        chunk: int | None = None,
+    ) -> None:
+        if not isinstance(loss, EmbeddingLoss):
+            raise ValueError(
+                f"{type(loss).__name__} is computed from {getattr(loss, 'expects', None)!r}: retrieval needs a loss of "
+                "'embeddings'"
+            )
+        if settings.hard_negatives and not isinstance(loss, PairwiseCrossEntropy):
+            raise ValueError(
+                "evaluation.hard_negatives=true reads the weights that the pairwise loss gives its negatives (Yue "
+                f"Eq. 9), {type(loss).__name__} has none: use loss=pairwise, or leave it out"
+            )
+        super().__init__(model, loss, seed=seed, optimization=optimization)
+        self.settings, self.chunk = settings, chunk
+        self.embedded: dict[str, Embedded] = {}
+        self.ranked: dict[str, dict[str, float]] = {"val": {}, "test": {}}
+        self.ranking: dict[str, Ranked | None] = {}
+        self.last_batch: LastBatch | None = None
+        self._collected: list[tuple[Tensor, Points, Tensor]] = []
+        self._chunked: ChunkedBatch | None = None
+
+    @property
+    def retriever(self) -> Retriever:
+        """The model, as what the engine asks of a retrieval model."""
+        return cast(Retriever, self.model)
+
+    @property
+    def spaces(self) -> Sequence[Space]:
+        """The spaces of the embedding."""
+        return cast("list[Space]", list(self.retriever.spaces))
+
+    def new_meter(self) -> LossMeter:
+        return LossMeter()
+
+    def rate_groups(self) -> dict[str, list[nn.Parameter]]:
+        scalars = [*(space.log_weight for space in self.spaces), *self.loss.scalars()]
+        groups = {
+            **{name: [p for p in own if not _among(p, scalars)] for name, own in self.retriever.rate_groups().items()},
+            **{name: list(own) for name, own in self.loss.proxies().items()},
+            "scalars": [p for p in scalars if isinstance(p, nn.Parameter)],
+        }
+        return {name: parameters for name, parameters in groups.items() if parameters}
+
+    def inspect(self, images: Tensor) -> Inspection:
+        points: Points = self.model(images)
+        return Inspection(space_radii(self.spaces, points), all(bool(x.isfinite().all()) for x in points))
+
+    # Training
+
+    def on_train_start(self) -> None:
+        wrapped = self.trainer.strategy.model
+        if self.chunk is not None and isinstance(wrapped, DistributedDataParallel):
+            wrapped.require_backward_grad_sync = False  # it expects one backward pass; `backward` averages instead
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, labels, ids = batch
+        points = self._embed(images.to(self.dtype))
+        whole, all_labels = tuple(map(gather, points)), gather(labels)
+        # Every process computes the loss of the whole batch: its random numbers are the same in each.
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, "loss", self.current_epoch, batch_idx))
+        loss: Tensor = self.loss(whole, all_labels, self.spaces, generator=generator)
+        self.latest_loss = loss.detach()
+        if self.settings.hard_negatives:
+            self.last_batch = self._kept(whole, all_labels, gather(ids))
+        meter = self.meters["train"]
+        assert isinstance(meter, LossMeter)
+        meter.update(self.latest_loss, len(labels))
+        return loss
+
+    def _kept(self, points: Points, labels: Tensor, ids: Tensor) -> LastBatch:
+        assert isinstance(self.loss, PairwiseCrossEntropy)
+        manifolds = [space.manifold for space in self.spaces]
+        return LastBatch(
+            tuple(x.detach() for x in points),
+            labels,
+            ids,
+            tuple(scale.detach().clone() for scale in self.loss.scales(self.spaces)),
+            tuple(m.c.detach().clone() if isinstance(m, CurvedManifold) else None for m in manifolds),
+        )
+
+    def _embed(self, images: Tensor) -> Points:
+        if self.chunk is None or len(images) <= self.chunk:
+            points: Points = self.model(images)
+            return points
+        context = self.trainer.precision_plugin.forward_context
+        self._chunked = ChunkedBatch(self.model, images, self.chunk, context=context)
+        return self._chunked.points
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        super().backward(loss, *args, **kwargs)
+        if self._chunked is not None:
+            self._chunked.backward()
+            self._chunked = None
+        if self.chunk is not None and processes() > 1:
+            average_gradients(self)
+
+    # Evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self._collected = []
+
+    def on_test_epoch_start(self) -> None:
+        super().on_test_epoch_start()
+        self._collected = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._collect(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._collect(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._rank("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._rank("test")
+        self.tests = self.metrics("test")
+
+    def metrics(self, stage: str) -> dict[str, float]:
+        if stage == "train":
+            return super().metrics(stage)
+        return {f"{stage}/{name}": value for name, value in self.ranked[stage].items()}
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self.ranked["val"] = {}  # an epoch without validation has no metrics of the last one
+
+    @torch.no_grad()
+    def _collect(self, batch: Batch) -> None:
+        images, _, ids = batch
+        with torch.autocast(images.device.type, enabled=False):
+            features = self.retriever.features(images.to(self.dtype))
+            points = self.retriever.points(features)
+        self._collected.append((ids.cpu(), tuple(x.cpu() for x in points), features.cpu()))
+
+    def _rank(self, stage: str) -> None:
+        from hyplearn.training.retrieval_metrics import rank  # here: scikit-learn and FAISS take their time to load
+
+        self.embedded[stage] = self._whole_stage()
+        self._collected = []
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, RetrievalDataModule)
+        self.ranked[stage] = rank(self, data.evaluation(cast(Any, stage)), stage=stage)
+
+    def _whole_stage(self) -> Embedded:
+        """All images of the stage, of all processes, by id: each exactly once."""
+        parts = self._collected
+        if processes() > 1:
+            shares: list[Any] = [None] * processes()
+            dist.all_gather_object(shares, parts)
+            parts = [part for share in shares for part in share]
+        ids = torch.cat([ids for ids, _, _ in parts])
+        order = ids.argsort()
+        assert len(ids.unique()) == len(ids), "an image must not be embedded twice"
+        points = tuple(torch.cat(space)[order] for space in zip(*(points for _, points, _ in parts), strict=True))
+        return Embedded(ids[order], points, torch.cat([features for _, _, features in parts])[order])
+
+
+def _among(parameter: Tensor, others: Sequence[Tensor]) -> bool:
+    return any(parameter is other for other in others)
+
+
+@torch.no_grad()
+def average_gradients(module: nn.Module) -> None:
+    """What distributed data parallel does after its one backward pass: the mean over the processes."""
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= processes()

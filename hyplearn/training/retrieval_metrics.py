@@ -1,0 +1,162 @@
+"""From the embeddings of a stage to its retrieval metrics: under the metric that was trained, and beside it others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hyplearn.data.retrieval_datamodule import RetrievalDataModule
+from hyplearn.data.sources.retrieval_source import Evaluation
+from hyplearn.evaluation.clustering import clustering
+from hyplearn.evaluation.metric import Embeddings, Metric
+from hyplearn.evaluation.recall import QueryResults, concatenate, evaluate, summarize
+from hyplearn.manifolds import CurvedManifold
+from hyplearn.nn.processes import processes
+from hyplearn.nn.space import Space, space_names
+from hyplearn.training.retrieval import Embedded, RetrievalModule
+
+log = logging.getLogger("hyplearn")
+
+COUNTS = ("queries", "lone_queries", "ties")  # of `summarize`; everything else is a share
+
+
+class Ranked(NamedTuple):
+    """A stage, ranked: what it holds, the embeddings under the trained metric, and what each query found."""
+
+    data: Evaluation
+    embeddings: Embeddings
+    results: QueryResults
+
+
+def rank(module: RetrievalModule, data: Evaluation, *, stage: str) -> dict[str, float]:
+    """Metrics in percent: `recall@1` of the trained metric, of the test also `cosine/recall@1`, `backbone/recall@1`.
+
+    Every process searches for its share of the queries; all get the same numbers. Leaves `module.ranking[stage]`.
+    """
+    embedded = module.embedded[stage]
+    data = subset(data, embedded.ids)
+    module.ranking[stage] = None
+    found: dict[str, float] = {}
+    if not (data.query.any() and data.gallery.any()):
+        log.warning("trainer.limit_%s_batches leaves no query or no gallery image: nothing is ranked", stage)
+        return found
+    ks = measured_ranks(module, stage)
+    for name, embeddings in metrics_of(module, embedded, every=stage == "test"):
+        results = searched(module, embeddings, data, ks)
+        if results.lone.all():
+            log.warning("no %s query has an image of its class in the gallery: nothing is ranked", stage)
+            return {}
+        if not name:
+            module.ranking[stage] = Ranked(data, embeddings, results)
+        found |= percent(summarize(results, ks), name)
+        if module.settings.nmi and stage == "test" and not name:
+            found |= percent(clustering(embeddings, data.labels, seed=module.seed), name)
+    return found
+
+
+def metrics_of(module: RetrievalModule, embedded: Embedded, *, every: bool) -> Iterator[tuple[str, Embeddings]]:
+    """The trained metric, without a name, and, if `every` one is asked for, those beside it.
+
+    Each space by itself under its own distance, by its name, where that is another metric than the trained one; cosine
+    and Euclidean distance of the coordinates, those of several spaces side by side; cosine of the backbone's features;
+    distance of the pixels.
+    """
+    points = embedded.points
+    trained = trained_metrics(module)
+    parts = [(x, metric) for x, metric in zip(points, trained, strict=True) if metric is not None]
+    yield "", Embeddings([x for x, _ in parts], [metric for _, metric in parts])
+    if not every:
+        return
+    if len(points) > 1 or module.loss.sees_directions:
+        for name, x, space in zip(space_names(module.spaces), points, module.spaces, strict=True):
+            yield name, Embeddings(x, metric_of(space))
+    coordinates = torch.cat(points, dim=-1)
+    for name, kind in (("cosine", "sphere"), ("euclidean", "euclidean")):
+        if name in module.settings.metrics and not (len(trained) == 1 and parts[0][1].kind == kind):
+            yield name, Embeddings(coordinates, Metric(kind))  # type: ignore[arg-type]
+    if module.settings.backbone:
+        yield "backbone", Embeddings(embedded.features.float(), Metric("sphere"))
+    if "pixels" in module.settings.metrics:
+        data: RetrievalDataModule = module.trainer.datamodule  # type: ignore[attr-defined]
+        pixels = data.thumbnails("test", embedded.ids).flatten(1)
+        yield "pixels", Embeddings(pixels.float() / 255, Metric("euclidean"))
+
+
+def trained_metrics(module: RetrievalModule) -> list[Metric | None]:
+    """What the loss compares points by in each space: the distance, or the cosine where it sees directions alone.
+
+    Weighted as the loss weighs it, relative to the first that counts; None for a space that it leaves out.
+    """
+    weights = module.loss.fusion(module.spaces)
+    first = next(weight for weight in weights if weight > 0)
+    found: list[Metric | None] = []
+    for space, weight in zip(module.spaces, weights, strict=True):
+        metric = Metric("sphere", weight=weight / first) if module.loss.sees_directions and weight > 0 else None
+        found.append(metric_of(space, weight / first) if metric is None and weight > 0 else metric)
+    return found
+
+
+def metric_of(space: Space, weight: float = 1.0) -> Metric:
+    """What evaluation has to know of a space."""
+    return Metric(space.name, space.c, weight)  # type: ignore[arg-type]
+
+
+def subset(data: Evaluation, ids: Tensor) -> Evaluation:
+    """Of the images that were embedded: all, unless trainer.limit_*_batches left some out."""
+    if len(ids) == len(data.labels):
+        return data
+    return data._replace(
+        labels=data.labels[ids],
+        query=data.query[ids],
+        gallery=data.gallery[ids],
+        super_labels=None if data.super_labels is None else data.super_labels[ids],
+        paths=None if data.paths is None else tuple(data.paths[index] for index in ids.tolist()),
+    )
+
+
+def measured_ranks(module: RetrievalModule, stage: str) -> list[int]:
+    """Those asked for, and in validation rank 1, which may choose the checkpoint."""
+    return sorted({1, *module.settings.k}) if stage == "val" else list(module.settings.k)
+
+
+def searched(module: RetrievalModule, embeddings: Embeddings, data: Evaluation, ks: Sequence[int]) -> QueryResults:
+    """What every query found; each process searches for every P-th one."""
+    on_device = embeddings.to(module.device) if module.settings.index != "faiss" else embeddings
+    results = evaluate(
+        on_device,
+        data.labels,
+        query=data.query,
+        gallery=data.gallery,
+        ks=ks,
+        index=module.settings.index,  # type: ignore[arg-type]
+        share=slice(module.global_rank, None, processes()),
+        r_measures=module.settings.r_measures,
+    )
+    if processes() == 1:
+        return results
+    shares: list[Any] = [None] * processes()
+    dist.all_gather_object(shares, results)
+    return concatenate(shares)
+
+
+def percent(summary: dict[str, float], name: str) -> dict[str, float]:
+    """Shares in percent under the name of the metric; counts once, with the trained one."""
+    prefix = f"{name}/" if name else ""
+    shares = {f"{prefix}{key}": 100 * value for key, value in summary.items() if key not in COUNTS}
+    counts = {key: float(summary[key]) for key in COUNTS if key in summary and not name}
+    return shares | counts
+
+
+@torch.no_grad()
+def radii_of(spaces: Sequence[Space], points: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Distances to the origin (N,) in each space that has a curvature, on the CPU."""
+    found = {}
+    for name, space, x in zip(space_names(spaces), spaces, points, strict=True):
+        if isinstance(space.manifold, CurvedManifold):
+            found[name] = space.manifold.dist0(x.to(space.log_weight.device)).cpu()
+    return found

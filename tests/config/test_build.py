@@ -1,0 +1,63 @@
+"""What a data set leaves open follows from the weights of the backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from hyplearn.config import build
+from hyplearn.config.compose import compose
+from hyplearn.errors import ConfigError
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> list[str]:
+    for name in "abcd":
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (70, 80)).save(tmp_path / name / "0.png")
+    options = ["dataset=image_folder_retrieval_224", "dataset.source.test_fraction=0.5", "dataset.val_fraction=0"]
+    return [*options, f"dataset.root={tmp_path}"]
+
+
+@pytest.mark.parametrize(
+    ("model", "mean", "resize", "interpolation"),
+    [("hyp_vit_s", [0.5] * 3, 249, "bicubic"), ("hyp_r50", [0.485, 0.456, 0.406], 256, "bilinear")],
+)
+def test_images_look_as_the_weights_expect(
+    model: str, mean: list[float], resize: int, interpolation: str, photographs: list[str]
+) -> None:
+    data = build.datamodule(compose([f"model={model}", *photographs]).config)
+    assert_close(data.normalization.mean.flatten(), torch.tensor(mean))
+    crop = data.reading.eval_transform
+    assert (crop.resize, crop.size, crop.interpolation) == (resize, 224, interpolation)
+    assert data.reading.train_transform.interpolation == interpolation
+
+
+def test_what_is_set_stays(photographs: list[str]) -> None:
+    typed = [
+        "dataset.mean=[0.1,0.1,0.1]",
+        "dataset.eval_transform.resize=230",
+        "dataset.train_transform.interpolation=nearest",
+    ]
+    data = build.datamodule(compose(["model=hyp_vit_s", *photographs, *typed]).config)
+    assert data.normalization.mean.flatten().tolist() == pytest.approx([0.1] * 3)
+    assert data.normalization.std.flatten().tolist() == [0.5] * 3
+    assert data.reading.eval_transform.resize == 230
+    assert data.reading.train_transform.interpolation == "nearest"
+
+
+def test_a_network_without_weights_expects_nothing(photographs: list[str]) -> None:
+    config = compose(["model=hyp_vit_s", "backbone=vit_small_images", *photographs]).config
+    with pytest.raises(ConfigError, match=r"model: backbone=null has no weights .* for example dataset.mean=\[0.5\]"):
+        build.datamodule(config)
+
+
+def test_weights_are_not_fetched_for_a_checkpoint() -> None:
+    config = compose(["model=hyp_vit_s", "dataset.image_size=224", "dataset.channels=3"]).config
+    model = build.specification(config, restores=True).build_model()  # without a network this would fail
+    assert model.feature_size == 384
+    assert config["model"]["pretrained"] is True

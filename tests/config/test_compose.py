@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hyplearn.config.compose import change, compose
+from hyplearn.errors import ConfigError
+
+
+def test_defaults() -> None:
+    composed = compose([])
+    assert composed.choices == {
+        "model": "hecnn_r18",
+        "backbone": None,
+        "evaluation": None,
+        "manifold": "lorentz",
+        "optim": "rsgd",
+        "loss": "cross_entropy",
+        "dataset": "digits",
+        "trainer": "auto",
+        "logger": "csv",
+        "callbacks": "default",
+        "recipe": None,
+        "experiment": None,
+        "protocol": "paper",
+    }
+    assert composed.config["seed"] == 1
+    assert composed.config["choices"] == composed.choices
+    assert composed.typed == frozenset()
+
+
+def test_typed_values_and_choices_win() -> None:
+    composed = compose(["model=hecnn_r50", "optim=radamw", "dataset=cifar100", "manifold.c=0.5", "seed=3"])
+    assert composed.config["model"]["depth"] == 50
+    assert composed.config["optim"]["optimizer"]["_target_"] == "hyplearn.optim.RiemannianAdamW"
+    assert composed.config["manifold"]["c"] == 0.5
+    assert composed.config["seed"] == 3
+    assert composed.typed == {"model", "optim", "dataset", "manifold.c", "seed"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "manifold"),
+    [
+        (["model=euclidean_r18"], "euclidean"),
+        (["model=hcnn_original_r18"], "lorentz_fixed"),
+        (["model=hybrid_poincare_r18"], "poincare"),
+        (["model=hecnn_r18"], "lorentz"),
+        (["model=hecnn_r18", "manifold=lorentz_fixed"], "lorentz_fixed"),
+        (["manifold=lorentz_fixed", "model=hecnn_r18"], "lorentz_fixed"),
+        (["experiment=bdeir_table2_cifar10_euclidean_r18"], "euclidean"),
+        (["experiment=bdeir_table5_cifar100_hecnn_r50_fixed_curvature"], "lorentz_fixed"),
+        (["experiment=bdeir_table5_cifar100_hecnn_r50_fixed_curvature", "manifold=lorentz"], "lorentz"),
+    ],
+)
+def test_a_model_chooses_its_manifold_and_the_user_has_the_last_word(overrides: list[str], manifold: str) -> None:
+    assert compose(overrides).choices["manifold"] == manifold
+
+
+def test_numbers_take_the_type_of_their_key() -> None:
+    config = compose(["manifold.c=1", "trainer.precision=32", "trainer.devices=2"]).config
+    assert type(config["manifold"]["c"]) is float
+    assert config["trainer"]["precision"] == "32"
+    assert config["trainer"]["devices"] == 2
+
+
+def test_arguments_that_no_file_mentions_can_be_set() -> None:
+    assert compose(["dataset.memory_limit_gib=2"]).config["dataset"]["memory_limit_gib"] == 2.0
+    assert compose(["+optim.optimizer.dampening=0.1"]).config["optim"]["optimizer"]["dampening"] == 0.1
+
+
+def test_a_group_of_keys_takes_the_place_of_the_former_one() -> None:
+    config = compose(["optim.schedule={name:cosine,warmup:0.1}"]).config
+    assert config["optim"]["schedule"] == {"name": "cosine", "warmup": 0.1}
+
+
+def test_further_folders_add_choices(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "narrow.yaml").write_text("defaults: [hecnn_r18, _self_]\nwidth: 4\n")
+    composed = compose(["model=narrow"], extra=[tmp_path])
+    assert composed.config["model"]["width"] == 4
+    assert composed.choices["model"] == "narrow"
+
+
+def test_a_further_folder_cannot_take_a_name_that_is_given(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "hecnn_r18.yaml").touch()
+    with pytest.raises(ConfigError, match="model offers hecnn_r18 already"):
+        compose([], extra=[tmp_path])
+
+
+MISTAKES = {
+    "model=hecn_r18": "unknown choice model=hecn_r18. Did you mean hecnn_r18? (model offers: ",
+    "optim=adam": "Did you mean radam?",
+    "experiment=demmo": "unknown choice experiment=demmo. Did you mean demo?",
+    "model=null": "unknown choice model=null.",
+    "modl=hecnn_r18": "unknown key modl. Did you mean model?",
+    "lr=0.1": "unknown key lr. Did you mean optim.lr?",
+    "model.lr=0.1": "unknown key model.lr. Did you mean optim.lr?",
+    "manifold.curvature=2": "unknown key manifold.curvature. (manifold takes: bounds, c, ",
+    "trainer.max_epohcs=3": "unknown key trainer.max_epohcs. Did you mean trainer.max_epochs?",
+    "dataset.augmentation.crop_paddin=1": "Did you mean dataset.augmentation.crop_padding?",
+    "dataset.source.path=x": "unknown key dataset.source.path.",
+    "model.norm.momentun=0.2": "Did you mean model.norm.momentum?",
+    "seed.x=1": "unknown key seed.x",
+    "manifold.c=abc": "manifold.c=abc: expected a number, got a text.",
+    "trainer.max_epochs=2.5": "trainer.max_epochs=2.5: expected an integer, got a number with decimals.",
+    "trainer.compile=1": "trainer.compile=1: expected true or false, got an integer.",
+    "optim.lr=null": "optim.lr=null: expected a number, got null.",
+    "manifold.bounds=[0.1]": "expected a list of a number, a number, got another list.",
+    "manifold.parametrization=k": "expected one of K, log_c, got a text.",
+    "model.stages=lorentz": "expected a list of texts, got a text.",
+    "dataset=3": "unknown choice dataset=3.",
+    "dataset.augmentation={crop_padding:2}": "dataset.augmentation needs a _target_",
+    "optim.optimizer._target_=hyplearn.optim.Nothing": "optim.optimizer._target_=hyplearn.optim.Nothing: ",
+    "trainer.max_epochs=-1": "trainer.max_epochs=-1 must be at least 0",
+    "trainer.precision=8": "trainer.precision='8' must be one of 32, 64, bf16, fp16",
+    "callbacks.monitor=val/acc": "callbacks.monitor='val/acc' must be one of auto, val/top1",
+    "seed=-1": "seed=-1 must be in [0, 2^32)",
+    "seed=1,2": "seed=1,2 names several values: add -m",
+    "seed=[1": "'seed=[1' is no override",
+    "seed": "'seed' is no override",
+    "seed=${trainer.epochs}": "seed: ",
+    "~seed": "no key can be removed",
+    "model@other=hecnn_r18": "a group has one place; write model=... without @other",
+    "hydra.run.dir=x": "output_dir= names the directory",
+    "hydra/launcher=joblib": "output_dir= names the directory",
+    "model.num_classes=4": "model.num_classes follows from other settings and cannot be set",
+    "dataset.seed=4": "dataset.seed follows from other settings and cannot be set",
+    "choices.model=x": "choices follows from other settings and cannot be set",
+    "dataset=image_folder": "dataset.root is missing: give it a value, dataset.root=...",
+}
+
+
+@pytest.mark.parametrize(("override", "message"), MISTAKES.items(), ids=MISTAKES)
+def test_one_mistake_is_one_message(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose([override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_is_exit_status_2_before_anything_is_written(command, tmp_path: Path) -> None:
+    result = command("train", "trainer.max_epohcs=3")
+    assert result.status == 2
+    assert result.err.startswith("error: unknown key trainer.max_epohcs.")
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_in_files_are_found_like_typed_ones(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    header = "# @package _global_\n"
+    (tmp_path / "experiment" / "key.yaml").write_text(f"{header}trainer: {{max_epohcs: 3}}\n")
+    (tmp_path / "experiment" / "choice.yaml").write_text(f"{header}defaults: [override /model: hecn_r18]\n")
+    with pytest.raises(ConfigError, match=r"max_epohcs"):
+        compose(["experiment=key"], extra=[tmp_path])
+    with pytest.raises(ConfigError, match=r"unknown choice model=hecn_r18. Did you mean hecnn_r18"):
+        compose(["experiment=choice"], extra=[tmp_path])
+
+
+def test_a_stored_configuration_changes_only_where_allowed() -> None:
+    stored = compose(["trainer.max_epochs=3"]).config
+    changed = change(stored, ["trainer.max_epochs=5"], allowed=lambda key: key.startswith("trainer."))
+    assert changed.config == {**stored, "trainer": {**stored["trainer"], "max_epochs": 5}}
+    assert changed.choices == stored["choices"]
+    with pytest.raises(ConfigError, match=r"manifold.c=2: manifold.c of a stored run stays as it is"):
+        change(stored, ["manifold.c=2"], allowed=lambda key: key.startswith("trainer."))
+    with pytest.raises(ConfigError, match=r"unknown key trainer.max_epohcs"):
+        change(stored, ["trainer.max_epohcs=5"], allowed=lambda key: True)
