@@ -32,7 +32,7 @@ BRIEFLY = {
     "inference": ("inference.open", "inference.export", "inference.prediction"),
     "config": ("config.schema", "config.compose"),
     "runs": ("runs.directory", "runs.identity"),
-    "jobs": ("jobs.launcher",),
+    "jobs": ("jobs.launcher", "jobs.processes", "jobs.slurm", "jobs.sweep", "jobs.tuning.search"),
     "cli": ("cli.main",),
 }
 # The words that a command takes before its options, each with a help text of its own.

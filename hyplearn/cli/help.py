@@ -48,7 +48,7 @@ FLAGS = """\
                       other, each in its own process and directory; a failed job stops no other; summary.json
                       and summary.csv list them all (Hydra's sweepers and launchers are not used)
   --jobs N            with -m: N jobs at a time; on a machine with GPUs each has one of its own (--jobs-per-gpu K: K on
-                      one). --launcher joblib | submitit | submitit-local, --slurm LIST: see hyplearn reproduce --help
+                      one). --launcher submitit | submitit-local, --slurm LIST: see hyplearn reproduce --help
   --cfg job           check and print the composed configuration, run nothing (also --print-config)
   --config-dir DIR    further choices for the groups: DIR/model/mine.yaml makes model=mine
   -h, --help          this text"""

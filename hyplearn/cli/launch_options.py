@@ -8,10 +8,12 @@ from typing import Any
 
 from hyplearn.cli.parser import Parser
 from hyplearn.errors import ConfigError, nearest
-from hyplearn.jobs.launcher import Joblib, Launcher, Local, Runner, Submitit, devices
+from hyplearn.jobs.launcher import Launcher
+from hyplearn.jobs.processes import Child, Local, Start, devices
+from hyplearn.jobs.slurm import Submitit
 from hyplearn.runs.places import OUTPUTS
 
-LAUNCHERS = ("local", "joblib", "submitit", "submitit-local")
+LAUNCHERS = ("local", "submitit", "submitit-local")
 QUEUE_LOGS = OUTPUTS / "submitit"
 # Short names of --slurm for the arguments of submitit.AutoExecutor; their values are whole numbers.
 COUNTS = {"time": "timeout_min", "gpus": "gpus_per_node", "cpus": "cpus_per_task", "mem": "mem_gb"}
@@ -48,10 +50,10 @@ def _slurm(text: str) -> dict[str, Any]:
     return found
 
 
-def chosen_launcher(options: argparse.Namespace, overrides: Sequence[str], run: Runner | None = None) -> Launcher:
+def chosen_launcher(options: argparse.Namespace, overrides: Sequence[str], start: Start = Child) -> Launcher:
     """The launcher that the options describe. Raises ConfigError for options that do not go together.
 
-    run: another way to run a command line, for tests.
+    start: another way to start a job on this machine, for tests.
     """
     if options.slurm is not None and options.launcher != "submitit":
         raise ConfigError("--slurm is for --launcher submitit: without a queue nothing reads it.")
@@ -60,7 +62,7 @@ def chosen_launcher(options: argparse.Namespace, overrides: Sequence[str], run: 
         return _queue(options.launcher, jobs, options.slurm or {})
     on_cpu = any(text in ("trainer=cpu", "trainer=debug", "trainer.accelerator=cpu") for text in overrides)
     places = [] if on_cpu else devices(jobs, options.jobs_per_gpu)
-    return (Local if options.launcher == "local" else Joblib)(jobs, places, run)
+    return Local(jobs, places, start)
 
 
 def _queue(name: str, jobs: int, slurm: Mapping[str, Any]) -> Submitit:

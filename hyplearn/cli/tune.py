@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import importlib.util
-import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import get_args
 
 from hyplearn.cli.parser import Parser, folder
-from hyplearn.errors import FAILED, OK, ConfigError, listing
-from hyplearn.jobs.launcher import devices
-from hyplearn.jobs.tuning.contestants import Contender, contenders, monitored, objective
-from hyplearn.jobs.tuning.space import Dimension, read
-from hyplearn.runs.atomic import write_json
-from hyplearn.runs.lock import occupied
-from hyplearn.runs.places import OUTPUTS
-
-if TYPE_CHECKING:
-    from hyplearn.jobs.tuning.scheduler import Search, Start
-    from hyplearn.jobs.tuning.study import Study
-
-STUDIES = OUTPUTS / "tune"
-SAMPLERS, PRUNERS = ("tpe", "random", "grid"), ("median", "none")
-TRIALS = 20
-DEFINITION = "study.json"
+from hyplearn.errors import OK, ConfigError
+from hyplearn.jobs.processes import Child, Local, Start, devices
+from hyplearn.jobs.tuning.search import Pruner, Sampler, SearchSettings, search
 
 HELP = """\
 hyplearn tune [group=choice] [key=value] ... --space 'key=values' ... [options]
@@ -70,8 +52,8 @@ def _parser() -> Parser:
     parser.add_argument("--compare")
     parser.add_argument("--trials", type=_count)
     parser.add_argument("--metric")
-    parser.add_argument("--sampler", choices=SAMPLERS, default="tpe")
-    parser.add_argument("--pruner", choices=PRUNERS, default="median")
+    parser.add_argument("--sampler", choices=get_args(Sampler), default="tpe")
+    parser.add_argument("--pruner", choices=get_args(Pruner), default="median")
     parser.add_argument("--jobs", type=_count, default=1)
     parser.add_argument("--jobs-per-gpu", type=_count, default=1)
     parser.add_argument("--name", type=_name)
@@ -92,155 +74,27 @@ def _name(text: str) -> str:
     return text
 
 
-def tune(argv: Sequence[str], *, start: Start | None = None) -> int:
+def tune(argv: Sequence[str], *, start: Start = Child) -> int:
     """Search, and print the best settings. start: another way to start a run, for tests."""
     options = _parser().parse_intermixed_args(list(argv))
     if options.help:
         print(HELP)
         return OK
-    space = [read(text) for text in options.space]
-    if not space:
+    if not options.space:
         raise ConfigError(
             "hyplearn tune needs a key to search: --space 'loss.tau=log(0.02,1)' (see hyplearn tune --help)."
         )
-    if importlib.util.find_spec("optuna") is None:
-        raise ConfigError("hyplearn tune needs optuna: pip install 'hyplearn[tune]'")
-    extra: list[Path] = options.config_dir
-    places = devices(options.jobs, options.jobs_per_gpu)
-    found = contenders(options.overrides, space, options.compare, extra=extra)
-    metric = objective(options.metric, options.overrides, found, extra)
-    found = monitored(found, metric, extra)
-    budget = _budget(options, found)
-    _check_runs(found, extra)
-    definition = _definition(options, found, space, metric)
-    path = STUDIES / (options.name or _default_name(found, options.compare, definition))
-    _check_definition(path, definition)
-    path.mkdir(parents=True, exist_ok=True)
-    with occupied(path):
-        write_json(path / DEFINITION, definition)
-        return _search(Plan(found, metric, budget, path, extra, definition), options, places, start)
-
-
-def _budget(options: argparse.Namespace, found: Sequence[Contender]) -> dict[str, int]:
-    """Trials of each contender. A grid is run as a whole."""
-    if options.sampler != "grid":
-        return {contender.label: options.trials or TRIALS for contender in found}
-    sizes = {contender.label: len(contender.grid()) for contender in found}
-    if options.trials is not None and options.trials < max(sizes.values()):
-        raise ConfigError(
-            f"--trials {options.trials}: the grid has {max(sizes.values())} combinations, and a part of it favours the "
-            "first ones. Leave --trials out, or use --sampler random."
-        )
-    return sizes
-
-
-def _check_runs(found: Sequence[Contender], extra: Sequence[Path]) -> None:
-    """The parts of the first and the last run that could come up work together. Imports torch."""
-    from hyplearn.cli.train import checked_specification
-    from hyplearn.config.compose import compose
-
-    for contender in found:
-        for end in (0, -1):
-            settings = {dimension.key: dimension.ends()[end] for dimension in contender.dimensions}
-            line = contender.line(settings)
-            try:
-                checked_specification(compose(line, extra=extra), restores=True)
-            except ConfigError as error:
-                raise ConfigError(f"{' '.join(line)}: {error}") from error
-
-
-def _definition(
-    options: argparse.Namespace, found: Sequence[Contender], space: Sequence[Dimension], metric: str
-) -> dict[str, Any]:
-    """What may not change while a study grows."""
-    return {
-        "metric": metric,
-        "space": sorted(dimension.text.replace(" ", "") for dimension in space),
-        "sampler": options.sampler,
-        "pruner": options.pruner,
-        "contenders": {contender.label: contender.run for contender in found},
-        "overrides": {contender.label: list(contender.overrides) for contender in found},
-    }
-
-
-def _default_name(found: Sequence[Contender], compared: str | None, definition: Mapping[str, Any]) -> str:
-    """Readable, and another one for another search."""
-    essential = {key: value for key, value in definition.items() if key != "overrides"}
-    digest = hashlib.sha256(json.dumps(essential, sort_keys=True).encode()).hexdigest()[:6]
-    label = found[0].label if compared is None else f"{compared.partition('=')[0]}s"
-    return f"{label}_{digest}"
-
-
-def _check_definition(path: Path, definition: Mapping[str, Any]) -> None:
-    """A study of this name is this study."""
-    if not (path / DEFINITION).is_file():
-        return
-    stored = json.loads((path / DEFINITION).read_text())
-    differing = [key for key in definition if key != "overrides" and stored.get(key) != definition[key]]
-    if differing:
-        raise ConfigError(
-            f"--name {path.name}: {path} holds a study that differs in {listing(differing)}. Choose another name, or "
-            "leave --name out."
-        )
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A search that is about to run. budget: trials of each contender, by label. path: the folder of the study."""
-
-    found: Sequence[Contender]
-    metric: str
-    budget: Mapping[str, int]
-    path: Path
-    extra: Sequence[Path]
-    definition: Mapping[str, Any]
-
-
-def _search(plan: Plan, options: argparse.Namespace, places: Sequence[str], start: Start | None) -> int:
-    """Run what is left of the budget, and write and print what was found."""
-    from hyplearn.console.board import Board
-    from hyplearn.jobs.tuning import results as tuned
-    from hyplearn.jobs.tuning import scheduler as search
-    from hyplearn.jobs.tuning.study import Study, storage
-
-    with storage(plan.path / "study.db") as opened:
-        studies = [
-            Study(contender, opened, metric=plan.metric, sampler=options.sampler, pruner=options.pruner)
-            for contender in plan.found
-        ]
-        again = sum(study.recover() for study in studies)
-        with Board() as board:
-            work = search.Search(
-                studies,
-                metric=plan.metric,
-                folder=plan.path,
-                budget=plan.budget,
-                board=board,
-                jobs=options.jobs,
-                devices=places,
-                extra=plan.extra,
-                start=start or search.start,
-                saved=lambda: tuned.write_trials(studies, plan.path, plan.metric),
-            )
-            _announce(work, again)
-            status = work.run()
-        return _finish(plan, studies, status)
-
-
-def _announce(work: Search, again: int) -> None:
-    done = sum(study.counted() for study in work.studies)
-    earlier = f", {done} finished before" if done else ""
-    taken_up = f", {again} of them taken up again" if again else ""
-    shared = ", ".join(f"{work.budget[study.contender.label]} of {study.contender.label}" for study in work.studies)
-    work.board.say(f"study {work.folder}: {work.metric} of {shared}{earlier}; {work.total} trials to run{taken_up}")
-
-
-def _finish(plan: Plan, studies: Sequence[Study], status: int) -> int:
-    """Write the files, print the table, and return the exit status."""
-    from hyplearn.jobs.tuning import results as tuned
-
-    found = tuned.results(studies, plan.path, plan.metric, plan.extra)
-    tuned.write_trials(studies, plan.path, plan.metric)
-    tuned.write_summary(found, plan.path, plan.definition)
-    tuned.print_results(found, plan.path, plan.metric, plan.extra)
-    return status or (OK if all(result.good for result in found) else FAILED)
+    settings = SearchSettings(
+        space=options.space,
+        overrides=options.overrides,
+        compare=options.compare,
+        n_trials=options.trials,
+        metric=options.metric,
+        sampler=options.sampler,
+        pruner=options.pruner,
+        jobs=options.jobs,
+        devices=devices(options.jobs, options.jobs_per_gpu),
+        name=options.name,
+        extra=options.config_dir,
+    )
+    return search(settings, Local(settings.jobs, settings.devices, start))

@@ -1,144 +1,106 @@
-"""What became of the runs of one `hyplearn reproduce`: ledger.json, ledger.csv, and the tables on the terminal."""
+"""What became of the jobs of a command: a JSON file and a CSV file, each replaced as a whole, and a table."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple
 
-from hyplearn.console.tables import duration, show, table_of
-from hyplearn.jobs.plan import FINISHED, Planned
-from hyplearn.jobs.smoke import NOTICE
+from hyplearn.console.tables import show, table_of
+from hyplearn.jobs.launcher import J, Job
 from hyplearn.runs.atomic import write_json, write_text
-from hyplearn.training.results import RESULTS
 
-EARLIER, DONE, FAILED_RUN, INTERRUPTED_RUN, NOT_RUN = "finished before", "finished", "failed", "interrupted", "not run"
-GOOD = (EARLIER, DONE)
+Columns = Mapping[str, Callable[[J], Any]]  # what the files say of a job, by the name of the column
 
 
-@dataclass
-class Entry:
-    """One run of the ledger. status: its exit status, None where this command did not run it."""
+class Shown(NamedTuple):
+    """A column of the table on the terminal. number: stands on the right."""
 
-    planned: Planned
-    state: str = NOT_RUN
-    reason: str = ""
-    status: int | None = None
-    seconds: float = 0.0
-
-    @property
-    def metric(self) -> str:
-        """The first test metric, `test/top1 97.50 %`; empty before there is one."""
-        path = self.planned.run_dir / RESULTS
-        metrics = json.loads(path.read_text()).get("metrics", {}) if self.state in GOOD and path.is_file() else {}
-        name = next((name for name in ("test/top1", "test/recall@1") if name in metrics), None)
-        return f"{name} {metrics[name]:.2f} %" if name else ""
+    heading: str
+    text: Callable[[Any], str]
+    number: bool = False
 
 
 @dataclass
-class Ledger:
-    """All runs of a command, in the order of the plan. folder: None keeps it in memory alone."""
+class Ledger(Generic[J]):
+    """The jobs of a command, in the order in which it names them.
+
+    folder, name: of both files. listed: the key of the jobs in the JSON file; head: what else it holds. columns: of a
+    job there. lines: of a job in the CSV file, where they differ; a mapping is a column for each of its keys there.
+    """
 
     folder: Path
-    scale: str
-    protocol: str
-    entries: list[Entry] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, planned: Sequence[Planned], folder: Path, *, scale: str, protocol: str) -> Ledger:
-        entries = [Entry(run, EARLIER if run.state == FINISHED else NOT_RUN) for run in planned]
-        return cls(folder, scale, protocol, entries)
+    name: str
+    jobs: Sequence[J]
+    columns: Columns[J]
+    listed: str
+    head: Callable[[], Mapping[str, Any]] = dict
+    lines: Columns[J] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
-        """Whether every run is finished."""
-        return all(entry.state in GOOD for entry in self.entries)
+        """Whether every job is finished."""
+        return all(job.state.good for job in self.jobs)
+
+    @property
+    def table(self) -> Path:
+        """The CSV file."""
+        return self.folder / f"{self.name}.csv"
 
     def write(self) -> None:
-        """Write both files, each replaced as a whole."""
-        rows = [self._row(entry) for entry in self.entries]
-        notice = {"notice": NOTICE} if self.scale == "smoke" else {}
-        head = {"scale": self.scale, "protocol": self.protocol, **notice}
-        write_json(self.folder / "ledger.json", {**head, "complete": self.complete, "runs": rows})
+        """Write both files."""
+        rows = [{name: value(job) for name, value in self.columns.items()} for job in self.jobs]
+        write_json(self.folder / f"{self.name}.json", {**self.head(), self.listed: rows})
+        lines = [dict(_spread(job, self.lines or self.columns)) for job in self.jobs]
         text = StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(text, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({key: _flat(value) for key, value in row.items()} for row in rows)
-        write_text(self.folder / "ledger.csv", text.getvalue())
+        writer.writerows(lines)
+        write_text(self.table, text.getvalue())
 
-    def print(self) -> None:
-        """The table of all runs, why those that failed did, and the sum."""
-        table = table_of("run id", "experiment", "seed", "state", "result", right=("time",))
-        for entry in self.entries:
-            run, seconds = entry.planned, duration(entry.seconds) if entry.seconds else ""
-            table.add_row(run.id, _experiments(run), str(run.seed), entry.state, entry.metric, seconds)
-        print(f"\nledger {self.folder}" + (f"\n{NOTICE}" if self.scale == "smoke" else ""))
+    def print(self, columns: Sequence[Shown]) -> None:
+        """Print the table of all jobs."""
+        left = [column for column in columns if not column.number]
+        right = [column for column in columns if column.number]
+        table = table_of(*(column.heading for column in left), right=[column.heading for column in right])
+        for job in self.jobs:
+            table.add_row(*(column.text(job) for column in (*left, *right)))
         show(table)
-        for entry in self.entries:
-            if entry.reason:
-                print(f"{entry.planned.id} {entry.state}: {entry.reason} (see {entry.planned.run_dir})")
-        print(f"{_sum(self.entries)}; see {self.folder / 'ledger.csv'}")
 
-    def _row(self, entry: Entry) -> dict[str, Any]:
-        run = entry.planned
-        return {
-            "run_id": run.id,
-            "experiments": list(run.experiments),
-            "tables": list(run.tables),
-            "seed": run.seed,
-            "scale": self.scale,
-            "protocol": self.protocol,
-            "state": entry.state,
-            "exit_status": entry.status,
-            "reason": entry.reason,
-            "seconds": round(entry.seconds, 1),
-            "run_dir": str(run.run_dir),
-        }
+    def sum(self) -> str:
+        """`3 runs: 2 finished, 1 failed`."""
+        return counted(self.listed, [in_words(job) for job in self.jobs])
 
 
-def print_plan(planned: Sequence[Planned], absent: Mapping[str, str], *, scale: str, protocol: str) -> None:
-    """The runs with their states and estimates, what has no experiment, and the sum."""
-    table = table_of("run id", "experiment", "seed", "state", right=("time", "memory"), last=("estimated from",))
-    for run in planned:
-        needed = run.estimate if run.state != FINISHED else None
-        seconds = "" if needed is None else "unknown" if needed.seconds is None else duration(needed.seconds)
-        memory = "" if needed is None else "unknown" if needed.memory_gib is None else f"{needed.memory_gib:.1f} GiB"
-        state = run.state if run.elsewhere is None else f"{run.state}: {run.elsewhere}"
-        source = "" if needed is None else needed.source
-        table.add_row(run.id, _experiments(run), str(run.seed), state, seconds, memory, source)
-    print(f"scale {scale}, protocol {protocol}" + (f". {NOTICE}" if scale == "smoke" else ""))
-    show(table)
-    for why in dict.fromkeys(absent.values()):
-        names = [name for name, reason in absent.items() if reason == why]
-        print(f"no experiment for {len(names)} rows ({why}): {', '.join(names[:3])}{', ...' if names[3:] else ''}")
-    print(_to_do(planned))
+def counted(what: str, words: Sequence[str]) -> str:
+    """`3 runs: 2 finished, 1 failed` of `runs` and the three states in words."""
+    counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+    return f"{len(words)} {what if len(words) != 1 else what.removesuffix('s')}: {counts}"
 
 
-def _to_do(planned: Sequence[Planned]) -> str:
-    """`12 runs: 3 finished, 9 to run, at least 4 min one after the other`."""
-    states = [run.state for run in planned]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    known = [run.estimate.seconds for run in planned if run.state != FINISHED]
-    times = [seconds for seconds in known if seconds is not None]
-    total = f", {'about' if len(times) == len(known) else 'at least'} {duration(sum(times))} one after the other"
-    return f"{len(planned)} run{'s' if len(planned) != 1 else ''}: {counts}{total if times else ''}"
+def in_words(job: Job, **others: str) -> str:
+    """The state of a job as files and tables say it. others: words in place of the usual, by the name of the state."""
+    words = {"WAITING": "not run", **others}
+    return words.get(job.state.name, job.state.value)
 
 
-def _sum(entries: Sequence[Entry]) -> str:
-    states = [entry.state for entry in entries]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return f"{len(entries)} run{'s' if len(entries) != 1 else ''}: {counts}"
+def stored_jobs(folder: Path, name: str, listed: str) -> list[dict[str, Any]]:
+    """What the JSON file of an earlier command says of its jobs; nothing where there is none."""
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        return []
+    found: list[dict[str, Any]] = json.loads(path.read_text())[listed]
+    return found
 
 
-def _experiments(run: Planned) -> str:
-    """The first experiment, and how many more come to the same run."""
-    more = len(dict.fromkeys(run.experiments)) - 1
-    return f"{run.experiments[0]}{f' and {more} more' if more else ''}"
-
-
-def _flat(value: Any) -> Any:
-    return " ".join(value) if isinstance(value, list) else value
+def _spread(job: J, columns: Columns[J]) -> Iterator[tuple[str, Any]]:
+    for name, read in columns.items():
+        value = read(job)
+        if isinstance(value, Mapping):
+            yield from value.items()
+        else:
+            yield name, " ".join(value) if isinstance(value, (list, tuple)) else value

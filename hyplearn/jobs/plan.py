@@ -12,6 +12,7 @@ from hyplearn.config.compose import compose
 from hyplearn.config.folders import config_dir, groups
 from hyplearn.errors import ConfigError
 from hyplearn.jobs.estimate import UNKNOWN, Estimate, estimate
+from hyplearn.jobs.launcher import Job, JobState
 from hyplearn.jobs.smoke import stand_in
 from hyplearn.papers import cells
 from hyplearn.runs.directory import Run, by_id, runs_below
@@ -19,27 +20,33 @@ from hyplearn.runs.identity import run_id
 from hyplearn.runs.lock import occupant
 from hyplearn.runs.places import OUTPUTS, last_checkpoint
 
-FINISHED, CONTINUE, RUN, ELSEWHERE = "finished", "to continue", "to run", "running elsewhere"
 FOLDERS = {"full": OUTPUTS / "reproduce", "smoke": OUTPUTS / "smoke"}
 
 
-@dataclass
-class Planned:
-    """One run of the plan.
+@dataclass(eq=False, kw_only=True)
+class Planned(Job):
+    """One run of the plan; its name is the run's id.
 
-    experiments: all that come to it; the first gives the command line. elsewhere: who trains it now.
+    experiments: all that come to it; the first gives the command line. begun: whether it has a checkpoint to continue
+    from. elsewhere: who trains it now.
     """
 
-    id: str
     seed: int
     experiments: tuple[str, ...]
     tables: tuple[str, ...]
     config: Mapping[str, Any]
-    overrides: tuple[str, ...]
-    run_dir: Path
-    state: str = RUN
+    begun: bool = False
     elsewhere: str | None = None
     estimate: Estimate = field(default=UNKNOWN)
+
+    @property
+    def outlook(self) -> str:
+        """What is to be done with it."""
+        if self.state.good:
+            return "finished"
+        if self.elsewhere is not None:
+            return "running elsewhere"
+        return "to continue" if self.begun else "to run"
 
 
 @dataclass(frozen=True)
@@ -115,24 +122,25 @@ def plan(
             _add(
                 planned,
                 Planned(
-                    run_id({**config, "seed": seed}),
-                    seed,
-                    (experiment,),
-                    tables,
-                    {**config, "seed": seed},
-                    (*line, *overrides, f"seed={seed}"),
-                    FOLDERS[scale] / experiment,
+                    name=run_id({**config, "seed": seed}),
+                    arguments=(),  # told when it starts: its directory may turn out to be another
+                    run_dir=FOLDERS[scale] / experiment,
+                    overrides=(*line, *overrides, f"seed={seed}"),
+                    seed=seed,
+                    experiments=(experiment,),
+                    tables=tables,
+                    config={**config, "seed": seed},
                 ),
             )
     return list(planned.values())
 
 
 def _add(planned: dict[str, Planned], run: Planned) -> None:
-    if run.id not in planned:
-        run.run_dir /= run.id
-        planned[run.id] = run
+    if run.name not in planned:
+        run.run_dir /= run.name
+        planned[run.name] = run
         return
-    first = planned[run.id]
+    first = planned[run.name]
     first.experiments += run.experiments
     first.tables = tuple(dict.fromkeys((*first.tables, *run.tables)))
 
@@ -144,7 +152,7 @@ def look(planned: Sequence[Planned], folder: Path = OUTPUTS) -> None:
     finished = [run for run in runs if run.finished]
     for run in planned:
         run.estimate = estimate(run.config, finished)
-        _locate(run, known.get(run.id, []))
+        _locate(run, known.get(run.name, []))
         refresh(run)
 
 
@@ -157,11 +165,8 @@ def _locate(run: Planned, found: Iterable[Run]) -> None:
 
 
 def refresh(run: Planned) -> None:
-    """Read the state of one run from its directory."""
+    """Read from its directory whether a run was finished elsewhere, is running, or can be continued."""
     run.elsewhere = occupant(run.run_dir)
+    run.begun = last_checkpoint(run.run_dir) is not None
     if Run(run.run_dir).finished:
-        run.state, run.elsewhere = FINISHED, None
-    elif run.elsewhere is not None:
-        run.state = ELSEWHERE
-    else:
-        run.state = CONTINUE if last_checkpoint(run.run_dir) else RUN
+        run.state, run.elsewhere = JobState.EARLIER, None

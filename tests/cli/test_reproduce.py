@@ -15,14 +15,15 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from hyplearn.cli import reproduce as module
 from hyplearn.cli.main import main
 from hyplearn.cli.reproduce import reproduce
 from hyplearn.config.compose import compose
 from hyplearn.errors import ConfigError
+from hyplearn.jobs import campaign
 from hyplearn.jobs.plan import choose, plan
 from hyplearn.runs.directory import Run
 from hyplearn.runs.lock import CLAIM
+from tests.support.jobs import at_once
 
 CELL = "bdeir_table3_cifar100_hecnn_r50"
 
@@ -134,7 +135,7 @@ def test_experiments_that_come_to_one_run_share_it() -> None:
 
 def test_runs_have_places_groups_and_tags() -> None:
     run = Trained()
-    assert reproduce([CELL, "--seeds", "2", "logger.mode=offline"], run=run) == 0
+    assert reproduce([CELL, "--seeds", "2", "logger.mode=offline"], start=at_once(run)) == 0
     assert [config["seed"] for config in run.configs] == [1, 2]
     for config in run.configs:
         assert config["logger"]["group"] == CELL
@@ -151,7 +152,7 @@ def test_runs_have_places_groups_and_tags() -> None:
 def test_a_failure_stops_none_and_the_same_command_runs_the_holes(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["bdeir_table5", "--scale", "smoke"]
     run = Trained((0, ""), (1, "RuntimeError: out of memory"))
-    assert reproduce(command, run=run) == 1
+    assert reproduce(command, start=at_once(run)) == 1
     total = len(run.configs)
     assert total > 2
     ledger = newest_ledger("smoke")
@@ -162,25 +163,25 @@ def test_a_failure_stops_none_and_the_same_command_runs_the_holes(capsys: pytest
     assert "failed: RuntimeError: out of memory" in shown
     assert shown.count("SMOKE: small data stand in") == 2  # plan and ledger
     again = Trained()
-    assert reproduce(command, run=again) == 0
+    assert reproduce(command, start=at_once(again)) == 0
     assert [config["output_dir"] for config in again.configs] == [run.configs[1]["output_dir"]]
     ledger = newest_ledger("smoke")
     assert states(ledger) == ["finished before", "finished", *["finished before"] * (total - 2)]
 
 
 def test_a_run_finished_elsewhere_is_not_repeated() -> None:
-    reproduce([CELL], run=Trained())
+    reproduce([CELL], start=at_once(Trained()))
     moved = Path("outputs/by_hand/here")
     moved.parent.mkdir()
     next(Path("outputs/reproduce", CELL).iterdir()).rename(moved)
     nothing = Trained()
-    assert reproduce([CELL], run=nothing) == 0
+    assert reproduce([CELL], start=at_once(nothing)) == 0
     assert nothing.configs == []
     assert newest_ledger()["runs"][0]["run_dir"] == str(moved)
 
 
 def test_estimates_come_from_finished_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    reproduce([CELL], run=Trained())
+    reproduce([CELL], start=at_once(Trained()))
     capsys.readouterr()
     reproduce([CELL, "--seeds", "3", "--dry-run"])
     shown = capsys.readouterr().out
@@ -201,12 +202,12 @@ def test_another_process_is_waited_for(monkeypatch: pytest.MonkeyPatch, capsys: 
     other.acquire()
 
     def finish(seconds: float) -> None:
-        Trained()(module.command_line(first, "paper", "full"))
+        Trained()(campaign.command_line(first, "paper", "full"))
         other.release()
 
-    monkeypatch.setattr(module.time, "sleep", finish)
+    monkeypatch.setattr(campaign.time, "sleep", finish)
     run = Trained()
-    assert reproduce([CELL, "--seeds", "2"], run=run) == 0
+    assert reproduce([CELL, "--seeds", "2"], start=at_once(run)) == 0
     assert [config["seed"] for config in run.configs] == [2]
     assert states(newest_ledger()) == ["finished before", "finished"]
     assert "waiting for another process" in capsys.readouterr().out
@@ -217,22 +218,22 @@ def test_a_run_that_another_process_left_unfinished_is_taken_over(monkeypatch: p
     first.run_dir.mkdir(parents=True)
     other = FileLock(first.run_dir / CLAIM)
     other.acquire()
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: other.release())
+    monkeypatch.setattr(campaign.time, "sleep", lambda seconds: other.release())
     run = Trained()
-    assert reproduce([CELL], run=run) == 0
+    assert reproduce([CELL], start=at_once(run)) == 0
     assert len(run.configs) == 1
 
 
 def test_a_signal_leaves_the_ledger_and_gives_the_claims_back() -> None:
     def stopped(arguments: Sequence[str]) -> tuple[int, str]:
         os.kill(os.getpid(), signal.SIGTERM)
-        return 0, ""
+        return 143, ""
 
-    assert reproduce([CELL, "--seeds", "2"], run=stopped) == 143
+    assert reproduce([CELL, "--seeds", "2"], start=at_once(stopped)) == 143
     ledger = newest_ledger()
     assert states(ledger) == ["interrupted", "not run"]
     assert "SIGTERM; the same command continues it" in ledger["runs"][0]["reason"]
-    assert reproduce([CELL, "--seeds", "2"], run=Trained()) == 0
+    assert reproduce([CELL, "--seeds", "2"], start=at_once(Trained())) == 0
 
 
 @pytest.mark.slow

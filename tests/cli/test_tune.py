@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import yaml
 
-from hyplearn.cli import tune as tune_module
 from hyplearn.cli.main import main
 from hyplearn.cli.tune import tune
 from hyplearn.config import compose as compose_module
 from hyplearn.config.compose import compose
 from hyplearn.errors import ConfigError
+from hyplearn.jobs.launcher import Job
+from hyplearn.jobs.tuning import search as search_module
 from hyplearn.jobs.tuning.space import Dimension, read
 from hyplearn.runs.identity import run_id
 from hyplearn.runs.lock import occupied
@@ -41,8 +42,8 @@ def good(config: Mapping[str, Any]) -> list[float]:
 class Pretended:
     """Runs nothing: writes what a run would write, one epoch a look, and ends as told."""
 
-    def __init__(self, arguments: Sequence[str], course: Course) -> None:
-        self.config = compose([text for text in arguments[1:] if "=" in text]).config
+    def __init__(self, job: Job, course: Course) -> None:
+        self.config = compose([text for text in job.arguments[1:] if "=" in text]).config
         self.run_dir = Path(self.config["output_dir"])
         self.course = course(self.config)
         self.epochs = self.course if isinstance(self.course, list) else []
@@ -68,11 +69,11 @@ class Pretended:
         (self.run_dir / "results.json").write_text(json.dumps({"status": "finished", "metrics": metrics}))
         (self.run_dir / "config.yaml").write_text(yaml.safe_dump(self.config))
 
-    def wait(self) -> int:
-        return self.poll() or 0
+    def send_signal(self, signum: int) -> None:
+        self.signum = signum
 
-    def send_signal(self, sig: int) -> None:
-        self.signum = sig
+    def reason(self) -> str:
+        return self.course[1] if isinstance(self.course, tuple) else ""
 
 
 class Starter:
@@ -82,12 +83,9 @@ class Starter:
         self.course, self.stop = course, stop
         self.lines: list[list[str]] = []
 
-    def __call__(self, arguments: Sequence[str], own: dict[str, str], log: Path) -> Pretended:
-        self.lines.append(list(arguments))
-        process = Pretended(arguments, self.course)
-        if isinstance(process.course, tuple):
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(f"error: {process.course[1]}\n")
+    def __call__(self, job: Job, variables: Mapping[str, str], shown: bool) -> Pretended:
+        self.lines.append(list(job.arguments))
+        process = Pretended(job, self.course)
         if len(self.lines) == self.stop:
             os.kill(os.getpid(), signal.SIGINT)
         return process
@@ -101,7 +99,7 @@ class Starter:
 def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("hyplearn.jobs.tuning.scheduler.POLL", 0.0)
-    monkeypatch.setattr(tune_module, "_check_runs", lambda found, extra: None)  # tested apart, it makes networks
+    monkeypatch.setattr(search_module, "_check_runs", lambda found, extra: None)  # tested apart, it makes networks
 
 
 @pytest.fixture(autouse=True)
@@ -297,9 +295,9 @@ def test_hopeless_trials_are_stopped() -> None:
     seen: list[int] = []
 
     class Counting(Starter):
-        def __call__(self, arguments: Sequence[str], own: dict[str, str], log: Path) -> Pretended:
+        def __call__(self, job: Job, variables: Mapping[str, str], shown: bool) -> Pretended:
             seen.append(1)
-            return super().__call__(arguments, own, log)
+            return super().__call__(job, variables, shown)
 
     starter = Counting(course)  # each run is worse than all before
     assert tune([*HYP, *TAU, "--trials", "8", "--name", "mine"], start=starter) == 0
@@ -391,7 +389,7 @@ def test_the_epoch_is_chosen_by_the_metric_that_chooses() -> None:
 
 
 def test_without_optuna(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(tune_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(search_module.importlib.util, "find_spec", lambda name: None)
     assert main(["tune", *HYP, *TAU]) == 2
     assert "hyplearn tune needs optuna: pip install 'hyplearn[tune]'" in capsys.readouterr().err
 
@@ -403,7 +401,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on() -> None:
-    """With real runs: SIGKILL reaches the search alone, the trial it started has to be waited for."""
+    """With real runs: SIGKILL reaches the search alone, the trial it started writes its checkpoint and ends."""
     small = ("model.small.width=12", "model.head.size=8", "trainer.num_threads=1", "callbacks.figures=false")
     line = ["tune", *HYP, *small, *TAU, "--trials", "2", "--name", "mine"]
     search = subprocess.Popen([sys.executable, "-m", "hyplearn", *line])
@@ -411,11 +409,11 @@ def test_a_killed_search_goes_on() -> None:
     deadline = time.monotonic() + 120
     while not list(holder.glob("0000_*/metrics.csv")) and time.monotonic() < deadline:
         time.sleep(0.2)
-    search.kill()
-    search.wait()
     (run_dir,) = holder.glob("0000_*/")
     trial = json.loads((run_dir / ".lock.json").read_text())["pid"]
     os.kill(trial, signal.SIGSTOP)  # or it could end while the command still looks at what was typed
+    search.kill()
+    search.wait()
     try:
         with pytest.raises(ConfigError, match="trial 0 of hyp_vit_s is still being trained by process"):
             tune(line[1:])

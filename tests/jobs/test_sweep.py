@@ -12,10 +12,16 @@ import pytest
 from hyplearn.cli.main import main
 from hyplearn.config.compose import compose
 from hyplearn.errors import ConfigError
-from hyplearn.jobs.launcher import failure_reason, run_process
-from hyplearn.jobs.sweep import expand, sweep
+from hyplearn.jobs import sweep as sweep_module
+from hyplearn.jobs.launcher import Job, JobState
+from hyplearn.jobs.processes import Local, failure_reason
+from hyplearn.jobs.sweep import expand, run_sweep, sweep
+from hyplearn.runs.lock import occupied
+from tests.support.jobs import at_once
 
 SMOKE = ("experiment=smoke", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.progress=none")
+
+NAMES = ("1_seed-2", "2_seed-3")
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +41,7 @@ class Recorded:
         status, reason = next(self.endings)
         if status == 0:
             run_dir = Path(compose(arguments[1:]).config["output_dir"])
-            run_dir.mkdir(parents=True)
+            run_dir.mkdir(parents=True, exist_ok=True)
             (run_dir / "results.json").write_text(json.dumps({"metrics": {"test/top1": 97.5}, "status": "finished"}))
         return status, reason
 
@@ -91,14 +97,14 @@ def test_expand_keeps_the_values_that_do_not_vary() -> None:
 )
 def test_a_sweep_that_cannot_start(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        sweep(overrides, run=Recorded())
+        sweep(overrides, launcher=Local(start_process=at_once(Recorded())))
     assert message in str(caught.value)
     assert not Path("outputs").exists()
 
 
 def test_jobs_get_directories_of_their_own_and_one_group() -> None:
     run = Recorded(*[(0, "")] * 4)
-    assert sweep(["manifold.c=0.1,1", "seed=1,2"], run=run) == 0
+    assert sweep(["manifold.c=0.1,1", "seed=1,2"], launcher=Local(start_process=at_once(run))) == 0
     folder = only_sweep()
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [
         "0_manifold.c-0.1_seed-1",
@@ -106,18 +112,18 @@ def test_jobs_get_directories_of_their_own_and_one_group() -> None:
         "2_manifold.c-1_seed-1",
         "3_manifold.c-1_seed-2",
     ]
-    assert all(line[0] == "train" and f"logger.group={folder.name}" in line for line in run.lines)
+    assert all(line[0] == "train" and f"logger.group='{folder.name}'" in line for line in run.lines)
 
 
 def test_a_group_that_was_typed_stays() -> None:
     run = Recorded((0, ""))
-    sweep(["logger.group=mine"], run=run)
+    sweep(["logger.group=mine"], launcher=Local(start_process=at_once(run)))
     assert [text for text in run.lines[0] if text.startswith("logger.group=")] == ["logger.group=mine"]
 
 
 def test_a_failed_job_does_not_hide_and_the_rest_run(capsys: pytest.CaptureFixture[str]) -> None:
     run = Recorded((0, ""), (1, "RuntimeError: out of memory"), (0, ""))
-    assert sweep(["seed=1,2,3"], run=run) == 1
+    assert sweep(["seed=1,2,3"], launcher=Local(start_process=at_once(run))) == 1
     folder = only_sweep()
     jobs = json.loads((folder / "summary.json").read_text())["jobs"]
     assert [job["state"] for job in jobs] == ["ok", "failed", "ok"]
@@ -135,7 +141,7 @@ def test_a_failed_job_does_not_hide_and_the_rest_run(capsys: pytest.CaptureFixtu
 
 def test_a_job_that_cannot_be_composed_fails_alone() -> None:
     run = Recorded((0, ""))
-    assert sweep(["manifold.c=1,abc"], run=run) == 1
+    assert sweep(["manifold.c=1,abc"], launcher=Local(start_process=at_once(run))) == 1
     jobs = json.loads((only_sweep() / "summary.json").read_text())["jobs"]
     assert [job["exit_status"] for job in jobs] == [0, 2]
     assert jobs[1]["reason"] == "manifold.c=abc: expected a number, got a text."
@@ -145,35 +151,129 @@ def test_a_job_that_cannot_be_composed_fails_alone() -> None:
 def test_a_signal_ends_the_sweep_and_leaves_its_summary() -> None:
     def stopped(arguments: Sequence[str]) -> tuple[int, str]:
         os.kill(os.getpid(), signal.SIGTERM)
-        return 0, ""
+        return 143, ""
 
     before = signal.getsignal(signal.SIGTERM)
-    assert sweep(["seed=1,2"], run=stopped) == 143
+    assert sweep(["seed=1,2"], launcher=Local(start_process=at_once(stopped))) == 143
     assert signal.getsignal(signal.SIGTERM) is before
     jobs = json.loads((only_sweep() / "summary.json").read_text())["jobs"]
-    assert [(job["state"], job["exit_status"]) for job in jobs] == [("failed", 143), ("not run", None)]
+    assert [(job["state"], job["exit_status"]) for job in jobs] == [("interrupted", 143), ("not run", None)]
 
 
-def test_a_process_of_its_own_for_each_job(capfd: pytest.CaptureFixture[str]) -> None:
-    assert run_process(["--version"]) == (0, "")
-    status, reason = run_process(["train", "model=hecn_r18"])
-    assert status == 2
-    assert reason.startswith("unknown choice model=hecn_r18. Did you mean hecnn_r18?")
-    assert "error: unknown choice model=hecn_r18" in capfd.readouterr().err
+def test_the_same_command_goes_on_with_a_sweep_that_was_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is finished is not run again, what was interrupted continues, the rest begins."""
+    line = ["seed=1,2,3", "output_dir=grid"]
+
+    def stopped(arguments: Sequence[str]) -> tuple[int, str]:
+        if "seed=1" in arguments:
+            return Recorded((0, ""))(arguments)
+        (Path("grid") / "1_seed-2" / "checkpoints").mkdir(parents=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 143, ""
+
+    assert sweep(line, launcher=Local(start_process=at_once(stopped))) == 143
+    capsys.readouterr()
+    again = Recorded((0, ""), (0, ""))
+    assert sweep(line, launcher=Local(start_process=at_once(again))) == 0
+    assert [text for line in again.lines for text in line if text.startswith("seed=")] == ["seed=2", "seed=3"]
+    assert ["resume=auto" in line for line in again.lines] == [True, False]
+    assert all(f"output_dir='grid/{name}'" in line for name, line in zip(NAMES, again.lines, strict=True))
+    jobs = json.loads(Path("grid/summary.json").read_text())["jobs"]
+    assert [(job["state"], job["exit_status"]) for job in jobs] == [("ok", 0)] * 3
+    shown = capsys.readouterr().out
+    assert "[job 0] seed=1: finished before\n" in shown
+    assert "3 of 3 jobs ok" in shown
+    nothing = Recorded()
+    assert sweep(line, launcher=Local(start_process=at_once(nothing))) == 0
+    assert nothing.lines == []
 
 
-@pytest.mark.parametrize(
-    ("status", "lines", "reason"),
-    [
-        (0, ["a warning\n"], ""),
-        (-9, ["progress\n"], "killed by SIGKILL"),
-        (2, ["a warning\n", "error: first line\n", "second line\n"], "first line second line"),
-        (1, ["Traceback\n", "  File x\n", "RuntimeError: broken\n"], "RuntimeError: broken"),
-        (1, [], "no message"),
-    ],
-)
-def test_reason_of_a_failure(status: int, lines: list[str], reason: str) -> None:
-    assert failure_reason(status, lines) == reason
+def test_what_ended_after_its_command_was_killed_is_not_run_again() -> None:
+    line = ["seed=1,2", "output_dir=grid"]
+    assert sweep(line, launcher=Local(start_process=at_once(Recorded((0, ""), (0, ""))))) == 0
+    path = Path("grid/summary.json")
+    summary = json.loads(path.read_text())
+    for job in summary["jobs"]:  # as SIGKILL leaves it, written by a version that did not note the overrides
+        job.update(state="running", exit_status=None, results={})
+        del job["overrides"]
+    path.write_text(json.dumps(summary))
+    nothing = Recorded()
+    assert sweep(line, launcher=Local(start_process=at_once(nothing))) == 0
+    assert nothing.lines == []
+    jobs = json.loads(path.read_text())["jobs"]
+    assert [job["results"]["metrics"] for job in jobs] == [{"test/top1": 97.5}] * 2
+
+
+@pytest.mark.parametrize("other", [["seed=1,3"], ["seed=1,2,3"], ["seed=1,2", "optim.lr=0.5"]])
+def test_a_folder_of_other_jobs_is_refused(other: list[str]) -> None:
+    assert sweep(["seed=1,2", "output_dir=grid"], launcher=Local(start_process=at_once(Recorded(*[(0, "")] * 2)))) == 0
+    with pytest.raises(ConfigError, match="grid holds a sweep of other jobs"):
+        sweep([*other, "output_dir=grid"], launcher=Local(start_process=at_once(Recorded())))
+
+
+def test_a_job_that_still_trains_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["seed=1,2", "output_dir=grid"]
+    sweep(line, launcher=Local(start_process=at_once(Recorded((0, ""), (1, "killed")))))
+    Path("grid/1_seed-2").mkdir()
+    with occupied(Path("grid/1_seed-2")):
+        monkeypatch.setattr(sweep_module, "WAIT", 0.01)
+        monkeypatch.setattr(sweep_module, "PATIENCE", 0.05)
+        with pytest.raises(ConfigError, match=r"job 1 is still being trained by process \d+ on"):
+            sweep(line, launcher=Local(start_process=at_once(Recorded())))
+    assert "[job 1] waiting for process" in capsys.readouterr().out
+    assert sweep(line, launcher=Local(start_process=at_once(Recorded((0, ""))))) == 0
+
+
+def test_mean_and_spread_over_the_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(arguments: Sequence[str]) -> tuple[int, str]:
+        config = compose(arguments[1:]).config
+        if config["seed"] == 3 and config["manifold"]["c"] == 1:
+            return 1, "out of memory"
+        run_dir = Path(config["output_dir"])
+        run_dir.mkdir(parents=True)
+        metrics = {"test/top1": 90.0 + config["seed"] - config["manifold"]["c"], "val/loss": 1.0}
+        (run_dir / "results.json").write_text(json.dumps({"metrics": metrics, "status": "finished"}))
+        return 0, ""
+
+    line = ["manifold.c=0.5,1", "seed=1,2,3", "output_dir=grid"]
+    assert sweep(line, launcher=Local(start_process=at_once(run))) == 1
+    half, one = json.loads(Path("grid/summary.json").read_text())["over_seeds"]
+    assert half == {
+        "varied": {"manifold.c": "0.5"},
+        "seeds": ["1", "2", "3"],
+        "metrics": {"test/top1": {"mean": 91.5, "std": 1.0}},
+    }
+    assert (one["seeds"], one["metrics"]["test/top1"]["mean"]) == (["1", "2"], 90.5)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["0.5", "3", "91.50", "±", "1.00"] in lines
+    assert ["1", "2", "90.50", "±", "0.71"] in lines
+
+
+def test_jobs_of_a_launcher_run_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a plugin of Hydra calls: command lines and directories are its own."""
+    folder = Path("somewhere")
+    found = [
+        Job(str(number), ("train", f"seed={number}", "hydra.mode=RUN"), folder / str(number), (f"seed={number}",))
+        for number in range(2)
+    ]
+    lines = []
+
+    def run(arguments: Sequence[str]) -> tuple[int, str]:
+        lines.append(list(arguments))
+        return (0, "") if "seed=0" in arguments else (1, "broken")
+
+    jobs = run_sweep(folder, found, Local(start_process=at_once(run)))
+    assert jobs == found
+    assert [job.state for job in jobs] == [JobState.FINISHED, JobState.FAILED]
+    assert lines == [["train", "seed=0", "hydra.mode=RUN"], ["train", "seed=1", "hydra.mode=RUN"]]
+    assert "1 of 2 jobs ok" in capsys.readouterr().out
+    (folder / "1").mkdir()
+    for job in found:
+        job.state = JobState.WAITING
+    run_sweep(folder, found, Local(start_process=at_once(run)))
+    assert lines[2:] == [["train", "seed=1", "hydra.mode=RUN", "output_dir='somewhere/1'", "resume=auto"]]
 
 
 def test_jobs_train_and_one_fails(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,7 +281,7 @@ def test_jobs_train_and_one_fails(capsys: pytest.CaptureFixture[str]) -> None:
         status = main(arguments)
         return status, failure_reason(status, capsys.readouterr().err.splitlines(keepends=True))
 
-    assert sweep([*SMOKE, "optim=rsgd,sgd", "output_dir=grid"], run=here) == 1
+    assert sweep([*SMOKE, "optim=rsgd,sgd", "output_dir=grid"], launcher=Local(start_process=at_once(here))) == 1
     jobs = json.loads(Path("grid/summary.json").read_text())["jobs"]
     assert [job["exit_status"] for job in jobs] == [0, 2]
     assert "SGD cannot train" in jobs[1]["reason"]
@@ -191,7 +291,7 @@ def test_jobs_train_and_one_fails(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_equal_jobs_run_once_and_share_the_results(capsys: pytest.CaptureFixture[str]) -> None:
     run = Recorded(*[(0, "")] * 3)
-    assert sweep(["model=sph_vit_s,hyp_vit_s", "manifold.c=0.1,1"], run=run) == 0
+    assert sweep(["model=sph_vit_s,hyp_vit_s", "manifold.c=0.1,1"], launcher=Local(start_process=at_once(run))) == 0
     ran = [[text for text in line if text.startswith(("model=", "manifold."))] for line in run.lines]
     assert ran == [
         ["model=sph_vit_s", "manifold.c=0.1"],
@@ -210,14 +310,17 @@ def test_equal_jobs_run_once_and_share_the_results(capsys: pytest.CaptureFixture
 
 def test_jobs_equal_to_one_that_failed_failed_too() -> None:
     run = Recorded((1, "RuntimeError: out of memory"), (0, ""))
-    assert sweep(["model=sph_vit_s,hyp_vit_s", "manifold.c=1,1.0"], run=run) == 1
+    assert sweep(["model=sph_vit_s,hyp_vit_s", "manifold.c=1,1.0"], launcher=Local(start_process=at_once(run))) == 1
     jobs = json.loads((only_sweep() / "summary.json").read_text())["jobs"]
     assert [(job["state"], job["exit_status"]) for job in jobs[:2]] == [("failed", 1), ("failed, as job 0", 1)]
     assert [job["state"] for job in jobs[2:]] == ["ok", "ok, as job 2"]
 
 
 def test_the_table_has_a_column_for_each_key_that_varies(capsys: pytest.CaptureFixture[str]) -> None:
-    sweep(["manifold.c=0.1,1", "seed=1,2", "optim.lr=0.5"], run=Recorded(*[(0, "")] * 4))
+    sweep(
+        ["manifold.c=0.1,1", "seed=1,2", "optim.lr=0.5"],
+        launcher=Local(start_process=at_once(Recorded(*[(0, "")] * 4))),
+    )
     lines = capsys.readouterr().out.splitlines()
     (header,) = [line for line in lines if line.split()[:1] == ["job"]]
     assert header.split() == ["job", "manifold.c", "seed", "state", "test", "top-1", "time"]

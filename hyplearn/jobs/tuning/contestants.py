@@ -12,7 +12,7 @@ from typing import Any
 from hyplearn.config.compose import compose, parse
 from hyplearn.config.folders import config_dir, groups
 from hyplearn.errors import ConfigError, listing, nearest
-from hyplearn.jobs.sweep import expand
+from hyplearn.jobs.choices import values
 from hyplearn.jobs.tuning import space as search_space
 from hyplearn.jobs.tuning.space import Dimension
 from hyplearn.runs.identity import cell_id, run_id
@@ -54,10 +54,10 @@ def contenders(
     Composes every choice and both ends of every range, so that an unknown key or a wrong type is told now.
     """
     _check_typed(overrides, space, compared)
-    values = [None] if compared is None else _compared(compared, extra)
-    scopes = [value.partition("=")[2] for value in values if value is not None]
+    named = [None] if compared is None else _compared(compared, extra)
+    scopes = [value.partition("=")[2] for value in named if value is not None]
     search_space.check(space, scopes)
-    found = [_contender(overrides, space, value, extra) for value in values]
+    found = [_contender(overrides, space, value, extra) for value in named]
     _check_distinct(found, compared)
     _check_inert(found, space)
     return found
@@ -80,17 +80,17 @@ def _check_typed(overrides: Sequence[str], space: Sequence[Dimension], compared:
 
 
 def _compared(text: str, extra: Sequence[Path]) -> list[str | None]:
-    key = parse(text).key_or_group
+    override = parse(text)
+    key = override.key_or_group
     why = None if key == "protocol" else search_space.fixed(key)
     if why is not None:
         raise ConfigError(f"--compare {text}: {key} cannot be compared: {why}.")
-    _, jobs = expand([text], extra=extra)
-    values: list[str | None] = [job.overrides[0] for job in jobs]
-    if len(values) < 2:
+    found: list[str | None] = [f"{key}={value}" for value in values(override, extra)]
+    if len(found) < 2:
         raise ConfigError(f"--compare {text} needs two values or more: --compare {key}=a,b.")
-    if len(set(values)) < len(values):
+    if len(set(found)) < len(found):
         raise ConfigError(f"--compare {text}: the same value stands there twice.")
-    return values
+    return found
 
 
 def _contender(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +15,26 @@ from hyplearn.config.compose import compose, parse
 from hyplearn.config.folders import config_dir, groups
 from hyplearn.console.tables import duration, show
 from hyplearn.errors import ConfigError
+from hyplearn.jobs.launcher import JobState
+from hyplearn.jobs.ledger import Ledger, in_words
 from hyplearn.jobs.tuning.contestants import Contender
 from hyplearn.jobs.tuning.study import (
-    DIVERGED,
-    DONE,
+    COUNTED,
     EPOCHS,
-    FAILED,
-    INTERRUPTED,
-    PRUNED,
     REASON,
     REPEATS,
     RUN_DIR,
     RUN_ID,
     SECONDS,
-    WAITING,
-    Record,
     Study,
+    TrialJob,
+    in_study,
 )
 from hyplearn.runs.atomic import write_json, write_text, write_yaml
 from hyplearn.runs.directory import Run
 from hyplearn.runs.identity import run_id
 
+ENDS = (JobState.FINISHED, JobState.PRUNED, JobState.DIVERGED, JobState.FAILED, JobState.INTERRUPTED)
 BEST = "best"  # a folder of configurations, for --config-dir
 
 
@@ -45,9 +43,9 @@ class Result:
     """What one contender came to. counts: its trials by how they ended. test: of the best one, None without one."""
 
     label: str
-    counts: Mapping[str, int]
+    counts: Mapping[JobState, int]
     seconds: float
-    best: Record | None
+    best: TrialJob | None
     test: float | None
     experiment: str | None
     inert: tuple[str, ...]
@@ -64,20 +62,20 @@ def results(studies: Sequence[Study], folder: Path, metric: str, extra: Sequence
     """Of every contender, with its best settings written to an experiment below `folder`/best."""
     found = []
     for study in studies:
-        records, best = study.records(), study.best()
-        states = [record.state for record in records]
-        run = None if best is None else Run(Path(best.notes[RUN_DIR]))
+        jobs, best = study.jobs(), study.best()
+        states = [job.state for job in jobs]
+        run = None if best is None else Run(best.run_dir)
         found.append(
             Result(
                 label=study.contender.label,
-                counts={state: states.count(state) for state in (DONE, PRUNED, DIVERGED, FAILED, INTERRUPTED)},
-                seconds=sum(record.notes.get(SECONDS, 0.0) for record in records),
+                counts={state: states.count(state) for state in ENDS},
+                seconds=sum(job.seconds for job in jobs),
                 best=best,
                 test=None if run is None else run.metrics.get(tested(metric)),
                 experiment=None if best is None else write_best(study.contender, best, folder, metric, extra),
                 inert=study.contender.inert,
-                lost=len(study.lost(FAILED)),
-                stopped=len(study.lost(INTERRUPTED)),
+                lost=len(study.lost(JobState.FAILED)),
+                stopped=len(study.lost(JobState.INTERRUPTED)),
             )
         )
     return found
@@ -88,22 +86,28 @@ def tested(metric: str) -> str:
     return f"test/{metric.removeprefix('val/')}"
 
 
-def write_trials(studies: Sequence[Study], folder: Path, metric: str) -> None:
-    """trials.csv: one line for each trial that began, with its settings and what it came to by validation."""
-    rows = [_row(record, metric) for study in studies for record in study.records() if record.state != WAITING]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(folder / "trials.csv", text.getvalue())
+def trials_of(studies: Sequence[Study], folder: Path, metric: str) -> Ledger[TrialJob]:
+    """The ledger of a search: each trial that began, with its settings and what it came to by validation."""
+    noted = {key: partial(_noted, key) for key in (EPOCHS, SECONDS, RUN_ID, RUN_DIR, REPEATS, REASON)}
+    return Ledger(
+        folder,
+        "trials",
+        [job for study in studies for job in study.jobs() if job.state is not JobState.WAITING],
+        columns={
+            "contender": lambda job: job.contender,
+            "trial": lambda job: job.number,
+            "state": lambda job: in_words(job, FINISHED=in_study(JobState.FINISHED)),
+            metric: lambda job: "" if job.value is None else job.value,
+            **noted,
+            "settings": lambda job: dict(job.varied),
+        },
+        listed="trials",
+        head=lambda: {"study": folder.name, "metric": metric},
+    )
 
 
-def _row(record: Record, metric: str) -> dict[str, Any]:
-    ended = {key: record.notes.get(key, "") for key in (EPOCHS, SECONDS, RUN_ID, RUN_DIR, REPEATS, REASON)}
-    value = "" if record.value is None else record.value
-    head = {"contender": record.contender, "trial": record.number, "state": record.state, metric: value}
-    return {**head, **ended, **record.settings}
+def _noted(key: str, job: TrialJob) -> Any:
+    return job.notes.get(key, "")
 
 
 def write_summary(found: Sequence[Result], folder: Path, definition: Mapping[str, Any]) -> None:
@@ -112,7 +116,7 @@ def write_summary(found: Sequence[Result], folder: Path, definition: Mapping[str
         {
             "contender": result.label,
             "overrides": definition["overrides"][result.label],
-            "trials": dict(result.counts),
+            "trials": {in_study(state): count for state, count in result.counts.items()},
             "seconds": round(result.seconds, 1),
             "best": None if result.best is None else _best(result, result.best),
             "not_searched": list(result.inert),
@@ -123,10 +127,10 @@ def write_summary(found: Sequence[Result], folder: Path, definition: Mapping[str
     write_json(folder / "summary.json", {"study": folder.name, **searched, "contenders": rows})
 
 
-def _best(result: Result, best: Record) -> dict[str, Any]:
+def _best(result: Result, best: TrialJob) -> dict[str, Any]:
     return {
         "trial": best.number,
-        "settings": dict(best.settings),
+        "settings": dict(best.varied),
         "validation": best.value,
         "test": result.test,
         "run_id": best.notes[RUN_ID],
@@ -139,14 +143,14 @@ def print_results(found: Sequence[Result], folder: Path, metric: str, extra: Seq
     """The best of each contender by validation beside its test value, and how to run it again."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("", overflow="fold")
-    for column in ("trials", DONE, PRUNED, DIVERGED, FAILED, "time"):
+    for column in ("trials", *map(in_study, ENDS[:-1]), "time"):
         table.add_column(column, justify="right")
     table.add_column("best settings", overflow="fold")
     for column in (metric, tested(metric)):
         table.add_column(column, justify="right")
     for result in found:
-        counts = [str(result.counts[state]) for state in (DONE, PRUNED, DIVERGED, FAILED)]
-        begun = str(sum(result.counts[state] for state in (DONE, PRUNED, DIVERGED)) + result.lost + result.stopped)
+        counts = [str(result.counts[state]) for state in ENDS[:-1]]
+        begun = str(sum(result.counts[state] for state in COUNTED) + result.lost + result.stopped)
         table.add_row(result.label, begun, *counts, duration(result.seconds), *_cells(result))
     print(f"\nstudy {folder}: chosen by {metric}, in percent" if not metric.endswith("loss") else f"\nstudy {folder}")
     show(table)
@@ -158,7 +162,7 @@ def print_results(found: Sequence[Result], folder: Path, metric: str, extra: Seq
 def _cells(result: Result) -> tuple[str, str, str]:
     if result.best is None:
         return "none", "", ""
-    settings = "  ".join(f"{key}={short(value)}" for key, value in result.best.settings.items())
+    settings = "  ".join(f"{key}={short(value)}" for key, value in result.best.varied.items())
     return settings, f"{result.best.value:.2f}", "" if result.test is None else f"{result.test:.2f}"
 
 
@@ -187,14 +191,14 @@ def short(text: str) -> str:
         return text
 
 
-def write_best(contender: Contender, best: Record, folder: Path, metric: str, extra: Sequence[Path]) -> str | None:
+def write_best(contender: Contender, best: TrialJob, folder: Path, metric: str, extra: Sequence[Path]) -> str | None:
     """Write the settings to `folder`/best/experiment/best_<label>.yaml and return the name of the experiment.
 
     None, and no file, where they fit no experiment: a file merges a group of keys that an override replaces.
     """
     name = f"{BEST}_{contender.label}"
     path = folder / BEST / "experiment" / f"{name}.yaml"
-    line = contender.line(best.settings)
+    line = contender.line(best.varied)
     write_yaml(path, _content(line, extra))
     comment = (
         f"# {metric} {best.value:.2f}: the best trial of {contender.label} in {folder.name}, {best.notes[RUN_ID]}."

@@ -4,40 +4,31 @@ from __future__ import annotations
 
 import math
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from hyplearn.config.compose import compose, quoted
 from hyplearn.console.board import Board
 from hyplearn.errors import NON_FINITE, OK, ConfigError
-from hyplearn.jobs.launcher import (
-    KEPT_LINES,
-    VISIBLE,
-    Stopped,
-    command,
-    environment,
-    failure_reason,
-    signals_raise,
-    threads,
-)
+from hyplearn.jobs.launcher import Job, JobState, Launcher, Stopped, signals_raise, signals_wait
+from hyplearn.jobs.processes import threads
 from hyplearn.jobs.tuning.study import (
     AGAIN,
-    DIVERGED,
-    DONE,
+    COUNTED,
     ENDING,
     EPOCHS,
-    FAILED,
-    PRUNED,
     REASON,
     REPEATS,
     RUN_DIR,
     RUN_ID,
     SECONDS,
     Study,
+    TrialJob,
+    from_study,
+    in_study,
 )
 from hyplearn.runs.directory import Run
 from hyplearn.runs.identity import run_id
@@ -47,48 +38,15 @@ if TYPE_CHECKING:
 
 POLL = 0.5  # seconds between two looks at the trials that run
 HOPELESS = 3  # failures without any success after which a study is given up
-TERMINATED = 128 + signal.SIGTERM
-
-
-class Process(Protocol):
-    """What is needed of a running trial."""
-
-    def poll(self) -> int | None: ...
-
-    def wait(self) -> int: ...
-
-    def send_signal(self, sig: int) -> None: ...
-
-
-# Starts a command line with variables of its own in its environment, and sends what it prints to a file.
-Start = Callable[[Sequence[str], dict[str, str], Path], Process]
-
-
-def start(arguments: Sequence[str], own: dict[str, str], log: Path) -> Process:
-    """Start `hyplearn <arguments>` in a process of its own."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as stream:
-        return subprocess.Popen(
-            command(arguments),
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            env=environment(own),
-            start_new_session=True,  # Ctrl-C reaches the trial through this process alone
-        )
 
 
 @dataclass
-class Running:
-    """A trial that runs now."""
+class _Watched:
+    """A trial that runs now. epoch: the last one that was reported. stopping: whether it was found hopeless."""
 
     study: Study
     trial: Trial
-    run_dir: Path
-    log: Path
-    process: Process
-    device: str
-    began: float
+    job: TrialJob
     epoch: int = 0
     stopping: bool = False
 
@@ -97,8 +55,8 @@ class Running:
 class Search:
     """All studies of a command, with the budget that each of them has.
 
-    budget: trials of each study that are to be complete, pruned or diverged in the end. devices: GPUs, one for each of
-    `jobs`, or none. saved: called whenever a trial is over.
+    budget: trials of each study that are to be complete, pruned or diverged in the end. saved: called whenever a trial
+    is over.
     """
 
     studies: Sequence[Study]
@@ -106,16 +64,13 @@ class Search:
     folder: Path
     budget: Mapping[str, int]
     board: Board
-    jobs: int = 1
-    devices: Sequence[str] = ()
+    launcher: Launcher
     extra: Sequence[Path] = ()
-    start: Start = start
     saved: Callable[[], None] = lambda: None
-    running: list[Running] = field(default_factory=list)
+    watched: dict[Job, _Watched] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Count what is left: trials that earlier commands finished are part of the budget."""
-        self.free = list(self.devices) or [""] * self.jobs
         self.left = {
             study.contender.label: max(0, self.budget[study.contender.label] - study.counted())
             for study in self.studies
@@ -124,25 +79,36 @@ class Search:
         self.begun = {study.contender.label: 0 for study in self.studies}
 
     def run(self) -> int:
-        """0 when the budget is used up, 130 or 143 if a signal asked for the end."""
+        """0 when the budget is used up, 129, 130 or 143 if a signal asked for the end."""
         self.board.total(self.total)
         try:
             with signals_raise():
-                self._rounds()
+                self._rounds_or_end()
         except Stopped as stop:
-            self._end(stop)
-            return 128 + stop.signum
+            return stop.exit_status
         return OK
 
+    def _rounds_or_end(self) -> None:
+        try:
+            self._rounds()
+        except Stopped as stop:
+            self._end(stop)
+            raise
+        finally:
+            if self.launcher.running:  # something else went wrong
+                self.launcher.end(signal.SIGTERM)
+
     def _rounds(self) -> None:
+        """Keep all places filled until the budget is used up. What is noted of a trial is noted as a whole."""
         while True:
-            while self.free and (study := self._next()) is not None:
-                self._begin(study)
-            if not self.running:
+            with signals_wait():
+                while self.launcher.room and (study := self._next()) is not None:
+                    self._begin(study)
+            if not self.watched:
                 return
             time.sleep(POLL)
-            for job in list(self.running):
-                self._look(job)
+            with signals_wait():
+                self._look()
 
     def _next(self) -> Study | None:
         """The study that has begun the fewest trials of those with trials left: contenders take turns."""
@@ -159,7 +125,7 @@ class Search:
         try:
             config = compose(study.contender.line(settings), extra=self.extra).config
         except ConfigError as error:
-            self._over(study, trial, FAILED, reason=str(error))
+            self._over(study, trial, JobState.FAILED, reason=str(error))
             return
         name = run_id(config)
         same = study.same(name)
@@ -176,14 +142,23 @@ class Search:
         earlier = trial.user_attrs.get(RUN_DIR) if AGAIN in trial.user_attrs else None
         run_dir = Path(earlier) if earlier else self.folder / label / f"{trial.number:04d}_{name}"
         trial.set_user_attr(RUN_DIR, str(run_dir))
-        device, began = self.free.pop(0), time.monotonic()
-        log = run_dir.with_name(f"{run_dir.name}.log")
+        job = TrialJob(
+            name=f"{label} trial {trial.number}",
+            arguments=tuple(self._arguments(line, run_dir, label, grouped=grouped)),
+            run_dir=run_dir,
+            overrides=tuple(line),
+            log=run_dir.with_name(f"{run_dir.name}.log"),
+            variables=threads(self.launcher.jobs),
+            contender=label,
+            number=trial.number,
+        )
+        watched = _Watched(study, trial, job)
         if Run(run_dir).finished:  # the command was killed between the end of the run and its note of it
-            process: Process = Ended()
-        else:
-            own = threads(self.jobs) | ({VISIBLE: device} if device else {})
-            process = self.start(self._arguments(line, run_dir, label, grouped=grouped), own, log)
-        self.running.append(Running(study, trial, run_dir, log, process, device, began))
+            self._read(watched)
+            self._note(watched, OK)
+            return
+        self.launcher.start(job)
+        self.watched[job] = watched
 
     def _arguments(self, line: Sequence[str], run_dir: Path, label: str, *, grouped: bool) -> list[str]:
         folders = [part for path in self.extra for part in ("--config-dir", str(path))]
@@ -195,103 +170,77 @@ class Search:
         for epoch, value in same.intermediate_values.items():
             trial.report(value, epoch)
         notes = {key: same.user_attrs[key] for key in (RUN_DIR, EPOCHS, REASON) if key in same.user_attrs}
-        self._over(study, trial, same.user_attrs[ENDING], same.value, **{REPEATS: same.number, SECONDS: 0.0, **notes})
+        state = from_study(same.user_attrs[ENDING])
+        self._over(study, trial, state, same.value, **{REPEATS: same.number, SECONDS: 0.0, **notes})
 
-    def _look(self, job: Running) -> None:
-        """Read the new epochs of a run, stop it if they are hopeless, and note its end."""
-        status = job.process.poll()  # before its files are read: after its end nothing is added to them
-        news = self._read(job)
-        if status is None:
-            self.board.epoch(job.study.contender.label, job.trial.number, job.epoch)
-            if news and not job.stopping and job.trial.should_prune():
-                job.stopping = True
-                job.process.send_signal(signal.SIGTERM)
-            return
-        self.running.remove(job)
-        self.free.append(job.device)
-        self._note(job, status)
+    def _look(self) -> None:
+        """Read the new epochs of the runs, stop those that are hopeless, and note the ends."""
+        over = self.launcher.ended()  # before their files are read: after its end a run adds nothing to them
+        for watched in list(self.watched.values()):
+            news = self._read(watched)
+            if watched.job in over:
+                del self.watched[watched.job]
+                self._note(watched, watched.job.status)
+                continue
+            self.board.epoch(watched.job.contender, watched.job.number, watched.epoch)
+            if news and not watched.stopping and watched.trial.should_prune():
+                watched.stopping = True
+                self.launcher.signal(watched.job, signal.SIGTERM)
 
-    def _read(self, job: Running) -> bool:
+    def _read(self, watched: _Watched) -> bool:
         """Report the epochs that are new; whether there are any."""
-        before = job.epoch
-        for row in Run(job.run_dir).history:
+        before = watched.epoch
+        for row in Run(watched.job.run_dir).history:
             epoch, value = int(row["epoch"]), row.get(self.metric)
-            if epoch > job.epoch and value is not None:
-                job.epoch = epoch
+            if epoch > watched.epoch and value is not None:
+                watched.epoch = epoch
                 if math.isfinite(value):
-                    job.trial.report(value, epoch)
-        return job.epoch > before
+                    watched.trial.report(value, epoch)
+        return watched.epoch > before
 
-    def _note(self, job: Running, status: int) -> None:
-        run = Run(job.run_dir)
-        notes: dict[str, Any] = {SECONDS: round(time.monotonic() - job.began, 1), EPOCHS: job.epoch}
+    def _note(self, watched: _Watched, status: int | None) -> None:
+        """Say how a trial ended: what the launcher knows of its job, and what its metric says."""
+        job, run = watched.job, Run(watched.job.run_dir)
+        notes: dict[str, Any] = {SECONDS: round(job.seconds, 1), EPOCHS: watched.epoch}
         value = run.metrics.get(self.metric) if run.finished else None
         if status == OK and value is not None and math.isfinite(value):
-            self._over(job.study, job.trial, DONE, value, **notes)
-        elif job.stopping and status in (TERMINATED, -signal.SIGTERM):
-            self._over(job.study, job.trial, PRUNED, **notes)
+            self._over(watched.study, watched.trial, JobState.FINISHED, value, **notes)
+        elif watched.stopping and job.state is JobState.INTERRUPTED:
+            self._over(watched.study, watched.trial, JobState.PRUNED, **notes)
         elif status == NON_FINITE or (value is not None and not math.isfinite(value)):
-            self._over(job.study, job.trial, DIVERGED, **notes, reason="the loss was not finite")
+            self._over(watched.study, watched.trial, JobState.DIVERGED, **notes, reason="the loss was not finite")
         else:
-            reason = _reason(status, job.log) or f"it ended without {self.metric}"
-            self._over(job.study, job.trial, FAILED, **notes, reason=f"{reason} (see {job.log})")
+            reason = f"{job.reason or f'it ended without {self.metric}'} (see {job.log})"
+            self._over(watched.study, watched.trial, JobState.FAILED, **notes, reason=reason)
 
-    def _over(self, study: Study, trial: Trial, state: str, value: float | None = None, **notes: Any) -> None:
+    def _over(self, study: Study, trial: Trial, state: JobState, value: float | None = None, **notes: Any) -> None:
         study.tell(trial, state, value, **notes)
-        record = study.records()[trial.number]
-        shown = "" if record.value is None else f" {self.metric} {record.value:.4g}"
-        after = f" after epoch {record.notes[EPOCHS]}" if record.notes.get(EPOCHS) else ""
-        repeated = f", as trial {record.notes[REPEATS]}" if REPEATS in record.notes else ""
-        why = f": {record.notes[REASON]}" if REASON in record.notes else ""
+        job = study.jobs()[trial.number]
+        shown = "" if job.value is None else f" {self.metric} {job.value:.4g}"
+        after = f" after epoch {job.notes[EPOCHS]}" if job.notes.get(EPOCHS) else ""
+        repeated = f", as trial {job.notes[REPEATS]}" if REPEATS in job.notes else ""
+        why = f": {job.reason}" if job.reason else ""
         self.board.advance()
-        self.board.say(f"    {study.contender.label} trial {trial.number} {state}{after}{shown}{repeated}{why}")
+        self.board.say(f"    {job.name} {in_study(state)}{after}{shown}{repeated}{why}")
         self._give_up(study)
         self.saved()
 
     def _give_up(self, study: Study) -> None:
         """Where nothing works, more of the same will not."""
-        states = [record.state for record in study.records()]
-        label = study.contender.label
-        if self.left[label] and states.count(FAILED) >= HOPELESS and not {DONE, PRUNED, DIVERGED} & set(states):
-            self.board.say(f"{label} is given up: {states.count(FAILED)} trials failed and none ended well")
+        states = [job.state for job in study.jobs()]
+        failed, label = states.count(JobState.FAILED), study.contender.label
+        if self.left[label] and failed >= HOPELESS and not set(COUNTED) & set(states):
+            self.board.say(f"{label} is given up: {failed} trials failed and none ended well")
             self.left[label] = 0
 
     def _end(self, stop: Stopped) -> None:
         """Pass the signal on, wait until every run has written its checkpoint, and keep what came to its end."""
-        self.board.say(f"{stop}: waiting for {len(self.running)} running trials")
-        for job in self.running:
-            job.process.send_signal(stop.signum)
-        for job in self.running:
-            _outlast(job.process)
-            self._read(job)
-            if Run(job.run_dir).finished:
-                self._note(job, OK)
+        try:
+            self.board.say(f"{stop}: waiting for {len(self.watched)} running trials")
+        finally:  # after a hang-up nothing can be said
+            self.launcher.end(stop.signum)
+        for watched in self.watched.values():
+            self._read(watched)
+            if Run(watched.job.run_dir).finished:
+                self._note(watched, OK)
         self.saved()
-
-
-class Ended:
-    """In place of a process: its work was done before."""
-
-    def poll(self) -> int:
-        return OK
-
-    def wait(self) -> int:
-        return OK
-
-    def send_signal(self, sig: int) -> None:
-        """There is nobody to hear it."""
-
-
-def _outlast(process: Process) -> None:
-    """Wait for the end of a process; a further signal is passed on, and a second Ctrl-C ends it at once."""
-    try:
-        with signals_raise():
-            process.wait()
-    except Stopped as again:
-        process.send_signal(again.signum)
-        _outlast(process)
-
-
-def _reason(status: int, log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines(keepends=True) if log.is_file() else []
-    return failure_reason(status, lines[-KEPT_LINES:])

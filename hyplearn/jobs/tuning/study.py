@@ -6,11 +6,12 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyplearn.errors import ConfigError
+from hyplearn.jobs.launcher import Job, JobState
 from hyplearn.jobs.tuning.contestants import Contender
 from hyplearn.runs.lock import occupant
 
@@ -19,15 +20,8 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial, Trial
 
-DONE, PRUNED, DIVERGED, FAILED, INTERRUPTED, WAITING = (
-    "complete",
-    "pruned",
-    "diverged",
-    "failed",
-    "interrupted",
-    "waiting",
-)
-COUNTED = (DONE, PRUNED, DIVERGED)  # of the budget; the others are tried again
+# Of the budget; the others are tried again.
+COUNTED = (JobState.FINISHED, JobState.PRUNED, JobState.DIVERGED)
 # Names of what is noted with a trial.
 RUN_ID, RUN_DIR, SETTINGS, ENDING, REASON, SECONDS, EPOCHS, AGAIN, REPEATS = (
     "run_id",
@@ -42,16 +36,27 @@ RUN_ID, RUN_DIR, SETTINGS, ENDING, REASON, SECONDS, EPOCHS, AGAIN, REPEATS = (
 )
 
 
-@dataclass(frozen=True)
-class Record:
-    """What is known of a trial. value: of the metric that chooses, at the chosen epoch, or the last one if pruned."""
+@dataclass(eq=False, kw_only=True)
+class TrialJob(Job):
+    """A trial: one of the runs of a contender. What varies are its settings.
+
+    value: of the metric that chooses, at the chosen epoch, or the last one if pruned. notes: kept by Optuna with it.
+    """
 
     contender: str
     number: int
-    state: str
-    settings: Mapping[str, str]
-    value: float | None
-    notes: Mapping[str, Any]
+    value: float | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def in_study(state: JobState) -> str:
+    """The word for a state in the file of the studies and in tables: Optuna calls a trial complete."""
+    return "complete" if state is JobState.FINISHED else state.value
+
+
+def from_study(word: str) -> JobState:
+    """The state that `in_study` has written."""
+    return JobState.FINISHED if word == "complete" else JobState(word)
 
 
 @contextmanager
@@ -90,19 +95,19 @@ class Study:
         if sampler == "grid":
             self._fill(contender.grid())
 
-    def records(self) -> list[Record]:
+    def jobs(self) -> list[TrialJob]:
         """All trials, by number."""
-        return [self._record(trial) for trial in self.optuna.get_trials(deepcopy=False)]
+        return [self._job(trial) for trial in self.optuna.get_trials(deepcopy=False)]
 
     def counted(self) -> int:
         """The trials that are over and have used up their part of the budget."""
-        return sum(record.state in COUNTED for record in self.records())
+        return sum(job.state in COUNTED for job in self.jobs())
 
-    def best(self) -> Record | None:
+    def best(self) -> TrialJob | None:
         """The complete trial with the best value, the earliest of several; None if there is none."""
-        found = [record for record in self.records() if record.state == DONE and record.value is not None]
+        found = [job for job in self.jobs() if job.state is JobState.FINISHED and job.value is not None]
         sign = 1 if self.smaller else -1
-        return min(found, key=lambda record: (sign * (record.value or 0.0), record.number), default=None)
+        return min(found, key=lambda job: (sign * (job.value or 0.0), job.number), default=None)
 
     def recover(self) -> int:
         """Put the trials that a kill or an error left into the queue again; returns how many.
@@ -111,27 +116,27 @@ class Study:
         """
         from optuna.trial import TrialState
 
-        for record in self.records():
-            holder = occupant(Path(record.notes[RUN_DIR])) if RUN_DIR in record.notes else None
-            if record.state == INTERRUPTED and holder is not None:
+        for job in self.jobs():
+            holder = occupant(job.run_dir) if RUN_DIR in job.notes else None
+            if job.state is JobState.INTERRUPTED and holder is not None:
                 raise ConfigError(
-                    f"trial {record.number} of {self.contender.label} is still being trained by {holder}: wait for it, "
+                    f"trial {job.number} of {self.contender.label} is still being trained by {holder}: wait for it, "
                     "or stop it."
                 )
         for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self.optuna.tell(trial.number, state=TrialState.FAIL)
-        lost = self.lost(FAILED, INTERRUPTED)
-        for record in lost:
-            parameters = self.optuna.get_trials(deepcopy=False)[record.number].params
-            kept = {key: record.notes[key] for key in (RUN_DIR,) if key in record.notes}
-            self.optuna.enqueue_trial(parameters, user_attrs={AGAIN: record.number, **kept})
+        lost = self.lost(JobState.FAILED, JobState.INTERRUPTED)
+        for job in lost:
+            parameters = self.optuna.get_trials(deepcopy=False)[job.number].params
+            kept = {key: job.notes[key] for key in (RUN_DIR,) if key in job.notes}
+            self.optuna.enqueue_trial(parameters, user_attrs={AGAIN: job.number, **kept})
         return len(lost)
 
-    def lost(self, *states: str) -> list[Record]:
+    def lost(self, *states: JobState) -> list[TrialJob]:
         """The trials in these states that no later one took up again."""
-        records = self.records()
-        taken_up = {record.notes[AGAIN] for record in records if AGAIN in record.notes}
-        return [record for record in records if record.state in states and record.number not in taken_up]
+        jobs = self.jobs()
+        taken_up = {job.notes[AGAIN] for job in jobs if AGAIN in job.notes}
+        return [job for job in jobs if job.state in states and job.number not in taken_up]
 
     def _fill(self, combinations: Sequence[Mapping[str, str]]) -> None:
         """Put the combinations of a grid that are neither tried nor waiting into the queue."""
@@ -151,7 +156,7 @@ class Study:
         trial.set_user_attr(SETTINGS, settings)
         return trial, settings
 
-    def tell(self, trial: Trial, state: str, value: float | None = None, **notes: Any) -> None:
+    def tell(self, trial: Trial, state: JobState, value: float | None = None, **notes: Any) -> None:
         """Note how a trial ended. `value` is that of a complete one; a pruned one keeps its last report.
 
         A diverged one is pruned for Optuna, which learns nothing from failures and would propose the same again.
@@ -160,9 +165,14 @@ class Study:
 
         for key, note in notes.items():
             trial.set_user_attr(key, note)
-        trial.set_user_attr(ENDING, state)
-        states = {DONE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, DIVERGED: TrialState.PRUNED}
-        self.optuna.tell(trial, value if state == DONE else None, state=states.get(state, TrialState.FAIL))
+        trial.set_user_attr(ENDING, in_study(state))
+        states = {
+            JobState.FINISHED: TrialState.COMPLETE,
+            JobState.PRUNED: TrialState.PRUNED,
+            JobState.DIVERGED: TrialState.PRUNED,
+        }
+        kept = value if state is JobState.FINISHED else None
+        self.optuna.tell(trial, kept, state=states.get(state, TrialState.FAIL))
 
     def same(self, run_id: str) -> FrozenTrial | None:
         """An earlier trial of the same run that is complete, was pruned or diverged."""
@@ -179,22 +189,39 @@ class Study:
         seed = int.from_bytes(hashlib.sha256(f"trial {number}".encode()).digest()[:4], "big")
         return TPESampler(seed=seed) if self.sampler == "tpe" else RandomSampler(seed)
 
-    def _record(self, trial: FrozenTrial) -> Record:
+    def _job(self, trial: FrozenTrial) -> TrialJob:
         from optuna.trial import TrialState
 
-        ending = trial.user_attrs.get(ENDING)  # noted just before a trial is over: a kill may fall between
-        over = {
-            TrialState.COMPLETE: DONE,
-            TrialState.PRUNED: DIVERGED if ending == DIVERGED else PRUNED,
-            TrialState.FAIL: FAILED if ending == FAILED else INTERRUPTED,
-            TrialState.RUNNING: INTERRUPTED,
-            TrialState.WAITING: WAITING,
-        }
         notes = dict(trial.user_attrs)
         settings = notes.pop(SETTINGS, {key: str(value) for key, value in _parameters(trial).items()})
         reported = trial.intermediate_values
         value = trial.value if trial.state == TrialState.COMPLETE else reported.get(max(reported, default=0))
-        return Record(self.contender.label, trial.number, over[trial.state], settings, value, notes)
+        return TrialJob(
+            name=f"{self.contender.label} trial {trial.number}",
+            arguments=(),
+            run_dir=Path(notes.get(RUN_DIR, "")),
+            varied=settings,
+            state=_state(trial),
+            reason=notes.get(REASON, ""),
+            seconds=notes.get(SECONDS, 0.0),
+            contender=self.contender.label,
+            number=trial.number,
+            value=value,
+            notes=notes,
+        )
+
+
+def _state(trial: FrozenTrial) -> JobState:
+    """What became of a trial. How it ended is noted just before it is over: a kill may fall between."""
+    from optuna.trial import TrialState
+
+    ending = trial.user_attrs.get(ENDING)
+    if trial.state == TrialState.PRUNED:
+        return JobState.DIVERGED if ending == in_study(JobState.DIVERGED) else JobState.PRUNED
+    if trial.state == TrialState.FAIL:
+        return JobState.FAILED if ending == in_study(JobState.FAILED) else JobState.INTERRUPTED
+    others = {TrialState.COMPLETE: JobState.FINISHED, TrialState.WAITING: JobState.WAITING}
+    return others.get(trial.state, JobState.INTERRUPTED)  # one that runs, for nobody runs it any more
 
 
 def _parameters(trial: FrozenTrial) -> dict[str, Any]:
