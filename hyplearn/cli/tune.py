@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from hyplearn.cli.parser import Parser, folder
-from hyplearn.errors import OK, ConfigError
+from hyplearn.errors import OK
 from hyplearn.jobs.processes import Child, Local, Start, devices
 from hyplearn.jobs.tuning.search import Pruner, Sampler, SearchSettings, search
 
@@ -80,10 +80,6 @@ def tune(argv: Sequence[str], *, start: Start = Child) -> int:
     if options.help:
         print(HELP)
         return OK
-    if not options.space:
-        raise ConfigError(
-            "hyplearn tune needs a key to search: --space 'loss.tau=log(0.02,1)' (see hyplearn tune --help)."
-        )
     settings = SearchSettings(
         space=options.space,
         overrides=options.overrides,

@@ -43,9 +43,9 @@ class Job:
 
     name: what messages and files call it. arguments: the command line of `hyplearn`, as in `train seed=2`.
     overrides: those of the arguments that say what is run. varied: what tells it from the others of its command, by
-    key. log: the file that takes what it prints, None to show it where it runs alone. variables: of its environment
-    alone. status: its exit status, None before its end. reason: of a failure. seconds: that it ran. same_as: an
-    earlier job of the command that is the same run, and gives this one its results.
+    key. log: the file that takes what it prints, None to show it where it runs alone. status: its exit status, None
+    before its end. reason: of a failure. seconds: that it ran. same_as: an earlier job of the command that is the same
+    run, and gives this one its results.
     """
 
     name: str
@@ -54,7 +54,6 @@ class Job:
     overrides: tuple[str, ...] = ()
     varied: Mapping[str, str] = field(default_factory=dict)
     log: Path | None = None
-    variables: Mapping[str, str] = field(default_factory=dict)
     state: JobState = JobState.WAITING
     status: int | None = None
     reason: str = ""

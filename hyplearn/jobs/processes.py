@@ -147,9 +147,10 @@ class Local(Launcher):
     def start(self, job: Job) -> None:
         device = self._free.pop(0)
         job.begin()
-        shared = threads(self.jobs) if self.jobs > 1 else {}
+        # A job that is shown alone runs as if it had been typed; what a search runs, also one at a time, has its share.
+        shared = threads(self.jobs) if self.jobs > 1 or job.log is not None else {}
         on_device = {VISIBLE: device} if device else {}
-        process = self.start_process(job, {**shared, **on_device, **job.variables}, self.jobs == 1)
+        process = self.start_process(job, {**shared, **on_device}, self.jobs == 1)
         self._places[job] = _Place(process, device, time.monotonic())
 
     def ended(self) -> list[Job]:

@@ -51,7 +51,7 @@ class Submitit(Launcher):
         if self._executor is None:
             self._executor = self._opened()
         job.begin()
-        self._queue[job] = _Queued(self._executor.submit(Remote(), job.arguments, job.log, dict(job.variables)))
+        self._queue[job] = _Queued(self._executor.submit(Remote(), job.arguments, job.log))
 
     def ended(self) -> list[Job]:
         over = []
@@ -103,20 +103,20 @@ class Remote:
     def __init__(self) -> None:
         self._child: Child | None = None
 
-    def __call__(self, arguments: tuple[str, ...], log: Path | None, variables: dict[str, str]) -> tuple[int, str]:
+    def __call__(self, arguments: tuple[str, ...], log: Path | None) -> tuple[int, str]:
         """Run the command line; return its exit status and the reason of a failure."""
         job = Job("queued", tuple(arguments), Path(), log=log)
-        self._child = Child(job, variables, True)
+        self._child = Child(job, {}, True)
         try:
             status = self._child.wait()
         except KeyboardInterrupt:  # how submitit-local cancels a job
             status = self._stop()
         return status, self._child.reason()
 
-    def checkpoint(self, arguments: tuple[str, ...], log: Path | None, variables: dict[str, str]) -> Any:
+    def checkpoint(self, arguments: tuple[str, ...], log: Path | None) -> Any:
         """Called by submitit before a job is taken away: the run writes its checkpoint, the job is queued again."""
         self._stop()
-        return _submitit().helpers.DelayedSubmission(Remote(), arguments, log, variables)
+        return _submitit().helpers.DelayedSubmission(Remote(), arguments, log)
 
     def _stop(self) -> int:
         assert self._child is not None

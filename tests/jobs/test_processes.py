@@ -100,6 +100,18 @@ def test_jobs_share_out_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(seen) == 4
 
 
+def test_a_job_that_is_shown_alone_has_the_environment_of_one_that_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    given = []
+
+    def start(job: Job, variables: Mapping[str, str], shown: bool) -> Process:
+        given.append((dict(variables), shown))
+        return InThread(lambda arguments: (0, ""), job.arguments)
+
+    list(Local(start_process=start).launch(iter([job("typed"), job("searched", log=Path("a.log"))])))
+    assert given == [({}, True), ({"OMP_NUM_THREADS": str(os.cpu_count())}, True)]
+
+
 @pytest.mark.parametrize(
     ("visible", "gpus"), [("0,2", ["0", "2"]), ("", []), ("-1", []), ("GPU-1f,GPU-2a", ["GPU-1f", "GPU-2a"])]
 )

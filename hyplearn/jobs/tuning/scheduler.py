@@ -14,7 +14,6 @@ from hyplearn.config.compose import compose, quoted
 from hyplearn.console.board import Board
 from hyplearn.errors import NON_FINITE, OK, ConfigError
 from hyplearn.jobs.launcher import Job, JobState, Launcher, Stopped, signals_raise, signals_wait
-from hyplearn.jobs.processes import threads
 from hyplearn.jobs.tuning.study import (
     AGAIN,
     COUNTED,
@@ -148,7 +147,6 @@ class Search:
             run_dir=run_dir,
             overrides=tuple(line),
             log=run_dir.with_name(f"{run_dir.name}.log"),
-            variables=threads(self.launcher.jobs),
             contender=label,
             number=trial.number,
         )

@@ -8,10 +8,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from hyplearn.config.compose import compose
-from hyplearn.errors import FAILED, OK, ConfigError, listing
+from hyplearn.errors import FAILED, OK, ConfigError, listing, nearest
 from hyplearn.jobs.launcher import Launcher
 from hyplearn.jobs.processes import Local
 from hyplearn.jobs.tuning.contestants import Contender, contenders, monitored, objective
@@ -54,6 +54,21 @@ class SearchSettings:
     name: str | None = None
     folder: Path | None = None
     extra: Sequence[Path] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a name that is unknown, for a number below 1, and where nothing is searched."""
+        if not self.space:
+            raise ConfigError(
+                "hyplearn tune needs a key to search: --space 'loss.tau=log(0.02,1)' (see hyplearn tune --help)."
+            )
+        for key, known in (("sampler", get_args(Sampler)), ("pruner", get_args(Pruner))):
+            given = getattr(self, key)
+            if given not in known:
+                raise ConfigError(f"{key}={given}: expected one of {', '.join(known)}.{nearest(str(given), known)}")
+        for key in ("n_trials", "jobs"):
+            given = getattr(self, key)
+            if given is not None and given < 1:
+                raise ConfigError(f"{key}={given}: expected a whole number from 1 on.")
 
 
 class _Plan(NamedTuple):
