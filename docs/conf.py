@@ -49,7 +49,10 @@ toc_object_entries = False  # else every page carries a menu of every function
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!hyplearn\.).*"),
-    ("py:class", r"hyplearn\.(engine|cli)\..*|hyplearn\..*\.(_\w+|J|Value|Result|Backward)"),
+    (
+        "py:class",
+        r"hyplearn\.(training|inference|config|jobs|runs|cli|console|data)\..*|hyplearn\..*\.(_\w+|J|Value|Result|Backward)",
+    ),
 ]
 
 

@@ -14,6 +14,10 @@ class ConfigError(Exception):
     """A mistake in what was asked for. Printed as one message, without a traceback; exit status 2."""
 
 
+class JobsFailed(Exception):  # noqa: N818 - says what happened, like StopIteration
+    """Jobs of a multirun failed. Their table has been printed: nothing is left to say, exit status 1."""
+
+
 class Interrupted(BaseException):
     """A signal ended the run; `checkpoint` continues it, None if nothing was trained yet.
 

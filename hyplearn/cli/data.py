@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hyplearn.cli.parser import Parser, folder
-from hyplearn.config.compose import compose, parse, unknown_choice
+from hyplearn.config.compose import compose, parse
+from hyplearn.config.explain import unknown_choice
 from hyplearn.config.folders import config_dir, groups
 from hyplearn.errors import FAILED, OK, ConfigError, listing
 

@@ -28,7 +28,7 @@ def evaluate(run: Path, overrides: Sequence[str]) -> int:
         overrides,
         allowed=lambda key: key.split(".")[0] not in FIXED and key not in OF_THE_RUN,
     )
-    from hyplearn.cli.train import checked_specification
+    from hyplearn.config.specification import checked_specification
     from hyplearn.runs.atomic import write_json
     from hyplearn.training import fit as engine
     from hyplearn.training.checkpoint import checkpoint_to_evaluate

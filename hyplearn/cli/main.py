@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from hyplearn import __version__
-from hyplearn.cli.parser import Parser, folder
+from hyplearn.cli.parser import Parser
 from hyplearn.data.errors import DatasetError
 from hyplearn.errors import (
     CONFIG,
@@ -49,6 +49,7 @@ KNOWN = ("train", "evaluate", *COMMANDS)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 done, 1 failed, 2 configuration, 3 non-finite, 130/143 stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _see_working_directory()
     try:
         status = _dispatch(arguments)
         sys.stdout.flush()
@@ -73,6 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return NON_FINITE
 
 
+def _see_working_directory() -> None:
+    """Let configurations name modules of the folder in which the command is typed, as `python train.py` does."""
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
 def _dispatch(arguments: list[str]) -> int:
     command, *rest = arguments or ["--help"]
     if command == "--version":
@@ -82,28 +89,23 @@ def _dispatch(arguments: list[str]) -> int:
         return _help(None)
     if command not in KNOWN:
         raise ConfigError(f"unknown command {command!r}.{nearest(command, KNOWN)} (hyplearn knows {', '.join(KNOWN)})")
+    if command == "train":
+        if any(word in ("-h", "--help") for word in rest):  # before Hydra is imported, which takes its time
+            return _help(command)
+        from hyplearn.cli.train import train
+
+        return train(rest)
     if command in COMMANDS:
         module, _, function = COMMANDS[command].partition(":")
         status: int = getattr(import_module(f"hyplearn.cli.{module}"), function)(rest)
         return status
     options = _parser(command).parse_intermixed_args(rest)
-    if options.help:
-        return _help(command)
-    return _train(options) if command == "train" else _evaluate(options)
+    return _help(command) if options.help else _evaluate(options)
 
 
 def _parser(command: str) -> Parser:
     parser = Parser(command)
-    if command == "train":
-        parser.add_argument("--config-dir", type=folder, action="append", default=[])
-        parser.add_argument("-m", "--multirun", action="store_true")
-        parser.add_argument("--cfg", choices=["job"])
-        parser.add_argument("--print-config", action="store_const", const="job", dest="cfg")
-        from hyplearn.cli.launch_options import add_launching
-
-        add_launching(parser)
-    else:
-        parser.add_argument("run", nargs="?", type=Path)
+    parser.add_argument("run", nargs="?", type=Path)
     parser.add_argument("overrides", nargs="*")
     return parser
 
@@ -113,22 +115,6 @@ def _help(command: str | None) -> int:
 
     print(help_text(command))
     return OK
-
-
-def _train(options: argparse.Namespace) -> int:
-    from hyplearn.cli.launch_options import chosen_launcher
-    from hyplearn.cli.train import show, train
-    from hyplearn.jobs.sweep import sweep
-
-    if options.multirun and options.cfg:
-        raise ConfigError("--cfg shows one configuration: leave out -m.")
-    launcher = chosen_launcher(options, options.overrides)
-    if options.multirun:
-        return sweep(options.overrides, extra=options.config_dir, launcher=launcher)
-    if options.jobs or options.launcher != "local":
-        raise ConfigError("--jobs and --launcher are for several jobs: add -m.")
-    run = show if options.cfg else train
-    return run(options.overrides, extra=options.config_dir)
 
 
 def _evaluate(options: argparse.Namespace) -> int:

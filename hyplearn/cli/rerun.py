@@ -108,7 +108,7 @@ def _check_code(original: Path, *, any_commit: bool) -> None:
 
 def _fit(composed: Composed) -> Path:
     """Train as `hyplearn train` does; returns the run directory."""
-    from hyplearn.cli.train import checked_specification
+    from hyplearn.config.specification import checked_specification
     from hyplearn.runs.places import run_directory, run_name, store_config
 
     spec = checked_specification(composed)

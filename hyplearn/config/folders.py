@@ -34,3 +34,14 @@ def groups(folders: Sequence[Path]) -> dict[str, list[str]]:
                 raise ConfigError(f"{path}: {group} offers {name} already, and would never use this one: rename it.")
             found[group].add(name)
     return {group: sorted(choices) for group, choices in sorted(found.items())}
+
+
+def check_choices(extra: Sequence[Path]) -> None:
+    """Raise ConfigError for a choice in `extra` that another folder offers already: Hydra would never use it."""
+    if extra:
+        groups([config_dir(), *extra])
+
+
+def roots(folders: Sequence[Path]) -> list[str]:
+    """The names that --config-name takes: the files that stand in no group."""
+    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})

@@ -70,13 +70,12 @@ def test_output_dir_names_the_directory(command) -> None:
     assert "output_dir=my run is not empty" in again.err
 
 
-def test_cfg_prints_the_checked_configuration_and_writes_nothing(command, tmp_path: Path) -> None:
-    for flags in (["--cfg", "job"], ["--print-config"]):
-        shown = command("train", "seed=3", *flags, "model.width=4")
-        assert shown.status == 0
-        printed = yaml.safe_load(shown.out)
-        assert (printed["seed"], printed["model"]["width"]) == (3, 4)
-    assert command("train", "--cfg", "job", "manifold.c=-1").status == 2
+def test_print_config_prints_the_checked_configuration_and_writes_nothing(command, tmp_path: Path) -> None:
+    shown = command("train", "seed=3", "--print-config", "model.width=4")
+    assert shown.status == 0
+    printed = yaml.safe_load(shown.out)
+    assert (printed["seed"], printed["model"]["width"]) == (3, 4)
+    assert command("train", "--print-config", "manifold.c=-1").status == 2
     assert not list(tmp_path.iterdir())
 
 

@@ -7,9 +7,9 @@ import re
 import pytest
 import yaml
 
-from hyplearn.cli.train import checked_specification
 from hyplearn.config.compose import compose
 from hyplearn.config.folders import config_dir, groups
+from hyplearn.config.specification import checked_specification
 from hyplearn.errors import ConfigError
 
 GROUPS = groups([config_dir()])

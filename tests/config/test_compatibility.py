@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hyplearn.cli.train import checked_specification
 from hyplearn.config import compatibility as check
 from hyplearn.config.compose import Composed, compose
+from hyplearn.config.specification import checked_specification
 from hyplearn.data.sources.datasets import Digits
 from hyplearn.errors import ConfigError
 from hyplearn.training.settings import TrainerSettings

@@ -111,7 +111,6 @@ MISTAKES = {
     "manifold.parametrization=k": "expected one of K, log_c, got a text.",
     "model.stages=lorentz": "expected a list of texts, got a text.",
     "dataset=3": "unknown choice dataset=3.",
-    "dataset.augmentation={crop_padding:2}": "dataset.augmentation needs a _target_",
     "optim.optimizer._target_=hyplearn.optim.Nothing": "optim.optimizer._target_=hyplearn.optim.Nothing: ",
     "trainer.max_epochs=-1": "trainer.max_epochs=-1 must be at least 0",
     "trainer.precision=8": "trainer.precision='8' must be one of 32, 64, bf16, fp16",
@@ -121,10 +120,17 @@ MISTAKES = {
     "seed=[1": "'seed=[1' is no override",
     "seed": "'seed' is no override",
     "seed=${trainer.epochs}": "seed: ",
-    "~seed": "no key can be removed",
-    "model@other=hecnn_r18": "a group has one place; write model=... without @other",
-    "hydra.run.dir=x": "output_dir= names the directory",
-    "hydra/launcher=joblib": "output_dir= names the directory",
+    "~seed": "seed is missing: give it a value.",
+    "~model": "model is missing: give it a value.",
+    "~sed": "Could not delete from config. 'sed' does not exist",
+    "model@other=hecnn_r18": "unknown key model@other. Did you mean model?",
+    "+model@other=hecnn_r18": "unknown key other.",
+    "+loss.weigth=2": "unknown key loss.weigth.",
+    "++optim.lrr=2": "unknown key optim.lrr. Did you mean optim.lr?",
+    "+seed=3": "An item is already at 'seed'. Either remove + prefix: 'seed=3'",
+    "hydra.runn.dir=x": "unknown key hydra.runn.dir. Did you mean hydra.run.dir?",
+    "hydra/launcher=bsic": "unknown choice hydra/launcher=bsic. Did you mean basic?",
+    "experiment=grid/yue_fig": "Did you mean grid/yue_fig4?",
     "model.num_classes=4": "model.num_classes follows from other settings and cannot be set",
     "dataset.seed=4": "dataset.seed follows from other settings and cannot be set",
     "choices.model=x": "choices follows from other settings and cannot be set",
@@ -167,3 +173,14 @@ def test_a_stored_configuration_changes_only_where_allowed() -> None:
         change(stored, ["manifold.c=2"], allowed=lambda key: key.startswith("trainer."))
     with pytest.raises(ConfigError, match=r"unknown key trainer.max_epohcs"):
         change(stored, ["trainer.max_epohcs=5"], allowed=lambda key: True)
+
+
+def test_keys_are_merged_removed_and_added_as_hydra_does() -> None:
+    assert compose(["dataset.augmentation={crop_padding:3}"]).config["dataset"]["augmentation"] == {
+        **compose([]).config["dataset"]["augmentation"],
+        "crop_padding": 3,
+    }
+    assert "milestones" not in compose(["~optim.schedule.milestones"]).config["optim"]["schedule"]
+    assert compose(["+trainer.limit_val_batches=3"]).config["trainer"]["limit_val_batches"] == 3
+    assert compose(["++seed=3"]).config["seed"] == 3
+    assert compose(["+experiment=smoke"]).choices["experiment"] == "smoke"

@@ -15,9 +15,9 @@ from hyplearn.errors import ConfigError
 from hyplearn.jobs import sweep as sweep_module
 from hyplearn.jobs.launcher import Job, JobState
 from hyplearn.jobs.processes import Local, failure_reason
-from hyplearn.jobs.sweep import expand, run_sweep, sweep
+from hyplearn.jobs.sweep import run_sweep
 from hyplearn.runs.lock import occupied
-from tests.support.jobs import at_once
+from tests.support.jobs import at_once, sweep
 
 SMOKE = ("experiment=smoke", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.progress=none")
 
@@ -49,57 +49,6 @@ class Recorded:
 def only_sweep() -> Path:
     (folder,) = Path("outputs/multirun").iterdir()
     return folder
-
-
-@pytest.mark.parametrize(
-    ("overrides", "varied"),
-    [
-        (
-            ["manifold.c=0.1,1", "seed=1,2"],
-            [
-                {"manifold.c": "0.1", "seed": "1"},
-                {"manifold.c": "0.1", "seed": "2"},
-                {"manifold.c": "1", "seed": "1"},
-                {"manifold.c": "1", "seed": "2"},
-            ],
-        ),
-        (["seed=range(1,4)"], [{"seed": "1"}, {"seed": "2"}, {"seed": "3"}]),
-        (["optim=choice(rsgd,radamw)"], [{"optim": "rsgd"}, {"optim": "radamw"}]),
-        (["model=glob(hcnn_r*)"], [{"model": "hcnn_r18"}, {"model": "hcnn_r50"}]),
-        (
-            ["model.stages=[euclidean,lorentz],[lorentz]"],
-            [{"model.stages": "[euclidean,lorentz]"}, {"model.stages": "[lorentz]"}],
-        ),
-        (["seed=3"], [{}]),
-        ([], [{}]),
-    ],
-)
-def test_expand(overrides: list[str], varied: list[dict[str, str]]) -> None:
-    _, jobs = expand(overrides)
-    assert [dict(job.varied) for job in jobs] == varied
-
-
-def test_expand_keeps_the_values_that_do_not_vary() -> None:
-    output_dir, jobs = expand(["output_dir=here", "seed=1,2", "optim.lr=0.5"])
-    assert output_dir == "here"
-    assert [job.overrides for job in jobs] == [("seed=1", "optim.lr=0.5"), ("seed=2", "optim.lr=0.5")]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["resume=auto", "seed=1,2"], "resume continues one run"),
-        (["output_dir=a,b"], "a multirun has one directory"),
-        (["seed=interval(1,2)"], "needs single values"),
-        (["model=glob(vit*)"], "matches no choice of model"),
-        (["seed=1,2", "lr=0.1"], "unknown key lr. Did you mean optim.lr?"),
-    ],
-)
-def test_a_sweep_that_cannot_start(overrides: list[str], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        sweep(overrides, launcher=Local(start_process=at_once(Recorded())))
-    assert message in str(caught.value)
-    assert not Path("outputs").exists()
 
 
 def test_jobs_get_directories_of_their_own_and_one_group() -> None:
@@ -137,15 +86,6 @@ def test_a_failed_job_does_not_hide_and_the_rest_run(capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().out
     assert "job 1 failed: RuntimeError: out of memory\n" in shown
     assert "2 of 3 jobs ok" in shown
-
-
-def test_a_job_that_cannot_be_composed_fails_alone() -> None:
-    run = Recorded((0, ""))
-    assert sweep(["manifold.c=1,abc"], launcher=Local(start_process=at_once(run))) == 1
-    jobs = json.loads((only_sweep() / "summary.json").read_text())["jobs"]
-    assert [job["exit_status"] for job in jobs] == [0, 2]
-    assert jobs[1]["reason"] == "manifold.c=abc: expected a number, got a text."
-    assert len(run.lines) == 1
 
 
 def test_a_signal_ends_the_sweep_and_leaves_its_summary() -> None:

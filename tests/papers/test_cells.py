@@ -9,9 +9,9 @@ from types import ModuleType
 
 import pytest
 
-from hyplearn.cli.train import checked_specification
 from hyplearn.config.compose import compose
 from hyplearn.config.folders import config_dir, groups
+from hyplearn.config.specification import checked_specification
 from hyplearn.papers.cells import BASELINES, NO_SYSTEM, SYSTEMS, Cell, cells, select, tables
 from hyplearn.papers.published import entries
 from hyplearn.runs.identity import cell_id

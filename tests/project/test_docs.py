@@ -14,8 +14,8 @@ from types import ModuleType
 import pytest
 
 from hyplearn.cli.main import COMMANDS, KNOWN, main
-from hyplearn.config.compose import compose
-from hyplearn.jobs.sweep import expand
+from hyplearn.config.compose import compose, parse
+from hyplearn.jobs.grid import expand
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -74,7 +74,7 @@ def test_the_pages_show_commands() -> None:
 def test_every_shown_training_composes(words: list[str]) -> None:
     overrides = [word for word in words[1:] if "=" in word]  # the others are options and their values
     if {"-m", "--multirun"} & set(words):
-        _, jobs = expand(overrides)
+        jobs = expand([parse(text) for text in overrides])
         assert len(jobs) > 1
         overrides = list(jobs[0].overrides)
     compose(overrides)

@@ -46,11 +46,14 @@ def test_wheel_ships_every_config(wheel: zipfile.ZipFile) -> None:
 
 def test_wheel_ships_every_module_and_the_type_marker(wheel: zipfile.ZipFile) -> None:
     modules = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("hyplearn/**/*.py")}
-    assert modules | {"hyplearn/py.typed"} <= set(wheel.namelist())
+    plugins = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("hydra_plugins/**/*.py")}
+    assert modules | plugins | {"hyplearn/py.typed"} <= set(wheel.namelist())
+    assert "hydra_plugins/__init__.py" not in plugins  # a namespace that other distributions share
 
 
 def test_wheel_ships_nothing_else(wheel: zipfile.ZipFile) -> None:
     assert {name.split("/")[0] for name in wheel.namelist()} == {
+        "hydra_plugins",
         "hyplearn",
         f"hyplearn-{hyplearn.__version__}.dist-info",
     }

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
-from hyplearn.jobs.launcher import Job
+from hydra.core.override_parser.types import Override
+
+from hyplearn.config.compose import load, parse
+from hyplearn.errors import FAILED, OK
+from hyplearn.jobs.grid import composed_all, expand
+from hyplearn.jobs.launcher import Job, Launcher, Stopped
 from hyplearn.jobs.processes import Process
+from hyplearn.jobs.sweep import group_of, job_of, run_sweep
+from hyplearn.runs.places import OUTPUTS, new_directory
 
 # Runs one command line of `hyplearn`; returns its exit status and the reason of a failure.
 Runner = Callable[[Sequence[str]], tuple[int, str]]
@@ -51,3 +59,28 @@ def at_once(run: Runner) -> Callable[[Job, Mapping[str, str], bool], Process]:
 def in_thread(run: Runner) -> Callable[[Job, Mapping[str, str], bool], Process]:
     """Start a job by a call of `run` in a thread."""
     return lambda job, variables, shown: InThread(run, job.arguments)
+
+
+def parsed(overrides: Sequence[str]) -> list[Override]:
+    """What was typed, as the sweeper reads it."""
+    return [parse(text) for text in overrides]
+
+
+def sweep(overrides: Sequence[str], *, launcher: Launcher) -> int:
+    """Run a grid as `train -m` does, with another launcher and without building models to check it first."""
+    typed = parsed(overrides)
+    placed = [str(one.value()) for one in typed if one.key_or_group == "output_dir"]
+    combinations = expand([one for one in typed if one.key_or_group != "output_dir"])
+    folder = Path(placed[0]) if placed else new_directory(OUTPUTS / "multirun", f"{len(combinations)}jobs")
+    found = composed_all(combinations, lambda line: load(line, ()))
+    jobs: list[Job] = []
+    for number, one in enumerate(found):
+        run_dir = folder / one.combination.folder_name(number, len(found))
+        group = group_of(one.overrides, folder)
+        jobs.append(job_of(number, one.overrides, run_dir, varied=one.combination.varied, parts=group))
+        jobs[-1].same_as = None if one.same_as is None else jobs[one.same_as]
+    try:
+        run_sweep(folder, jobs, launcher)
+    except Stopped as stop:
+        return stop.exit_status
+    return OK if all(job.state.good for job in jobs) else FAILED

@@ -1,0 +1,103 @@
+"""After Hydra refused a command line: what is wrong with it, with the nearest valid name. Costs nothing otherwise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+from hyplearn.config.folders import ROOT, config_dir, groups, roots
+from hyplearn.config.keys import check_key, paths
+from hyplearn.errors import ConfigError, listing, nearest
+
+# Composes a command line, or raises what Hydra raises.
+Load = Callable[[Sequence[str]], DictConfig]
+
+
+def explained(error: Exception, overrides: Sequence[str], load: Load, extra: Sequence[Path] = ()) -> list[str]:
+    """Return the overrides that were meant, where Hydra asks for a sign that hyplearn's users need not type.
+
+    A key that the configuration files leave out but that is an argument of what they configure gets its `++`; a choice
+    of a group that has a default loses its `+`. Raises ConfigError, with the nearest valid name, for everything else.
+    load: composes other overrides, to see which keys there are. extra: further folders of configurations.
+    """
+    if isinstance(error, OverrideParseException):
+        raise ConfigError(f"{error.override!r} is no override: {first_line(error)}. Write key=value or group=choice.")
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        raise _missing_choice(error, extra) from error
+    text = str(error)
+    if text.startswith("Ambiguous value"):
+        raise _several_values(text) from error
+    twice = re.search(r"Multiple values for (\S+?)\. To override", text)
+    if twice and f"+{twice[1]}=" in "\n".join(overrides):
+        return [text.removeprefix("+") if text.startswith(f"+{twice[1]}=") else text for text in overrides]
+    if text.startswith("Config group override must be"):
+        _refuse_choices(overrides, groups([config_dir(), *extra]))
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if isinstance(error, ConfigCompositionException) and unknown:
+        return _with_added(unknown[1], overrides, load, extra)
+    raise ConfigError(_plain(text)) from error
+
+
+def unknown_choice(group: str, choice: str, valid: Sequence[str]) -> ConfigError:
+    """The error for a choice that `group` does not offer."""
+    return ConfigError(f"unknown choice {group}={choice}.{nearest(choice, valid)} ({group} offers: {listing(valid)})")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, without its full stop."""
+    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+
+
+def _missing_choice(error: MissingConfigException, extra: Sequence[Path]) -> ConfigError:
+    name = error.missing_cfg_file or ""
+    known = groups([config_dir(), *extra])
+    group, _, choice = name.partition("/")
+    if group not in known:
+        group, _, choice = name.rpartition("/")
+    if not group:
+        files = roots([config_dir(), *extra])
+        return ConfigError(
+            f"no configuration {name}.yaml.{nearest(name, files)} (--config-name takes: {listing(files)})"
+        )
+    return unknown_choice(group, choice, sorted({*(error.options or ()), *known.get(group, ())}))
+
+
+def _refuse_choices(overrides: Sequence[str], known: Mapping[str, list[str]]) -> None:
+    """Raise ConfigError for the choice of a group that is no name, as in model=null."""
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        group = override.key_or_group
+        if group in known and not isinstance(override.value(), (str, list)):
+            raise unknown_choice(group, override.get_value_element_as_str(), known[group])
+
+
+def _several_values(text: str) -> ConfigError:
+    told = text.splitlines()[0].partition("'")[2].rstrip("'")
+    key = told.partition("=")[0]
+    return ConfigError(f"{told} names several values: add -m to run one job for each, or write {key}=[...] for a list.")
+
+
+def _with_added(key: str, overrides: Sequence[str], load: Load, extra: Sequence[Path]) -> list[str]:
+    """Return the overrides with `++` before a key that no file mentions. Raises ConfigError for an unknown one."""
+    known = groups([config_dir(), *extra])
+    chosen = [text for text in overrides if text.lstrip("+").partition("=")[0] in known]
+    config = load(chosen)
+    if key.split(".")[0] == "hydra":
+        own = OmegaConf.to_container(config.hydra, resolve=False)
+        assert isinstance(own, dict)
+        valid = [f"hydra.{path}" for path in paths({str(name): value for name, value in own.items()})]
+        raise ConfigError(f"unknown key {key}.{nearest(key, valid)} (--cfg hydra shows those of Hydra)")
+    task = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+    if "." not in key and key not in task and nearest(key, known):
+        raise ConfigError(f"unknown key {key}.{nearest(key, known)}")
+    check_key(key, task)
+    return [f"++{text}" if text.partition("=")[0] == key else text for text in overrides]
+
+
+def _plain(text: str) -> str:
+    """Hydra's message in one line."""
+    return " ".join(text.split()).rstrip(".") or f"Hydra could not compose {ROOT}.yaml"
