@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 @dataclass
 class SearchConf:
-    """n_trials: of each study; null for 20, or for the whole grid. sampler: tpe, random or grid. pruner: median or none.
+    """n_trials: of each study; null for 20, or the whole grid. sampler: tpe, random, grid. pruner: median, none.
 
     metric: null for that of the task. compare: as in model=a,b, each value with a study and a budget of its own.
     params: key to values, as typed.
