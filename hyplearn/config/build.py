@@ -11,17 +11,12 @@ from hydra.utils import instantiate
 from torch import nn
 from torch.optim import Optimizer
 
+from hyplearn.config.schema import read
 from hyplearn.config.typecheck import arguments, join
 from hyplearn.data.datamodule import ImageDataModule
 from hyplearn.errors import ConfigError
 from hyplearn.training.fit import TrainSpec
-from hyplearn.training.settings import (
-    BatchSettings,
-    CallbackSettings,
-    EvaluationSettings,
-    LoggerSettings,
-    TrainerSettings,
-)
+from hyplearn.training.settings import EvaluationSettings
 
 NOT_FETCHED = {"pretrained": False, "weights": None}
 
@@ -133,20 +128,21 @@ def specification(config: dict[str, Any], *, restores: bool = False) -> TrainSpe
     data = datamodule(config)
     fetched = {key: value for key, value in NOT_FETCHED.items() if restores and key in config["model"]}
     built = {**config, "model": {**config["model"], **fetched}}
+    settings = read(config)
     return TrainSpec(
         run_dir=Path(),
         config=config,
-        seed=config["seed"],
+        seed=settings.seed,
         datamodule=data,
         build_model=lambda: model(built, facts(data)),
         build_loss=lambda network: loss(config, network, facts(data)),
         build_optimizer=lambda groups: optimizer(config, groups),
-        optim={key: value for key, value in config["optim"].items() if key != "optimizer"},
-        trainer=TrainerSettings(**config["trainer"]),
-        logger=LoggerSettings(**config["logger"]),
-        callbacks=CallbackSettings(**config["callbacks"]),
-        batch=BatchSettings(**config["batch"]),
-        evaluation=EvaluationSettings(**(config["evaluation"] or {})),
+        optim=settings.optim,
+        trainer=settings.trainer,
+        logger=settings.logger,
+        callbacks=settings.callbacks,
+        batch=settings.batch,
+        evaluation=settings.evaluation or EvaluationSettings(),
     )
 
 

@@ -155,7 +155,7 @@ def check_embedding_loss(composed: Composed, spec: TrainSpec, module: RetrievalM
         module.loss.check(module.spaces, batch_size=spec.datamodule.batch_size)
     except ValueError as error:
         raise ConfigError(f"{chosen}, model={composed.choices['model']}: {error}") from error
-    without = {f"optim.scales.{name}" for name in set(module.optimization.scales) - set(module.rate_groups())}
+    without = {f"optim.scales.{name}" for name in set(module.optimization.settings.scales) - set(module.rate_groups())}
     if "optim.scales" not in composed.typed:
         without = without & composed.typed  # those of a recipe are for all losses
     if without:
@@ -188,7 +188,7 @@ def check_optimizer(composed: Composed, spec: TrainSpec, module: TrainingModule)
     try:
         optimizer = spec.build_optimizer(module.optimization.parameter_groups(module))
         check_supports(type(optimizer), module)
-        build_schedule(optimizer, spec.optim["schedule"], total_epochs=max(spec.trainer.max_epochs, 1))
+        build_schedule(optimizer, spec.optim.schedule, total_epochs=max(spec.trainer.max_epochs, 1))
     except ValueError as error:
         chosen = f"optim={composed.choices['optim']}, model={composed.choices['model']}"
         raise ConfigError(f"{chosen}: {error}") from error

@@ -19,6 +19,7 @@ from torch import nn
 from hyplearn.data.datamodule import ImageDataModule
 from hyplearn.data.retrieval_datamodule import RetrievalDataModule
 from hyplearn.errors import Interrupted
+from hyplearn.optim.settings import OptimSettings
 from hyplearn.plots.training_curves import draw_figures
 from hyplearn.runs.atomic import write_json, write_yaml
 from hyplearn.training.callbacks.checkpoints import Checkpoints
@@ -59,10 +60,9 @@ class TrainSpec:
 
     config: the resolved configuration as plain containers, for the record. build_model: called after seeding.
     build_loss: called with the model; a loss(logits, labels) for a classifier, an `EmbeddingLoss` for retrieval, which
-    a `RetrievalDataModule` makes of the run. build_optimizer: parameter groups to an optimizer. optim: the arguments of
-    `hyplearn.optim.parameter_groups`, under `schedule` those of `build_schedule` and under `scales` what multiplies lr
-    for parts of the model, see `TrainingModule.rate_groups`. resume: a checkpoint or a run directory to continue; with
-    that run's directory as `run_dir` its record is continued, too. batch, evaluation: of retrieval.
+    a `RetrievalDataModule` makes of the run. build_optimizer: parameter groups to an optimizer; optim: their rates,
+    and the schedule. resume: a checkpoint or a run directory to continue; with that run's directory as `run_dir` its
+    record is continued, too. batch, evaluation: of retrieval.
     """
 
     run_dir: Path
@@ -72,7 +72,7 @@ class TrainSpec:
     build_model: Callable[[], nn.Module]
     build_loss: Callable[[nn.Module], nn.Module]
     build_optimizer: Callable[[Groups], torch.optim.Optimizer]
-    optim: dict[str, Any]
+    optim: OptimSettings
     trainer: TrainerSettings
     logger: LoggerSettings
     callbacks: CallbackSettings
@@ -86,9 +86,7 @@ class TrainSpec:
         return isinstance(self.datamodule, RetrievalDataModule)
 
     def validate(self) -> None:
-        """Raise a ValueError for settings out of range or that do not go together."""
-        for settings in (self.trainer, self.logger, self.callbacks, self.batch, self.evaluation):
-            settings.validate()
+        """Raise a ValueError for settings that do not go together."""
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must be at least 0")
         monitor = self.callbacks.monitored(retrieval=self.retrieval)
@@ -111,10 +109,7 @@ class TrainSpec:
         seed_everything(self.seed)
         model = prepare_model(self.build_model(), self.trainer)
         loss = self.build_loss(model)
-        apart = ("optimizer", "schedule", "scales")
-        groups = {key: value for key, value in self.optim.items() if key not in apart}
-        scales = self.optim.get("scales") or {}
-        optimization = Optimization(self.build_optimizer, groups, self.optim["schedule"], scales)
+        optimization = Optimization(self.build_optimizer, self.optim)
         if not self.retrieval:
             return ClassificationModule(model, loss, seed=self.seed, optimization=optimization)
         if self.batch.chunk is not None:

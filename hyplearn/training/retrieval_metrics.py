@@ -133,7 +133,7 @@ def searched(module: RetrievalModule, embeddings: Embeddings, data: Evaluation, 
         query=data.query,
         gallery=data.gallery,
         ks=ks,
-        index=module.settings.index,  # type: ignore[arg-type]
+        index=module.settings.index,
         share=slice(module.global_rank, None, processes()),
         r_measures=module.settings.r_measures,
     )
