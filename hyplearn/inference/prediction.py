@@ -102,7 +102,11 @@ def trained(
 ) -> Trained:
     """A module with its weights as something to use. Raises ValueError while data have no mean and std."""
     retrieval = isinstance(module, RetrievalModule)
-    metrics = trained_metrics(module) if isinstance(module, RetrievalModule) else [seen_by_head(module.network)]
+    metrics: Sequence[Metric | None]
+    if isinstance(module, RetrievalModule):
+        metrics = trained_metrics(module.spaces, module.loss)
+    else:
+        metrics = [seen_by_head(module.network)]
     return in_use(
         module.model,
         data,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import torch
 import torch.distributed as dist
@@ -21,12 +22,8 @@ from hyplearn.training.chunks import ChunkedBatch
 from hyplearn.training.meter import LossMeter
 from hyplearn.training.model_readings import space_radii
 from hyplearn.training.module import Batch, Inspection, Model, Optimization, TrainingModule
+from hyplearn.training.retrieval_metrics import NOTHING_RANKED, Compared, Embedded, Points, RankedStage, rank
 from hyplearn.training.settings import EvaluationSettings
-
-if TYPE_CHECKING:
-    from hyplearn.training.retrieval_metrics import Ranked
-
-Points = tuple[Tensor, ...]
 
 
 class Retriever(Model, Protocol):
@@ -47,17 +44,6 @@ class Retriever(Model, Protocol):
         ...
 
 
-class Embedded(NamedTuple):
-    """A stage's images in the order of their ids, on the CPU: ids, points per space, and the backbone's features.
-
-    The ids are all there are, unless trainer.limit_*_batches leaves some out.
-    """
-
-    ids: Tensor
-    points: Points
-    features: Tensor
-
-
 class LastBatch(NamedTuple):
     """What the loss saw last, of all processes: points per space, labels and ids of the training images.
 
@@ -74,8 +60,8 @@ class LastBatch(NamedTuple):
 class RetrievalModule(TrainingModule):
     """Images to points to loss; retrieval of validation and test images. Evaluation is in float32 or better.
 
-    chunk: see `ChunkedBatch`. Of the last validation and of the test, `embedded` holds the images' embeddings, `ranked`
-    the metrics by name, and `ranking` what each query found.
+    chunk: see `ChunkedBatch`. Of the last validation and of the test, `embedded` holds the images' embeddings and
+    `stages` what ranking them gave.
     """
 
     loss: EmbeddingLoss
@@ -103,8 +89,7 @@ class RetrievalModule(TrainingModule):
         super().__init__(model, loss, seed=seed, optimization=optimization)
         self.settings, self.chunk = settings, chunk
         self.embedded: dict[str, Embedded] = {}
-        self.ranked: dict[str, dict[str, float]] = {"val": {}, "test": {}}
-        self.ranking: dict[str, Ranked | None] = {}
+        self.stages: dict[str, RankedStage] = {"val": NOTHING_RANKED, "test": NOTHING_RANKED}
         self.last_batch: LastBatch | None = None
         self._collected: list[tuple[Tensor, Points, Tensor]] = []
         self._chunked: ChunkedBatch | None = None
@@ -210,11 +195,11 @@ class RetrievalModule(TrainingModule):
     def metrics(self, stage: str) -> dict[str, float]:
         if stage == "train":
             return super().metrics(stage)
-        return {f"{stage}/{name}": value for name, value in self.ranked[stage].items()}
+        return {f"{stage}/{name}": value for name, value in self.stages[stage].metrics.items()}
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        self.ranked["val"] = {}  # an epoch without validation has no metrics of the last one
+        self.stages["val"] = NOTHING_RANKED  # an epoch without validation has no metrics of the last one
 
     @torch.no_grad()
     def _collect(self, batch: Batch) -> None:
@@ -224,14 +209,22 @@ class RetrievalModule(TrainingModule):
             points = self.retriever.points(features)
         self._collected.append((ids.cpu(), tuple(x.cpu() for x in points), features.cpu()))
 
-    def _rank(self, stage: str) -> None:
-        from hyplearn.training.retrieval_metrics import rank  # here: scikit-learn and FAISS take their time to load
-
+    def _rank(self, stage: Literal["val", "test"]) -> None:
         self.embedded[stage] = self._whole_stage()
         self._collected = []
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, RetrievalDataModule)
-        self.ranked[stage] = rank(self, data.evaluation(cast(Any, stage)), stage=stage)
+        self.stages[stage] = rank(
+            self.embedded[stage],
+            data.evaluation(stage),
+            stage=stage,
+            compared=self.compared(),
+            thumbnails=functools.partial(data.thumbnails, stage),
+        )
+
+    def compared(self) -> Compared:
+        """What decides how this model's embeddings are compared."""
+        return Compared(self.spaces, self.loss, self.settings, self.device, self.global_rank, self.seed)
 
     def _whole_stage(self) -> Embedded:
         """All images of the stage, of all processes, by id: each exactly once."""
