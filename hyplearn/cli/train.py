@@ -81,16 +81,13 @@ def show(overrides: Sequence[str], *, extra: Sequence[Path] = ()) -> int:
 
 
 def checked_specification(composed: Composed, *, restores: bool = False) -> TrainSpec:
-    """The parts of a run, found to work together. Raises ConfigError. restores: see `build.specification`.
+    """Make and check the parts of a run, see `hyplearn.config.compatibility.checked_specification`.
 
     Imports torch and Lightning only now: the mistakes that `compose` finds are told at once.
     """
-    from hyplearn.config.build import specification
-    from hyplearn.config.compatibility import check
+    from hyplearn.config import compatibility
 
-    spec = specification(composed.config, restores=restores)
-    check(composed, spec)
-    return spec
+    return compatibility.checked_specification(composed, restores=restores)
 
 
 def _plan(overrides: Sequence[str], extra: Sequence[Path]) -> Plan:

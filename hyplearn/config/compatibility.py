@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -40,8 +42,17 @@ NO_CURVATURE = ("euclidean", "sphere")
 log = logging.getLogger("hyplearn")
 
 
-def check(composed: Composed, spec: TrainSpec) -> None:
-    """Raise ConfigError for a combination that cannot work. Makes the model and the optimizer once to be sure."""
+def checked_specification(composed: Composed, *, restores: bool = False) -> TrainSpec:
+    """Make the parts of a run, found to work together. Raises ConfigError. restores: see `build.specification`.
+
+    Model and loss are made here, once: the specification holds them for the run that follows.
+    """
+    spec = build.specification(composed.config, restores=restores)
+    return replace(spec, module=check(composed, spec))
+
+
+def check(composed: Composed, spec: TrainSpec) -> TrainingModule:
+    """Raise ConfigError for a combination that cannot work. Returns the module, which has to be made to be sure."""
     check_hardware(spec.trainer)
     gives = check_task(composed, retrieval=spec.retrieval)
     check_loss(composed, gives)
@@ -49,7 +60,8 @@ def check(composed: Composed, spec: TrainSpec) -> None:
     check_pretrained(composed, build.facts(spec.datamodule))
     try:
         spec.validate()
-        module = spec.build_module()
+        with _threads(spec.trainer.num_threads):
+            module = spec.build_module()
     except ValueError as error:
         raise ConfigError(str(error)) from error
     check_manifold_used(composed, module.model)
@@ -58,6 +70,18 @@ def check(composed: Composed, spec: TrainSpec) -> None:
     if isinstance(module, RetrievalModule):
         check_embedding_loss(composed, spec, module)
         check_batches(composed, spec, module)
+    return module
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Compute with as many threads as the run will: the last bits of orthogonal weights depend on them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def device_count(trainer: TrainerSettings) -> int:

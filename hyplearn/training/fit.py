@@ -62,7 +62,8 @@ class TrainSpec:
     build_loss: called with the model; a loss(logits, labels) for a classifier, an `EmbeddingLoss` for retrieval, which
     a `RetrievalDataModule` makes of the run. build_optimizer: parameter groups to an optimizer; optim: their rates,
     and the schedule. resume: a checkpoint or a run directory to continue; with that run's directory as `run_dir` its
-    record is continued, too. batch, evaluation: of retrieval.
+    record is continued, too. batch, evaluation: of retrieval. module: what `build_module` made when the parts were
+    checked, for one call of `fit` or `evaluate`; None to make it then.
     """
 
     run_dir: Path
@@ -79,6 +80,7 @@ class TrainSpec:
     batch: BatchSettings = field(default_factory=BatchSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     resume: Path | None = None
+    module: TrainingModule | None = None
 
     @property
     def retrieval(self) -> bool:
@@ -151,7 +153,7 @@ def evaluate(spec: TrainSpec, checkpoint: Path) -> dict[str, Any]:
     """Test metrics and curvatures of a checkpoint; writes nothing. See `checkpoint_to_evaluate` for run directories."""
     spec.validate()
     with quiet_lightning(spec.trainer):
-        module = spec.build_module()
+        module = spec.build_module() if spec.module is None else spec.module
         load_weights(module, checkpoint, to_evaluate=True)
         trainer = build_trainer(spec.trainer, folder=spec.run_dir, callbacks=[])
         trainer.test(module, datamodule=spec.datamodule, verbose=False)
@@ -174,7 +176,8 @@ class _Run:
         self.selection: dict[str, Any] | None = None
         self.loggers: list[RunLogger] = []
         self.rows = self._rows_so_far()
-        self.module = spec.build_module()
+        self.module = spec.build_module() if spec.module is None else spec.module
+        seed_everything(spec.seed)  # the same state whenever the module was made
         self.recorder = Recorder(spec.run_dir)
         self.retrieval_record = (
             RetrievalRecord(spec.run_dir, figures=spec.callbacks.figures) if spec.retrieval else None

@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from hyplearn.cli.train import checked_specification
+from hyplearn.config.compatibility import checked_specification
 from hyplearn.config.compose import compose
 from hyplearn.config.folders import config_dir, groups
 from hyplearn.errors import ConfigError
