@@ -16,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 
-from hyplearn.data.datamodule import ImageDataModule
+from hyplearn.data.base import TrainingData
 from hyplearn.data.retrieval_datamodule import RetrievalDataModule
 from hyplearn.errors import Interrupted
 from hyplearn.optim.settings import OptimSettings
@@ -69,7 +69,7 @@ class TrainSpec:
     run_dir: Path
     config: dict[str, Any]
     seed: int
-    datamodule: ImageDataModule
+    datamodule: TrainingData
     build_model: Callable[[], nn.Module]
     build_loss: Callable[[nn.Module], nn.Module]
     build_optimizer: Callable[[Groups], torch.optim.Optimizer]

@@ -6,14 +6,14 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hyplearn.manifolds.interop import Manifold
+from hyplearn.models.base import Model, as_model
 from hyplearn.optim import build_schedule, parameter_groups
 from hyplearn.optim.roles import is_point
 from hyplearn.optim.settings import OptimSettings
@@ -24,14 +24,6 @@ Batch = tuple[Tensor, Tensor, Tensor]
 Groups = list[dict[str, Any]]
 # What may learn at a rate of its own. Scalars are learned temperatures and weights of spaces, which do not decay.
 PARTS = ("backbone", "neck", "class_proxies", "hierarchical_proxies", "scalars")
-
-
-class Model(Protocol):
-    """What the engine asks of every model, beside being an nn.Module."""
-
-    def manifolds(self) -> dict[str, Manifold]:
-        """The manifolds by name, that of the embedding last; none for a Euclidean model."""
-        ...
 
 
 class Inspection(NamedTuple):
@@ -108,8 +100,8 @@ class TrainingModule(pl.LightningModule):
 
     @property
     def network(self) -> Model:
-        """The model, as what the engine asks of one."""
-        return cast(Model, self.model)
+        """The model, as what is asked of one."""
+        return as_model(self.model)
 
     def forward(self, images: Tensor) -> Any:
         return self.model(images)

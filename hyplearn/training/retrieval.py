@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
@@ -13,35 +13,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hyplearn.data.randomness import derived_seed
 from hyplearn.data.retrieval_datamodule import RetrievalDataModule
-from hyplearn.losses.base import EmbeddingLoss
+from hyplearn.losses.base import EmbeddingLoss, input_of
 from hyplearn.losses.pairwise import PairwiseCrossEntropy
 from hyplearn.manifolds import CurvedManifold
+from hyplearn.models.base import Retriever
 from hyplearn.nn.processes import gather, processes
 from hyplearn.nn.space import Space
 from hyplearn.training.chunks import ChunkedBatch
 from hyplearn.training.meter import LossMeter
 from hyplearn.training.model_readings import space_radii
-from hyplearn.training.module import Batch, Inspection, Model, Optimization, TrainingModule
+from hyplearn.training.module import Batch, Inspection, Optimization, TrainingModule
 from hyplearn.training.retrieval_metrics import NOTHING_RANKED, Compared, Embedded, Points, RankedStage, rank
 from hyplearn.training.settings import EvaluationSettings
-
-
-class Retriever(Model, Protocol):
-    """What the engine asks of a retrieval model: points(features(images)) is forward(images)."""
-
-    spaces: nn.ModuleList
-
-    def features(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) to the backbone's output (B, D)."""
-        ...
-
-    def points(self, features: Tensor) -> Points:
-        """The backbone's output to the embedding: points (B, n_i), one tensor per space."""
-        ...
-
-    def rate_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by the part of the model, backbone and neck, without curvatures."""
-        ...
 
 
 class LastBatch(NamedTuple):
@@ -78,8 +61,7 @@ class RetrievalModule(TrainingModule):
     ) -> None:
         if not isinstance(loss, EmbeddingLoss):
             raise ValueError(
-                f"{type(loss).__name__} is computed from {getattr(loss, 'expects', None)!r}: retrieval needs a loss of "
-                "'embeddings'"
+                f"{type(loss).__name__} is computed from {input_of(loss)!r}: retrieval needs a loss of 'embeddings'"
             )
         if settings.hard_negatives and not isinstance(loss, PairwiseCrossEntropy):
             raise ValueError(
@@ -96,7 +78,7 @@ class RetrievalModule(TrainingModule):
 
     @property
     def retriever(self) -> Retriever:
-        """The model, as what the engine asks of a retrieval model."""
+        """The model, as what is asked of a retrieval model."""
         return cast(Retriever, self.model)
 
     @property
