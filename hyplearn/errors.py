@@ -52,3 +52,9 @@ def nearest(name: str, valid: Iterable[str], *, prefix: str = "") -> str:
     """` Did you mean prefix + x?` for the valid name x closest to `name`, nothing where none is close."""
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
     return f" Did you mean {prefix}{close[0]}?" if close else ""
+
+
+def require(fine: bool, key: str, value: object, allowed: str) -> None:
+    """Raise a ValueError that names the key, its value and what is allowed, unless the value is fine."""
+    if not fine:
+        raise ValueError(f"{key}={value!r} must be {allowed}")

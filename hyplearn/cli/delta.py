@@ -186,7 +186,7 @@ def _of_dataset(source: str, overrides: Sequence[str], options: argparse.Namespa
 
 
 def _of_run(source: str, overrides: Sequence[str], options: argparse.Namespace) -> Iterator[Row]:
-    from hyplearn.config.build import datamodule
+    from hyplearn.config.build import images
     from hyplearn.config.compose import change
     from hyplearn.console.counting import counting
     from hyplearn.evaluation.delta import drawn
@@ -201,7 +201,7 @@ def _of_run(source: str, overrides: Sequence[str], options: argparse.Namespace) 
     kinds = options.features or ("pixels", *usual_kinds(model.model))
     asked = [kind for kind in kinds if kind != "pixels"]
     _check_kinds(source, asked, usual_kinds(model.model))
-    data = _read(datamodule(config), options)
+    data = _read(images(config), options)
     if "pixels" in kinds:
         yield _of_pixels(source, data, options)
     if not asked:

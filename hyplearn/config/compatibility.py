@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from hyplearn.config import build
 from hyplearn.config.compose import Composed
+from hyplearn.config.parts import check_loss_kind, check_model_kind
 from hyplearn.config.typecheck import target
 from hyplearn.data.retrieval_datamodule import RetrievalDataModule
 from hyplearn.errors import ConfigError, listing
+from hyplearn.losses.base import input_of
+from hyplearn.manifolds.base import Family, SingleManifold
+from hyplearn.models.base import Output, as_model, output_of
 from hyplearn.optim import build_schedule, check_supports
 from hyplearn.training.fit import TrainSpec
-from hyplearn.training.module import Model, TrainingModule
+from hyplearn.training.module import TrainingModule
 from hyplearn.training.retrieval import RetrievalModule
 from hyplearn.training.settings import TrainerSettings
 
@@ -34,30 +39,51 @@ FITTING = {
         "model": "hyp_vit_s",
     },
 }
-# What is not used without a curvature; typed all the same in a grid over several models.
-NO_CURVATURE = ("euclidean", "sphere")
-
 log = logging.getLogger("hyplearn")
 
 
-def check(composed: Composed, spec: TrainSpec) -> None:
-    """Raise ConfigError for a combination that cannot work. Makes the model and the optimizer once to be sure."""
+def checked_specification(composed: Composed, *, restores: bool = False) -> TrainSpec:
+    """Make the parts of a run, found to work together. Raises ConfigError. restores: see `build.specification`.
+
+    Model and loss are made here, once: the specification holds them for the run that follows.
+    """
+    spec = build.specification(composed.config, restores=restores)
+    return replace(spec, module=check(composed, spec))
+
+
+def check(composed: Composed, spec: TrainSpec) -> TrainingModule:
+    """Raise ConfigError for a combination that cannot work. Returns the module, which has to be made to be sure."""
     check_hardware(spec.trainer)
     gives = check_task(composed, retrieval=spec.retrieval)
+    check_model_kind(target(composed.config["model"], "model"), gives)
     check_loss(composed, gives)
-    check_manifold_typed(composed)
+    family = build.family(composed.config)
+    check_manifold_typed(composed, family)
     check_pretrained(composed, build.facts(spec.datamodule))
     try:
         spec.validate()
-        module = spec.build_module()
+        with _threads(spec.trainer.num_threads):
+            module = spec.build_module()
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    check_manifold_used(composed, module.model)
-    check_batch_norm(composed, module.model, processes=device_count(spec.trainer))
+    check_manifold_used(composed, family, module.model)
+    check_batch_norm(composed, spec, module.model, processes=device_count(spec.trainer))
     check_optimizer(composed, spec, module)
     if isinstance(module, RetrievalModule):
         check_embedding_loss(composed, spec, module)
         check_batches(composed, spec, module)
+    return module
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Compute with as many threads as the run will: the last bits of orthogonal weights depend on them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def device_count(trainer: TrainerSettings) -> int:
@@ -77,10 +103,9 @@ def check_hardware(trainer: TrainerSettings) -> None:
         raise ConfigError(f"trainer.devices={trainer.devices}, but torch sees {gpus}: use trainer.devices=auto.")
 
 
-def check_task(composed: Composed, *, retrieval: bool) -> str:
+def check_task(composed: Composed, *, retrieval: bool) -> Output:
     """The model does what the data are split for; returns what it gives a loss."""
-    kind = target(composed.config["model"], "model")
-    gives = "embeddings" if hasattr(kind, "points") else "logits"
+    gives = output_of(target(composed.config["model"], "model"))
     if retrieval != (gives == "embeddings"):
         split = "retrieval, by classes" if retrieval else "classification, by images"
         other = "embeddings" if retrieval else "logits"
@@ -93,22 +118,26 @@ def check_task(composed: Composed, *, retrieval: bool) -> str:
     return gives
 
 
-def check_loss(composed: Composed, gives: str) -> None:
-    """The loss is computed from what the model gives."""
-    expects = getattr(target(composed.config["loss"], "loss"), "expects", None)
+def check_loss(composed: Composed, gives: Output) -> None:
+    """The loss is computed from what the model gives, and can be called."""
+    kind = target(composed.config["loss"], "loss")
+    expects = input_of(kind)
     if expects != gives:
         raise ConfigError(
             f"loss={composed.choices['loss']} is computed from {expects}, but {GIVES[gives]} gives {gives}: "
             f"use {FITTING[gives]['loss']}."
         )
+    check_loss_kind(kind)
 
 
-def check_manifold_typed(composed: Composed) -> None:
+def check_manifold_typed(composed: Composed, family: Family) -> None:
     """Nobody types options of a curvature that is not there; in a grid over models a sphere may be among them."""
     typed = sorted(key for key in composed.typed if key.startswith("manifold."))
-    if composed.config["manifold"].get("kind") == "sphere" and typed:
+    if not typed or family.curved or isinstance(family, SingleManifold):
+        return
+    if family.kind == "sphere":
         log.warning("%s: no effect on model=%s, a sphere has no curvature", listing(typed), composed.choices["model"])
-    if composed.config["manifold"].get("kind") == "euclidean" and typed:
+    else:
         raise ConfigError(
             f"{listing(typed)} would be ignored: model={composed.choices['model']} with "
             f"manifold={composed.choices['manifold']} has no curvature. Leave it out, or choose a hyperbolic model."
@@ -128,18 +157,21 @@ def check_pretrained(composed: Composed, known: Mapping[str, int]) -> None:
         )
 
 
-def check_manifold_used(composed: Composed, model: nn.Module) -> None:
-    """A manifold that was chosen is one the model uses."""
-    if composed.config["manifold"].get("kind") not in NO_CURVATURE and not cast(Model, model).manifolds():
+def check_manifold_used(composed: Composed, family: Family, model: nn.Module) -> None:
+    """A manifold that was chosen is one the model uses; nobody chose the default for a model that takes none."""
+    node = composed.config["model"]
+    takes_one = bool(build.named(node, "model", {"manifold": family}))
+    chosen = takes_one or any(key.partition(".")[0] == "manifold" for key in composed.typed)
+    if chosen and family.curved and not as_model(model).manifolds():
         raise ConfigError(
             f"manifold={composed.choices['manifold']} would be ignored: model={composed.choices['model']} is "
             "Euclidean. Leave the manifold out, or choose a hyperbolic model."
         )
 
 
-def check_batch_norm(composed: Composed, model: nn.Module, *, processes: int) -> None:
+def check_batch_norm(composed: Composed, spec: TrainSpec, model: nn.Module, *, processes: int) -> None:
     """Statistics of a batch need more than one image."""
-    batch_size = composed.config["dataset"]["batch_size"]
+    batch_size = spec.datamodule.batch_size
     if batch_size < 2 * processes and any("BatchNorm" in type(part).__name__ for part in model.modules()):
         shared = f" on {processes} devices" if processes > 1 else ""
         raise ConfigError(
@@ -155,7 +187,7 @@ def check_embedding_loss(composed: Composed, spec: TrainSpec, module: RetrievalM
         module.loss.check(module.spaces, batch_size=spec.datamodule.batch_size)
     except ValueError as error:
         raise ConfigError(f"{chosen}, model={composed.choices['model']}: {error}") from error
-    without = {f"optim.scales.{name}" for name in set(module.optimization.scales) - set(module.rate_groups())}
+    without = {f"optim.scales.{name}" for name in set(module.optimization.settings.scales) - set(module.rate_groups())}
     if "optim.scales" not in composed.typed:
         without = without & composed.typed  # those of a recipe are for all losses
     if without:
@@ -188,7 +220,7 @@ def check_optimizer(composed: Composed, spec: TrainSpec, module: TrainingModule)
     try:
         optimizer = spec.build_optimizer(module.optimization.parameter_groups(module))
         check_supports(type(optimizer), module)
-        build_schedule(optimizer, spec.optim["schedule"], total_epochs=max(spec.trainer.max_epochs, 1))
+        build_schedule(optimizer, spec.optim.schedule, total_epochs=max(spec.trainer.max_epochs, 1))
     except ValueError as error:
         chosen = f"optim={composed.choices['optim']}, model={composed.choices['model']}"
         raise ConfigError(f"{chosen}: {error}") from error

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from hyplearn.errors import ConfigError
+from hyplearn.config.typecheck import join
+from hyplearn.errors import ConfigError, require
+from hyplearn.optim.settings import SCHEDULES, OptimSettings
 from hyplearn.training.settings import (
     BatchSettings,
     CallbackSettings,
@@ -24,21 +28,11 @@ SUPPLIED: dict[str, frozenset[str]] = {
 }
 
 
-@dataclass
-class OptimSettings:
-    """An optimizer (a partial `_target_`) and the rates of the three groups of parameters, with their schedule.
-
-    scales: what multiplies lr for a part of a retrieval run: backbone, neck, class_proxies, hierarchical_proxies.
-    """
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig(OptimSettings):
+    """What stands under `optim`: an optimizer (a partial `_target_`), beside rates and schedule."""
 
     optimizer: dict[str, Any]
-    schedule: dict[str, Any]
-    lr: float
-    weight_decay: float
-    curvature_lr: float
-    manifold_lr_scale: float = 1.0
-    manifold_weight_decay: float | None = None
-    scales: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -65,7 +59,7 @@ class TrainConfig:
     seed: int
     model: dict[str, Any]
     manifold: dict[str, Any]
-    optim: OptimSettings
+    optim: OptimConfig
     loss: dict[str, Any]
     dataset: dict[str, Any]
     trainer: TrainerSettings
@@ -76,22 +70,46 @@ class TrainConfig:
     output_dir: str | None
     resume: str | None
     paper: PublishedCell | None
-    scale: str
-    protocol: str
+    scale: Literal["full", "smoke"]
+    protocol: Literal["paper", "code"]
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**32, "seed", self.seed, "in [0, 2^32)")
 
 
-def validate(config: dict[str, Any]) -> None:
-    """Raise ConfigError for a setting out of range, among those that need no model or data to tell."""
+def read(config: Mapping[str, Any]) -> TrainConfig:
+    """A checked configuration as typed settings. Raises ConfigError for one out of range, with key and value."""
+    node = {key: value for key, value in config.items() if key not in SUPPLIED[""]}
+    optim, evaluation, paper = node["optim"], node["evaluation"], node["paper"]
     try:
-        TrainerSettings(**config["trainer"]).validate()
-        LoggerSettings(**config["logger"]).validate()
-        CallbackSettings(**config["callbacks"]).validate()
-        BatchSettings(**config["batch"]).validate()
-        if config["evaluation"] is not None:
-            EvaluationSettings(**config["evaluation"]).validate()
+        schedule = SCHEDULES[optim["schedule"]["name"]](**optim["schedule"])
+        typed = {
+            "optim": OptimConfig(**{**optim, "schedule": schedule}),
+            "trainer": TrainerSettings(**node["trainer"]),
+            "logger": LoggerSettings(**node["logger"]),
+            "callbacks": CallbackSettings(**node["callbacks"]),
+            "batch": BatchSettings(**node["batch"]),
+            "evaluation": None if evaluation is None else EvaluationSettings(**evaluation),
+            "paper": None if paper is None else PublishedCell(**paper),
+        }
+        return TrainConfig(**{**node, **typed})
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    if config["scale"] not in ("full", "smoke"):
-        raise ConfigError(f"scale={config['scale']} must be full or smoke.")
-    if not 0 <= config["seed"] < 2**32:
-        raise ConfigError(f"seed={config['seed']} must be in [0, 2^32).")
+
+
+def validate(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a setting out of range, among those that need no model or data to tell."""
+    read(config)
+    check_finite(config, "")
+
+
+def check_finite(value: Any, path: str) -> None:
+    """Raise ConfigError for a number that is NaN or infinite: no key of any part means something by it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path}={value} must be a finite number.")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            check_finite(item, join(path, key))
+    if isinstance(value, list):
+        for item in value:
+            check_finite(item, path)

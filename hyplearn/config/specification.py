@@ -1,4 +1,4 @@
-"""From a composed configuration to the parts of a run that were found to work together."""
+"""The parts of a run by one call, which imports torch and Lightning only then: what `compose` finds is told at once."""
 
 from __future__ import annotations
 
@@ -11,13 +11,7 @@ if TYPE_CHECKING:
 
 
 def checked_specification(composed: Composed, *, restores: bool = False) -> TrainSpec:
-    """The parts of a run, found to work together. Raises ConfigError. restores: see `build.specification`.
+    """Make and check the parts of a run, see `hyplearn.config.compatibility.checked_specification`."""
+    from hyplearn.config import compatibility
 
-    Imports torch and Lightning only now: the mistakes that `compose` finds are told at once.
-    """
-    from hyplearn.config.build import specification
-    from hyplearn.config.compatibility import check
-
-    spec = specification(composed.config, restores=restores)
-    check(composed, spec)
-    return spec
+    return compatibility.checked_specification(composed, restores=restores)

@@ -9,7 +9,7 @@ import pkgutil
 import sys
 import types
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
@@ -40,8 +40,35 @@ def arguments(node: Any, annotation: Any, path: str) -> dict[str, Argument] | No
     """The keys `node` may hold, or None where any key goes: a plain mapping, or a target that takes **kwargs."""
     if isinstance(node, Mapping) and "_target_" in node:
         return _parameters(target(node, path))
-    schema = next((option for option in _options(annotation) if dataclasses.is_dataclass(option)), None)
-    return None if schema is None else _parameters(schema)
+    schemas = [option for option in _options(annotation) if dataclasses.is_dataclass(option)]
+    if len(schemas) > 1:
+        return _parameters(chosen(node, schemas, path))
+    return _parameters(schemas[0]) if schemas else None
+
+
+def chosen(node: Any, schemas: Sequence[Any], path: str) -> Any:
+    """The dataclass that `name` of the node chooses: each of the `schemas` has one name, a Literal, as its default.
+
+    Raises ConfigError for no name or an unknown one, and for a key that belongs to another name.
+    """
+    named = {schema.name: schema for schema in schemas}
+    given = node.get("name") if isinstance(node, Mapping) else None
+    if not isinstance(given, str) or given not in named:
+        near = nearest(given, named) if isinstance(given, str) else ""
+        shown = "is missing" if given is None else f"={_shown(given)} is unknown"
+        raise ConfigError(f"{join(path, 'name')}{' ' * (given is None)}{shown}.{near} (choose from: {listing(named)})")
+    fields = [field.name for field in dataclasses.fields(named[given])]
+    foreign = [key for key in node if key not in fields and any(_has(schema, key) for schema in schemas)]
+    if foreign:
+        raise ConfigError(
+            f"{join(path, foreign[0])} is no key of {join(path, 'name')}={given}, which takes: {listing(fields)}. Give "
+            f"the whole group in its place, {path}={{name:{given},...}}."
+        )
+    return named[given]
+
+
+def _has(schema: Any, key: str) -> bool:
+    return any(field.name == key for field in dataclasses.fields(schema))
 
 
 def checked(node: Node, annotation: Any, path: str = "", *, supplied: Mapping[str, Collection[str]]) -> dict[str, Any]:
@@ -55,9 +82,9 @@ def checked(node: Node, annotation: Any, path: str = "", *, supplied: Mapping[st
         for key in filter(lambda key: key not in RESERVED, node):
             check_known(key, known, path, supplied=supplied)
         _check_complete(node, known, path, supplied.get(path, ()))
-    found = {}
+    found, of_values = {}, _value_type(annotation)
     for key, value in node.items():
-        place, expected = join(path, key), known[key].annotation if known and key in known else Any
+        place, expected = join(path, key), known[key].annotation if known and key in known else of_values
         found[key] = converted(value, expected, place)
         if isinstance(value, Mapping):
             if "_target_" in node and "_target_" not in value and not _takes_mapping(expected):
@@ -74,9 +101,12 @@ def converted(value: Any, annotation: Any, path: str) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         if float in options:
             return float(value)
-        if str in options:
+        if str in options or str(value) in _literals(options):
             return str(value)
     expected = describe(annotation)
+    names = [str(name) for name in _literals(options)]
+    if names and isinstance(value, str):
+        raise ConfigError(f"{path}={value}: expected {expected}.{nearest(value, names)}")
     got = "another list" if isinstance(value, list) and "a list" in expected else _kind(value)
     raise ConfigError(f"{path}={_shown(value)}: expected {expected}, got {got}.")
 
@@ -108,19 +138,34 @@ def accepts(value: Any, annotation: Any) -> bool:
 
 def describe(annotation: Any) -> str:
     """`annotation` in words, for messages."""
-    words = [_word(option) for option in _options(annotation)]
+    options = [option for option in _options(annotation) if not (option is int and float in _options(annotation))]
+    plain = [option for option in options if typing.get_origin(option) is not Literal]
+    names = _literals(options)
+    words = [*map(_word, plain), *([_word(Literal[tuple(names)])] if names else [])]
     return " or ".join(dict.fromkeys(words))
 
 
 def _parameters(callable_: Any) -> dict[str, Argument] | None:
     """The named parameters of a callable; None if it takes any keyword."""
     found: dict[str, Argument] = {}
+    hints = _field_types(callable_)
     for name, parameter in inspect.signature(callable_).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             return None
         if parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
-            found[name] = Argument(_evaluated(parameter.annotation, callable_), parameter.default is parameter.empty)
+            annotation = hints[name] if name in hints else _evaluated(parameter.annotation, callable_)
+            found[name] = Argument(annotation, parameter.default is parameter.empty)
     return found
+
+
+def _field_types(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields, each read where it was written: a field may come from a base class."""
+    if not dataclasses.is_dataclass(kind):
+        return {}
+    try:
+        return typing.get_type_hints(kind)
+    except NameError:  # a name imported for type checkers only
+        return {}
 
 
 def _evaluated(annotation: Any, callable_: Any) -> Any:
@@ -154,6 +199,11 @@ def _options(annotation: Any) -> tuple[Any, ...]:
     return (annotation,)
 
 
+def _literals(options: Iterable[Any]) -> list[Any]:
+    """The values that the Literals among `options` allow."""
+    return [value for option in options if typing.get_origin(option) is Literal for value in typing.get_args(option)]
+
+
 def _fits(value: Any, option: Any) -> bool:
     origin = typing.get_origin(option) or option
     if option is Any or isinstance(option, typing.TypeVar):
@@ -172,6 +222,14 @@ def _fits(value: Any, option: Any) -> bool:
 def _takes_mapping(annotation: Any) -> bool:
     origins = [typing.get_origin(option) or option for option in _options(annotation)]
     return any(origin is Any or _is_subclass(dict, origin) for origin in origins)
+
+
+def _value_type(annotation: Any) -> Any:
+    """What a mapping of any keys holds: float for dict[str, float], Any where nothing is said."""
+    for option in _options(annotation):
+        if _is_subclass(dict, typing.get_origin(option)) and len(typing.get_args(option)) == 2:
+            return typing.get_args(option)[1]
+    return Any
 
 
 def _sequence_fits(value: list[Any], option: Any, origin: Any) -> bool:
@@ -193,7 +251,7 @@ def _is_subclass(candidate: type, option: Any) -> bool:
     return isinstance(option, type) and issubclass(candidate, option)
 
 
-_MANY = {int: "integers", float: "numbers", str: "texts"}
+_MANY = {"an integer": "integers", "a number": "numbers", "a text": "texts"}
 _WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", None: "null", type(None): "null"}
 
 
@@ -202,12 +260,14 @@ def _word(option: Any) -> str:
     if origin in _WORDS:
         return _WORDS[origin]
     if origin is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(option)))
+        names = [str(name) for name in typing.get_args(option)]
+        return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
     if _is_subclass(list, origin) or _is_subclass(tuple, origin):
         items = [item for item in typing.get_args(option) if item is not Ellipsis]
-        if len(items) == 1 and items[0] in _MANY:
-            return f"a list of {_MANY[items[0]]}"
-        return f"a list of {', '.join(describe(item) for item in items)}" if items else "a list"
+        words = [describe(item) for item in items]
+        if len(words) == 1 and words[0] in _MANY:
+            return f"a list of {_MANY[words[0]]}"
+        return f"a list of {', '.join(words)}" if words else "a list"
     return "a group of keys" if _is_subclass(dict, origin) else getattr(origin, "__name__", str(origin))
 
 

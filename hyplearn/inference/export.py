@@ -19,10 +19,10 @@ from hyplearn.evaluation.index_file import Agreement
 from hyplearn.evaluation.neighbours import MARGIN
 from hyplearn.evaluation.store import Stored
 from hyplearn.inference.prediction import Trained, metrics_to_json
+from hyplearn.models.base import Model
 from hyplearn.nn.space import Space
 from hyplearn.runs.atomic import write_json, write_whole
 from hyplearn.training.model_readings import curved
-from hyplearn.training.module import Model
 
 FORMAT = "hyplearn model 1"
 JSON_KEYS = ("manifolds", "metrics", "sizes", "data", "class_names", "smoke")

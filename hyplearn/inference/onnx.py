@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from torch.nn.utils import parametrize
 
 from hyplearn.evaluation.neighbours import neighbours
 from hyplearn.inference.prediction import Trained
+from hyplearn.models.base import as_classifier
 from hyplearn.runs.atomic import write_whole
-from hyplearn.training.classification import Classifier
 
 NEIGHBOURS = 10
 # Largest difference of an output, relative to the largest number in it: rounding of float32 through a deep network.
@@ -55,7 +55,7 @@ class _Encoder(nn.Module):
         if self.retrieval:
             points: tuple[Tensor, ...] = self.network(images)
             return points
-        classifier = cast(Classifier, self.network)
+        classifier = as_classifier(self.network)
         embedding = classifier.embed(images)
         return embedding, classifier.head(embedding)
 

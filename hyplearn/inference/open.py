@@ -69,11 +69,12 @@ def load_exported(folder: Path, *, device: str = "auto") -> Trained:
 
 
 def _open_run(folder: Path, named: Path, config: dict[str, Any], facts: dict[str, int], device: str) -> Opened:
+    from hyplearn.config.build import with_images
     from hyplearn.inference.prediction import trained
     from hyplearn.training.checkpoint import checkpoint_to_evaluate, load_weights
 
     spec = _specification(config, facts)
-    chosen = _device(device)
+    data, chosen = with_images(spec.datamodule), _device(device)
     try:
         checkpoint = checkpoint_to_evaluate(named)
         with _silent_models():
@@ -81,10 +82,10 @@ def _open_run(folder: Path, named: Path, config: dict[str, Any], facts: dict[str
         load_weights(module, checkpoint, to_evaluate=True)
         model = trained(
             module,
-            spec.datamodule,
+            data,
             channels=facts["in_channels"],
             size=facts["image_size"],
-            class_names=None if spec.retrieval else _class_names(folder, spec.datamodule),
+            class_names=None if spec.retrieval else _class_names(folder, data),
             precision=config["trainer"]["precision"],
             device=chosen,
         )
@@ -93,10 +94,11 @@ def _open_run(folder: Path, named: Path, config: dict[str, Any], facts: dict[str
     chosen_by, tested = selection(folder, checkpoint)
     if config["scale"] == "smoke":
         chosen_by = f"SMOKE RUN, {chosen_by}"
-    return Opened(model, folder, checkpoint, config, spec.datamodule, facts, chosen_by, tested)
+    return Opened(model, folder, checkpoint, config, data, facts, chosen_by, tested)
 
 
 def _open_exported(folder: Path, device: str) -> Opened:
+    from hyplearn.config.build import with_images
     from hyplearn.inference.export import read_header, read_weights
     from hyplearn.inference.prediction import in_use, metrics_from_json
 
@@ -105,12 +107,13 @@ def _open_exported(folder: Path, device: str) -> Opened:
         config = change(stored_config(folder), [], allowed=lambda key: False).config
         facts = {name: int(header["data"][name]) for name in KNOWN}
         spec = _specification(config, facts)
+        data = with_images(spec.datamodule)
         with _silent_models():
             network = spec.build_module().model
         network.load_state_dict(read_weights(folder / WEIGHTS))
         model = in_use(
             network,
-            spec.datamodule,
+            data,
             retrieval=spec.retrieval,
             metrics=metrics_from_json(header["metrics"]),
             channels=facts["in_channels"],
@@ -121,7 +124,7 @@ def _open_exported(folder: Path, device: str) -> Opened:
         )
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"{folder}: {error}") from error
-    return Opened(model, folder, None, config, spec.datamodule, facts, header["selection"], True)
+    return Opened(model, folder, None, config, data, facts, header["selection"], True)
 
 
 @contextmanager

@@ -16,10 +16,10 @@ from hyplearn.data.errors import BadImageError, DatasetError
 from hyplearn.data.outside_images import ToPixels, chunks, decoder
 from hyplearn.evaluation.metric import Embeddings, Metric
 from hyplearn.manifolds import Euclidean
+from hyplearn.models.base import Model, Retriever, as_classifier
 from hyplearn.nn.space import Space
-from hyplearn.training.classification import Classifier
-from hyplearn.training.module import Model, TrainingModule
-from hyplearn.training.retrieval import RetrievalModule, Retriever
+from hyplearn.training.module import TrainingModule
+from hyplearn.training.retrieval import RetrievalModule
 from hyplearn.training.retrieval_metrics import metric_of, trained_metrics
 
 Progress = Callable[[int, int], None]
@@ -67,7 +67,7 @@ class Trained:
             retriever = cast(Retriever, self.model)
             features = retriever.features(images)
             return Outputs(tuple(x.cpu() for x in retriever.points(features)), None, features.float().cpu())
-        classifier = cast(Classifier, self.model)
+        classifier = as_classifier(self.model)
         reduced = AUTOCAST.get(self.precision)
         with torch.autocast(self.device.type, dtype=reduced, enabled=reduced is not None):
             embedding = classifier.embed(images)
@@ -102,7 +102,11 @@ def trained(
 ) -> Trained:
     """A module with its weights as something to use. Raises ValueError while data have no mean and std."""
     retrieval = isinstance(module, RetrievalModule)
-    metrics = trained_metrics(module) if isinstance(module, RetrievalModule) else [seen_by_head(module.network)]
+    metrics: Sequence[Metric | None]
+    if isinstance(module, RetrievalModule):
+        metrics = trained_metrics(module.spaces, module.loss)
+    else:
+        metrics = [seen_by_head(module.network)]
     return in_use(
         module.model,
         data,

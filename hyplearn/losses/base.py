@@ -6,6 +6,7 @@ import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,22 @@ class EmbeddingLoss(nn.Module, ABC):
     def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
         """What multiplies the distances of each space in the metric that this loss trains; only the ratios count."""
         return tuple(space.weight.item() for space in spaces)
+
+
+class LogitsLoss(Protocol):
+    """What a loss of a classifier is: any nn.Module that is called as loss(logits, labels).
+
+    logits: (B, num_classes) in float32 or better. labels: (B,) int64. Returns (), the mean over the batch. Its
+    constructor may take num_classes as a keyword argument; the program supplies it.
+    """
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor: ...
+
+
+def input_of(kind: object) -> Literal["logits", "embeddings"]:
+    """Return what a loss, or a class of losses, is computed from: what it says in `expects`, else logits."""
+    expects: Literal["logits", "embeddings"] = getattr(kind, "expects", "logits")
+    return expects
 
 
 def build_part(part: Callable[..., EmbeddingLoss], **known: object) -> EmbeddingLoss:

@@ -217,7 +217,7 @@ def _small_network(
     return small.build(in_channels=in_channels, image_size=image_size, drop_path_rate=drop_path_rate)
 
 
-@functools.cache  # a run builds its model twice, once to check it
+@functools.cache  # a search checks several runs
 def _warn_of_stand_in(image_size: int, name: str, small: str) -> None:
     log.warning(
         "images of %d pixels are too small for %s: an untrained %s stands in, without pretrained weights and with "

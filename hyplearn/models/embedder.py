@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from hyplearn.manifolds import CurvatureParameter, CurvedManifold, Manifold, Manifolds
 from hyplearn.models.backbone import build_backbone
+from hyplearn.models.base import Output
 from hyplearn.models.necks import Head, LorentzNeck, Neck
 from hyplearn.models.small import SmallConvNet, SmallViT
 
@@ -17,6 +20,8 @@ class Embedder(nn.Module):
     neck. manifold: the `Manifolds` that the neck takes its curvature from; None for a Euclidean model. The rest: see
     `build_backbone` and `Backbone`.
     """
+
+    gives: ClassVar[Output] = "embeddings"
 
     def __init__(
         self,

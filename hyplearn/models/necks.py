@@ -277,6 +277,11 @@ def _kind_of(manifolds: Manifolds | None) -> str:
 def _kinds(branches: Sequence[Branch], manifolds: Manifolds | None) -> list[str]:
     """The kind of every branch. Raises ValueError if they and the manifold do not go together."""
     family = _kind_of(manifolds)
+    if family not in KINDS:
+        raise ValueError(
+            f"manifold={family}: a neck places points on {', '.join(KINDS)} alone; derive the manifold from Lorentz or "
+            "PoincareBall, or place its points in a model of your own"
+        )
     kinds = [branch.kind or family for branch in branches]
     curved = [kind for kind in kinds if kind in CURVED]
     wanted = MANIFOLD_OF[curved[0] if curved else kinds[0]]

@@ -7,16 +7,24 @@ every optimizer step; positions are given as fractions of the run (below 1) or a
 from __future__ import annotations
 
 import abc
-import difflib
-import inspect
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from hyplearn.errors import nearest
+from hyplearn.optim.settings import (
+    ConstantSchedule,
+    CosineSchedule,
+    MultiStepSchedule,
+    Number,
+    ScheduleSettings,
+    StepSchedule,
+)
 
 
 class Schedule(LRScheduler, abc.ABC):
@@ -47,10 +55,7 @@ class Schedule(LRScheduler, abc.ABC):
 
 
 class Constant(Schedule):
-    """No change."""
-
-    def __init__(self, optimizer: Optimizer, *, total_epochs: int, steps_per_epoch: int) -> None:
-        super().__init__(optimizer)
+    """The rates stay as they are."""
 
     def factor(self, step: int, group: str | None) -> float:
         return 1.0
@@ -59,29 +64,18 @@ class Constant(Schedule):
 class MultiStep(Schedule):
     """Multiply by gamma at each milestone.
 
-    milestones: fractions of the run or epochs, increasing. manifold_skips_first_drop: the group named 'manifold' keeps
-    its rate at the first milestone. The papers' run of 200 epochs, milestones 60, 120, 160, gamma 0.2: rates 0.1, 0.02,
-    0.004, 0.0008 for the weights and 0.02, 0.02, 0.004, 0.0008 for the points, whose group starts at lr * gamma.
+    The papers' run of 200 epochs, milestones 60, 120, 160, gamma 0.2: rates 0.1, 0.02, 0.004, 0.0008 for the weights
+    and 0.02, 0.02, 0.004, 0.0008 for the points, whose group starts at lr * gamma and skips the first drop.
     """
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        *,
-        milestones: Sequence[float],
-        gamma: float,
-        manifold_skips_first_drop: bool = False,
-        total_epochs: int,
-        steps_per_epoch: int,
-    ) -> None:
-        if not 0 < gamma <= 1:
-            raise ValueError(f"schedule.gamma={gamma} must be in (0, 1]")
-        if not milestones:
-            raise ValueError("schedule.milestones must not be empty; schedule.name=constant keeps the rates")
-        self.milestones = [_position("milestones", m, total_epochs, steps_per_epoch) for m in milestones]
+    def __init__(self, optimizer: Optimizer, settings: MultiStepSchedule, length: RunLength) -> None:
+        self.milestones = [length.steps(milestone) for milestone in settings.milestones]
         if self.milestones != sorted(self.milestones):
-            raise ValueError(f"schedule.milestones={list(milestones)} must increase; in steps: {self.milestones}")
-        self.gamma, self.manifold_skips_first_drop = float(gamma), manifold_skips_first_drop
+            raise ValueError(
+                f"optim.schedule.milestones={settings.milestones} must increase; in steps: {self.milestones}"
+            )
+        self.gamma = float(settings.gamma)
+        self.manifold_skips_first_drop = settings.manifold_skips_first_drop
         super().__init__(optimizer)
 
     def factor(self, step: int, group: str | None) -> float:
@@ -94,12 +88,8 @@ class MultiStep(Schedule):
 class Step(Schedule):
     """Multiply by gamma every so many epochs (`every`, or a fraction of the run), as HIER and Proxy-Anchor train."""
 
-    def __init__(
-        self, optimizer: Optimizer, *, every: float, gamma: float, total_epochs: int, steps_per_epoch: int
-    ) -> None:
-        if not 0 < gamma <= 1:
-            raise ValueError(f"schedule.gamma={gamma} must be in (0, 1]")
-        self.every, self.gamma = _position("every", every, total_epochs, steps_per_epoch), float(gamma)
+    def __init__(self, optimizer: Optimizer, settings: StepSchedule, length: RunLength) -> None:
+        self.every, self.gamma = length.steps(settings.every), float(settings.gamma)
         super().__init__(optimizer)
 
     def factor(self, step: int, group: str | None) -> float:
@@ -107,21 +97,16 @@ class Step(Schedule):
 
 
 class Cosine(Schedule):
-    """A linear rise over the warm-up, then half a cosine down to `final` of the initial rates.
+    """A linear rise over the warm-up, then half a cosine down to `final` of the initial rates."""
 
-    warmup: fraction of the run, or epochs; 0 for none. final: in [0, 1].
-    """
-
-    def __init__(
-        self, optimizer: Optimizer, *, warmup: float = 0.0, final: float = 0.0, total_epochs: int, steps_per_epoch: int
-    ) -> None:
-        if not 0 <= final <= 1:
-            raise ValueError(f"schedule.final={final} must be in [0, 1]")
-        self.total = total_epochs * steps_per_epoch
-        self.warmup = _position("warmup", warmup, total_epochs, steps_per_epoch) if warmup else 0
-        if warmup >= 1 and self.warmup >= self.total:
-            raise ValueError(f"schedule.warmup={warmup} must be shorter than the run of {total_epochs} epochs")
-        self.final = float(final)
+    def __init__(self, optimizer: Optimizer, settings: CosineSchedule, length: RunLength) -> None:
+        self.total = length.epochs * length.steps_per_epoch
+        self.warmup = length.steps(settings.warmup) if settings.warmup else 0
+        if settings.warmup >= 1 and self.warmup >= self.total:
+            raise ValueError(
+                f"optim.schedule.warmup={settings.warmup} must be shorter than the run of {length.epochs} epochs"
+            )
+        self.final = float(settings.final)
         super().__init__(optimizer)
 
     def factor(self, step: int, group: str | None) -> float:
@@ -131,59 +116,53 @@ class Cosine(Schedule):
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * share)) / 2
 
 
-SCHEDULES: dict[str, Callable[..., Schedule]] = {
-    "constant": Constant,
-    "step": Step,
-    "multistep": MultiStep,
-    "cosine": Cosine,
-}
+class RunLength(NamedTuple):
+    """How long a run is: epochs, and how often `step()` is called in each."""
 
+    epochs: int
+    steps_per_epoch: int
 
-def _position(name: str, value: float, total_epochs: int, steps_per_epoch: int) -> int:
-    """A fraction of the run or a number of epochs in steps, rounded up: no milestone comes before its time."""
-    if value <= 0:
-        raise ValueError(f"schedule.{name}={value} must be > 0: a fraction of the run below 1, or epochs from 1 on")
-    epochs = value * total_epochs if value < 1 else value
-    return math.ceil(round(epochs * steps_per_epoch, 6))
+    def steps(self, position: Number) -> int:
+        """A fraction of the run or a number of epochs in steps, rounded up: no milestone comes before its time."""
+        epochs = position * self.epochs if position < 1 else position
+        return math.ceil(round(epochs * self.steps_per_epoch, 6))
 
 
 def build_schedule(
-    optimizer: Optimizer, settings: Mapping[str, Any], *, total_epochs: int, steps_per_epoch: int = 1
+    optimizer: Optimizer, settings: ScheduleSettings, *, total_epochs: int, steps_per_epoch: int = 1
 ) -> Schedule:
-    """The schedule of a config: {'name': 'multistep', 'milestones': [0.3, 0.6, 0.8], 'gamma': 0.2, ...}.
+    """Make the schedule that the settings describe.
 
-    Every schedule takes `hold`: names of groups with the epochs (or fraction of the run) for which their rate is 0 at
-    the beginning, {'backbone': 1} for one epoch in which only the other groups learn.
     total_epochs, steps_per_epoch: >= 1; the second is the number of times `step()` is called per epoch. Raises a
-    ValueError for an unknown name or key, with the nearest valid one, and for a value out of range.
+    ValueError for settings that do not fit a run of this length or the groups of the optimizer.
     """
     for name, value in (("total_epochs", total_epochs), ("steps_per_epoch", steps_per_epoch)):
         if value < 1:
             raise ValueError(f"{name}={value} must be >= 1")
-    given = {key: value for key, value in settings.items() if key not in ("name", "hold")}
-    kind = SCHEDULES[_known("schedule.name", settings.get("name"), list(SCHEDULES))]
-    parameters = inspect.signature(kind).parameters
-    allowed = {key: p for key, p in parameters.items() if key not in ("optimizer", "total_epochs", "steps_per_epoch")}
-    for key in given:
-        _known(f"key of schedule.name={settings['name']}", key, list(allowed))
-    missing = [key for key, p in allowed.items() if p.default is p.empty and key not in given]
-    if missing:
-        raise ValueError(f"schedule.name={settings['name']} needs {', '.join(f'schedule.{key}' for key in missing)}")
-    schedule = kind(optimizer, **given, total_epochs=total_epochs, steps_per_epoch=steps_per_epoch)
-    held = settings.get("hold") or {}
+    length = RunLength(total_epochs, steps_per_epoch)
+    schedule = _made(optimizer, settings, length)
     names = [name for name in schedule.group_names if name]
-    steps = {
-        _known("group in schedule.hold", name, names): _position(f"hold.{name}", epochs, total_epochs, steps_per_epoch)
-        for name, epochs in held.items()
-    }
+    steps = {_known_group(name, names): length.steps(until) for name, until in (settings.hold or {}).items()}
     if steps:
         schedule.hold(steps)
     return schedule
 
 
-def _known(what: str, value: object, allowed: list[str]) -> str:
-    if isinstance(value, str) and value in allowed:
-        return value
-    nearest = difflib.get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    raise ValueError(f"{what}: {value!r} is unknown; {hint}choose from {', '.join(allowed) or 'none'}")
+def _made(optimizer: Optimizer, settings: ScheduleSettings, length: RunLength) -> Schedule:
+    if isinstance(settings, MultiStepSchedule):
+        return MultiStep(optimizer, settings, length)
+    if isinstance(settings, StepSchedule):
+        return Step(optimizer, settings, length)
+    if isinstance(settings, CosineSchedule):
+        return Cosine(optimizer, settings, length)
+    assert isinstance(settings, ConstantSchedule)
+    return Constant(optimizer)
+
+
+def _known_group(name: str, known: list[str]) -> str:
+    if name not in known:
+        raise ValueError(
+            f"optim.schedule.hold.{name}: no group of parameters has this name.{nearest(name, known)} Choose from "
+            f"{', '.join(known) or 'none'}"
+        )
+    return name

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Protocol, cast
-
 import torch
 from torch import Tensor, nn
 
+from hyplearn.losses.base import input_of
+from hyplearn.models.base import as_classifier, embeds
 from hyplearn.training.meter import ClassificationMeter
 from hyplearn.training.model_readings import radii
-from hyplearn.training.module import Batch, Inspection, Model, Optimization, TrainingModule
-
-
-class Classifier(Model, Protocol):
-    """What the engine asks of a classifier: head(embed(images)) is forward(images)."""
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) to the points or features (B, n) that the head sees."""
-        ...
-
-    def head(self, embedding: Tensor) -> Tensor:
-        """Points or features to logits."""
-        ...
+from hyplearn.training.module import Batch, Inspection, Optimization, TrainingModule
 
 
 class ClassificationModule(TrainingModule):
-    """Images to logits to loss; accuracy over training, validation and test. Logits are taken in float32 or better."""
+    """Images to logits to loss; accuracy over training, validation and test. Logits are taken in float32 or better.
+
+    model: any classifier, see `hyplearn.models.base`; without a method `embed` it has no radii to read.
+    """
 
     def __init__(self, model: nn.Module, loss: nn.Module, *, seed: int, optimization: Optimization) -> None:
-        expects = getattr(loss, "expects", None)
+        expects = input_of(loss)
         if expects != "logits":
             raise ValueError(f"{type(loss).__name__}.expects={expects!r}: a classifier needs a loss of 'logits'")
         super().__init__(model, loss, seed=seed, optimization=optimization)
@@ -46,10 +37,10 @@ class ClassificationModule(TrainingModule):
         self._step(batch, "test")
 
     def inspect(self, images: Tensor) -> Inspection:
-        network = cast(Classifier, self.model)
+        network = as_classifier(self.model)
         embedding = network.embed(images)
         finite = bool(network.head(embedding).isfinite().all())
-        return Inspection(radii(network, embedding), finite)
+        return Inspection(radii(self.network, embedding) if embeds(self.model) else {}, finite)
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         images, labels, _ = batch

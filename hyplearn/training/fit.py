@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 
-from hyplearn.data.datamodule import ImageDataModule
+from hyplearn.data.base import TrainingData
 from hyplearn.data.retrieval_datamodule import RetrievalDataModule
 from hyplearn.errors import Interrupted
+from hyplearn.optim.settings import OptimSettings
 from hyplearn.plots.training_curves import draw_figures
 from hyplearn.runs.atomic import write_json, write_yaml
 from hyplearn.training.callbacks.checkpoints import Checkpoints
@@ -59,26 +60,28 @@ class TrainSpec:
 
     config: the resolved configuration as plain containers, for the record. build_model: called after seeding.
     build_loss: called with the model; a loss(logits, labels) for a classifier, an `EmbeddingLoss` for retrieval, which
-    a `RetrievalDataModule` makes of the run. build_optimizer: parameter groups to an optimizer. optim: the arguments of
-    `hyplearn.optim.parameter_groups`, under `schedule` those of `build_schedule` and under `scales` what multiplies lr
-    for parts of the model, see `TrainingModule.rate_groups`. resume: a checkpoint or a run directory to continue; with
-    that run's directory as `run_dir` its record is continued, too. batch, evaluation: of retrieval.
+    a `RetrievalDataModule` makes of the run. build_optimizer: parameter groups to an optimizer; optim: their rates,
+    and the schedule. resume: a checkpoint or a run directory to continue; with that run's directory as `run_dir` its
+    record is continued, too. batch, evaluation: of retrieval. module: what `build_module` made when the parts were
+    checked, for one call of `fit` or `evaluate`; None to make it then. own_callbacks: those of `callbacks.own`, made.
     """
 
     run_dir: Path
     config: dict[str, Any]
     seed: int
-    datamodule: ImageDataModule
+    datamodule: TrainingData
     build_model: Callable[[], nn.Module]
     build_loss: Callable[[nn.Module], nn.Module]
     build_optimizer: Callable[[Groups], torch.optim.Optimizer]
-    optim: dict[str, Any]
+    optim: OptimSettings
     trainer: TrainerSettings
     logger: LoggerSettings
     callbacks: CallbackSettings
     batch: BatchSettings = field(default_factory=BatchSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     resume: Path | None = None
+    module: TrainingModule | None = None
+    own_callbacks: Sequence[pl.Callback] = ()
 
     @property
     def retrieval(self) -> bool:
@@ -86,9 +89,7 @@ class TrainSpec:
         return isinstance(self.datamodule, RetrievalDataModule)
 
     def validate(self) -> None:
-        """Raise a ValueError for settings out of range or that do not go together."""
-        for settings in (self.trainer, self.logger, self.callbacks, self.batch, self.evaluation):
-            settings.validate()
+        """Raise a ValueError for settings that do not go together."""
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must be at least 0")
         monitor = self.callbacks.monitored(retrieval=self.retrieval)
@@ -111,10 +112,7 @@ class TrainSpec:
         seed_everything(self.seed)
         model = prepare_model(self.build_model(), self.trainer)
         loss = self.build_loss(model)
-        apart = ("optimizer", "schedule", "scales")
-        groups = {key: value for key, value in self.optim.items() if key not in apart}
-        scales = self.optim.get("scales") or {}
-        optimization = Optimization(self.build_optimizer, groups, self.optim["schedule"], scales)
+        optimization = Optimization(self.build_optimizer, self.optim)
         if not self.retrieval:
             return ClassificationModule(model, loss, seed=self.seed, optimization=optimization)
         if self.batch.chunk is not None:
@@ -156,7 +154,7 @@ def evaluate(spec: TrainSpec, checkpoint: Path) -> dict[str, Any]:
     """Test metrics and curvatures of a checkpoint; writes nothing. See `checkpoint_to_evaluate` for run directories."""
     spec.validate()
     with quiet_lightning(spec.trainer):
-        module = spec.build_module()
+        module = spec.build_module() if spec.module is None else spec.module
         load_weights(module, checkpoint, to_evaluate=True)
         trainer = build_trainer(spec.trainer, folder=spec.run_dir, callbacks=[])
         trainer.test(module, datamodule=spec.datamodule, verbose=False)
@@ -179,7 +177,8 @@ class _Run:
         self.selection: dict[str, Any] | None = None
         self.loggers: list[RunLogger] = []
         self.rows = self._rows_so_far()
-        self.module = spec.build_module()
+        self.module = spec.build_module() if spec.module is None else spec.module
+        seed_everything(spec.seed)  # the same state whenever the module was made
         self.recorder = Recorder(spec.run_dir)
         self.retrieval_record = (
             RetrievalRecord(spec.run_dir, figures=spec.callbacks.figures) if spec.retrieval else None
@@ -217,6 +216,7 @@ class _Run:
             *readings,
             *probe,
             *retrieval,
+            *self.spec.own_callbacks,
             self.recorder,
             *build_progress(self.spec.trainer.progress),
             self.checkpoints,

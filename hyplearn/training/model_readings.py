@@ -8,8 +8,8 @@ from torch import Tensor
 
 from hyplearn.geometry import lorentz
 from hyplearn.manifolds.curved import CurvedManifold
+from hyplearn.models.base import Model
 from hyplearn.nn.space import Space, space_names
-from hyplearn.training.module import Model
 
 
 def curved(model: Model) -> dict[str, CurvedManifold]:

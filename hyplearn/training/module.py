@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, cast
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hyplearn.manifolds.interop import Manifold
+from hyplearn.models.base import Model, as_model
 from hyplearn.optim import build_schedule, parameter_groups
 from hyplearn.optim.roles import is_point
+from hyplearn.optim.settings import OptimSettings
 from hyplearn.training.meter import Meter
 from hyplearn.training.seeding import seed_everything
 
@@ -25,14 +26,6 @@ Groups = list[dict[str, Any]]
 PARTS = ("backbone", "neck", "class_proxies", "hierarchical_proxies", "scalars")
 
 
-class Model(Protocol):
-    """What the engine asks of every model, beside being an nn.Module."""
-
-    def manifolds(self) -> dict[str, Manifold]:
-        """The manifolds by name, that of the embedding last; none for a Euclidean model."""
-        ...
-
-
 class Inspection(NamedTuple):
     """What a forward pass tells: distances of the embeddings to the origin, and whether all of it is finite."""
 
@@ -40,38 +33,40 @@ class Inspection(NamedTuple):
     finite: bool
 
 
-@dataclass
+@dataclass(frozen=True)
 class Optimization:
-    """How the parameters move. build: parameter groups to an optimizer; groups: arguments of `parameter_groups`;
-    schedule: settings of `build_schedule`; scales: what multiplies the rate of parameters that have one of their own,
-    by the names in `TrainingModule.rate_groups`."""
+    """How the parameters move. build: parameter groups to an optimizer; settings: their rates, and the schedule."""
 
     build: Callable[[Groups], Optimizer]
-    groups: Mapping[str, Any]
-    schedule: Mapping[str, Any]
-    scales: Mapping[str, float] = field(default_factory=dict)
+    settings: OptimSettings
 
     def parameter_groups(self, module: TrainingModule) -> Groups:
         """The groups of a module. Raises ValueError for a scale of a part that no model or loss has."""
-        unknown = sorted(set(self.scales) - set(PARTS))
+        own, scales, rates = module.rate_groups(), self.settings.scales, self.settings
+        unknown = sorted(set(scales) - {*PARTS, *own})
         if unknown:
-            raise ValueError(f"optim.scales.{unknown[0]} is no part of a model or loss: known are {', '.join(PARTS)}")
-        negative = sorted(name for name, scale in self.scales.items() if scale < 0)
-        if negative:
-            raise ValueError(f"optim.scales.{negative[0]}={self.scales[negative[0]]} must be at least 0")
-        own = module.rate_groups()
-        if self.scales and not own:
-            raise ValueError(f"optim.scales={dict(self.scales)} is for the parts of a retrieval run: leave it out")
+            known = ", ".join(dict.fromkeys([*PARTS, *own]))
+            raise ValueError(f"optim.scales.{unknown[0]} is no part of a model or loss: known are {known}")
+        if scales and not own:
+            raise ValueError(f"optim.scales={dict(scales)} is for the parts of a retrieval run: leave it out")
         apart = {name: {**self._rates(name, parameters), "params": parameters} for name, parameters in own.items()}
-        return parameter_groups(module, **self.groups, apart=apart)
+        return parameter_groups(
+            module,
+            lr=rates.lr,
+            weight_decay=rates.weight_decay,
+            manifold_lr_scale=rates.manifold_lr_scale,
+            manifold_weight_decay=rates.manifold_weight_decay,
+            curvature_lr=rates.curvature_lr,
+            apart=apart,
+        )
 
     def _rates(self, name: str, parameters: list[nn.Parameter]) -> dict[str, float]:
         """Those of a part. Points have the rate and decay of points there, too."""
-        lr, decay = self.groups["lr"] * self.scales.get(name, 1.0), self.groups.get("weight_decay", 0.0)
+        rates = self.settings
+        lr, decay = rates.lr * rates.scales.get(name, 1.0), rates.weight_decay
         if all(map(is_point, parameters)):
-            lr *= self.groups.get("manifold_lr_scale", 1.0)
-            own = self.groups.get("manifold_weight_decay")
-            decay = decay if own is None else own
+            lr *= rates.manifold_lr_scale
+            decay = decay if rates.manifold_weight_decay is None else rates.manifold_weight_decay
         return {"lr": lr, "weight_decay": 0.0 if name == "scalars" else decay}
 
 
@@ -105,8 +100,8 @@ class TrainingModule(pl.LightningModule):
 
     @property
     def network(self) -> Model:
-        """The model, as what the engine asks of one."""
-        return cast(Model, self.model)
+        """The model, as what is asked of one."""
+        return as_model(self.model)
 
     def forward(self, images: Tensor) -> Any:
         return self.model(images)
@@ -116,7 +111,9 @@ class TrainingModule(pl.LightningModule):
         steps, epochs = self._steps_per_epoch(), self.trainer.max_epochs or 1
         if self.trainer.max_steps > 0:
             epochs = min(epochs, math.ceil(self.trainer.max_steps / steps))
-        schedule = build_schedule(optimizer, self.optimization.schedule, total_epochs=epochs, steps_per_epoch=steps)
+        schedule = build_schedule(
+            optimizer, self.optimization.settings.schedule, total_epochs=epochs, steps_per_epoch=steps
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _steps_per_epoch(self) -> int:

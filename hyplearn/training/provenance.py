@@ -181,8 +181,14 @@ class Provenance(pl.Callback):
         device, precision = pl_module.device, trainer.precision
         log.info("run %s in %s", self.run_id, self.folder)
         log.info(
-            "%d parameters, %d training images, %s x %d, precision %s",
-            *(counts["all"], dataset["counts"]["train"], device.type, trainer.world_size, precision),
+            "%d parameters, %s training images, %s x %d, precision %s",
+            *(
+                counts["all"],
+                dataset["counts"].get("train", "an unknown number of"),
+                device.type,
+                trainer.world_size,
+                precision,
+            ),
         )
         log.info("%s", describe_groups(groups))
         if trainer.global_step:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
@@ -12,50 +13,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hyplearn.data.randomness import derived_seed
 from hyplearn.data.retrieval_datamodule import RetrievalDataModule
-from hyplearn.losses.base import EmbeddingLoss
+from hyplearn.losses.base import EmbeddingLoss, input_of
 from hyplearn.losses.pairwise import PairwiseCrossEntropy
 from hyplearn.manifolds import CurvedManifold
+from hyplearn.models.base import Retriever
 from hyplearn.nn.processes import gather, processes
 from hyplearn.nn.space import Space
 from hyplearn.training.chunks import ChunkedBatch
 from hyplearn.training.meter import LossMeter
 from hyplearn.training.model_readings import space_radii
-from hyplearn.training.module import Batch, Inspection, Model, Optimization, TrainingModule
+from hyplearn.training.module import Batch, Inspection, Optimization, TrainingModule
+from hyplearn.training.retrieval_metrics import NOTHING_RANKED, Compared, Embedded, Points, RankedStage, rank
 from hyplearn.training.settings import EvaluationSettings
-
-if TYPE_CHECKING:
-    from hyplearn.training.retrieval_metrics import Ranked
-
-Points = tuple[Tensor, ...]
-
-
-class Retriever(Model, Protocol):
-    """What the engine asks of a retrieval model: points(features(images)) is forward(images)."""
-
-    spaces: nn.ModuleList
-
-    def features(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) to the backbone's output (B, D)."""
-        ...
-
-    def points(self, features: Tensor) -> Points:
-        """The backbone's output to the embedding: points (B, n_i), one tensor per space."""
-        ...
-
-    def rate_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by the part of the model, backbone and neck, without curvatures."""
-        ...
-
-
-class Embedded(NamedTuple):
-    """A stage's images in the order of their ids, on the CPU: ids, points per space, and the backbone's features.
-
-    The ids are all there are, unless trainer.limit_*_batches leaves some out.
-    """
-
-    ids: Tensor
-    points: Points
-    features: Tensor
 
 
 class LastBatch(NamedTuple):
@@ -74,8 +43,8 @@ class LastBatch(NamedTuple):
 class RetrievalModule(TrainingModule):
     """Images to points to loss; retrieval of validation and test images. Evaluation is in float32 or better.
 
-    chunk: see `ChunkedBatch`. Of the last validation and of the test, `embedded` holds the images' embeddings, `ranked`
-    the metrics by name, and `ranking` what each query found.
+    chunk: see `ChunkedBatch`. Of the last validation and of the test, `embedded` holds the images' embeddings and
+    `stages` what ranking them gave.
     """
 
     loss: EmbeddingLoss
@@ -92,8 +61,7 @@ class RetrievalModule(TrainingModule):
     ) -> None:
         if not isinstance(loss, EmbeddingLoss):
             raise ValueError(
-                f"{type(loss).__name__} is computed from {getattr(loss, 'expects', None)!r}: retrieval needs a loss of "
-                "'embeddings'"
+                f"{type(loss).__name__} is computed from {input_of(loss)!r}: retrieval needs a loss of 'embeddings'"
             )
         if settings.hard_negatives and not isinstance(loss, PairwiseCrossEntropy):
             raise ValueError(
@@ -103,15 +71,14 @@ class RetrievalModule(TrainingModule):
         super().__init__(model, loss, seed=seed, optimization=optimization)
         self.settings, self.chunk = settings, chunk
         self.embedded: dict[str, Embedded] = {}
-        self.ranked: dict[str, dict[str, float]] = {"val": {}, "test": {}}
-        self.ranking: dict[str, Ranked | None] = {}
+        self.stages: dict[str, RankedStage] = {"val": NOTHING_RANKED, "test": NOTHING_RANKED}
         self.last_batch: LastBatch | None = None
         self._collected: list[tuple[Tensor, Points, Tensor]] = []
         self._chunked: ChunkedBatch | None = None
 
     @property
     def retriever(self) -> Retriever:
-        """The model, as what the engine asks of a retrieval model."""
+        """The model, as what is asked of a retrieval model."""
         return cast(Retriever, self.model)
 
     @property
@@ -210,11 +177,11 @@ class RetrievalModule(TrainingModule):
     def metrics(self, stage: str) -> dict[str, float]:
         if stage == "train":
             return super().metrics(stage)
-        return {f"{stage}/{name}": value for name, value in self.ranked[stage].items()}
+        return {f"{stage}/{name}": value for name, value in self.stages[stage].metrics.items()}
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        self.ranked["val"] = {}  # an epoch without validation has no metrics of the last one
+        self.stages["val"] = NOTHING_RANKED  # an epoch without validation has no metrics of the last one
 
     @torch.no_grad()
     def _collect(self, batch: Batch) -> None:
@@ -224,14 +191,22 @@ class RetrievalModule(TrainingModule):
             points = self.retriever.points(features)
         self._collected.append((ids.cpu(), tuple(x.cpu() for x in points), features.cpu()))
 
-    def _rank(self, stage: str) -> None:
-        from hyplearn.training.retrieval_metrics import rank  # here: scikit-learn and FAISS take their time to load
-
+    def _rank(self, stage: Literal["val", "test"]) -> None:
         self.embedded[stage] = self._whole_stage()
         self._collected = []
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, RetrievalDataModule)
-        self.ranked[stage] = rank(self, data.evaluation(cast(Any, stage)), stage=stage)
+        self.stages[stage] = rank(
+            self.embedded[stage],
+            data.evaluation(stage),
+            stage=stage,
+            compared=self.compared(),
+            thumbnails=functools.partial(data.thumbnails, stage),
+        )
+
+    def compared(self) -> Compared:
+        """What decides how this model's embeddings are compared."""
+        return Compared(self.spaces, self.loss, self.settings, self.device, self.global_rank, self.seed)
 
     def _whole_stage(self) -> Embedded:
         """All images of the stage, of all processes, by id: each exactly once."""

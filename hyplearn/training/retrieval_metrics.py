@@ -3,26 +3,55 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hyplearn.data.retrieval_datamodule import RetrievalDataModule
 from hyplearn.data.sources.retrieval_source import Evaluation
 from hyplearn.evaluation.clustering import clustering
-from hyplearn.evaluation.metric import Embeddings, Metric
+from hyplearn.evaluation.metric import Embeddings, Kind, Metric
 from hyplearn.evaluation.recall import QueryResults, concatenate, evaluate, summarize
+from hyplearn.losses.base import EmbeddingLoss
 from hyplearn.manifolds import CurvedManifold
 from hyplearn.nn.processes import processes
 from hyplearn.nn.space import Space, space_names
-from hyplearn.training.retrieval import Embedded, RetrievalModule
+from hyplearn.training.settings import EvaluationSettings
 
 log = logging.getLogger("hyplearn")
 
 COUNTS = ("queries", "lone_queries", "ties")  # of `summarize`; everything else is a share
+
+Points = tuple[Tensor, ...]
+
+
+class Embedded(NamedTuple):
+    """A stage's images in the order of their ids, on the CPU: ids, points per space, and the backbone's features.
+
+    The ids are all there are, unless trainer.limit_*_batches leaves some out.
+    """
+
+    ids: Tensor
+    points: Points
+    features: Tensor
+
+
+class Compared(NamedTuple):
+    """What decides how embeddings are compared.
+
+    spaces: of the model. loss: the one that was trained, whose metric ranks first. device: where the search runs,
+    unless it is FAISS's. process: the rank of this process, which searches for its share of the queries. seed: of the
+    clustering.
+    """
+
+    spaces: Sequence[Space]
+    loss: EmbeddingLoss
+    settings: EvaluationSettings
+    device: torch.device
+    process: int
+    seed: int
 
 
 class Ranked(NamedTuple):
@@ -33,70 +62,93 @@ class Ranked(NamedTuple):
     results: QueryResults
 
 
-def rank(module: RetrievalModule, data: Evaluation, *, stage: str) -> dict[str, float]:
-    """Metrics in percent: `recall@1` of the trained metric, of the test also `cosine/recall@1`, `backbone/recall@1`.
+class RankedStage(NamedTuple):
+    """What ranking a stage gives: its metrics by name in percent, and what each query found.
 
-    Every process searches for its share of the queries; all get the same numbers. Leaves `module.ranking[stage]`.
+    Both are empty where there was nothing to rank: `{}` and None.
     """
-    embedded = module.embedded[stage]
+
+    metrics: dict[str, float]
+    ranked: Ranked | None
+
+
+NOTHING_RANKED = RankedStage({}, None)
+
+
+def rank(
+    embedded: Embedded,
+    data: Evaluation,
+    *,
+    stage: str,
+    compared: Compared,
+    thumbnails: Callable[[Tensor], Tensor],
+) -> RankedStage:
+    """Rank a stage: `recall@1` of the trained metric, of the test also `cosine/recall@1`, `backbone/recall@1`.
+
+    data: all images of the stage. thumbnails: the pixels of images, (n, H, W, C) uint8, by their ids (n,).
+    Every process searches for its share of the queries; all get the same numbers.
+    """
     data = subset(data, embedded.ids)
-    module.ranking[stage] = None
-    found: dict[str, float] = {}
     if not (data.query.any() and data.gallery.any()):
         log.warning("trainer.limit_%s_batches leaves no query or no gallery image: nothing is ranked", stage)
-        return found
-    ks = measured_ranks(module, stage)
-    for name, embeddings in metrics_of(module, embedded, every=stage == "test"):
-        results = searched(module, embeddings, data, ks)
+        return NOTHING_RANKED
+    settings, tested = compared.settings, stage == "test"
+    ks = measured_ranks(settings, stage)
+    found: dict[str, float] = {}
+    ranked: Ranked | None = None
+    for name, embeddings in metrics_of(embedded, compared, thumbnails, every=tested):
+        results = searched(embeddings, data, ks, compared)
         if results.lone.all():
             log.warning("no %s query has an image of its class in the gallery: nothing is ranked", stage)
-            return {}
+            return NOTHING_RANKED
         if not name:
-            module.ranking[stage] = Ranked(data, embeddings, results)
+            ranked = Ranked(data, embeddings, results)
         found |= percent(summarize(results, ks), name)
-        if module.settings.nmi and stage == "test" and not name:
-            found |= percent(clustering(embeddings, data.labels, seed=module.seed), name)
-    return found
+        if settings.nmi and tested and not name:
+            found |= percent(clustering(embeddings, data.labels, seed=compared.seed), name)
+    return RankedStage(found, ranked)
 
 
-def metrics_of(module: RetrievalModule, embedded: Embedded, *, every: bool) -> Iterator[tuple[str, Embeddings]]:
+def metrics_of(
+    embedded: Embedded, compared: Compared, thumbnails: Callable[[Tensor], Tensor], *, every: bool
+) -> Iterator[tuple[str, Embeddings]]:
     """The trained metric, without a name, and, if `every` one is asked for, those beside it.
 
     Each space by itself under its own distance, by its name, where that is another metric than the trained one; cosine
     and Euclidean distance of the coordinates, those of several spaces side by side; cosine of the backbone's features;
     distance of the pixels.
     """
-    points = embedded.points
-    trained = trained_metrics(module)
+    points, spaces, settings = embedded.points, compared.spaces, compared.settings
+    trained = trained_metrics(spaces, compared.loss)
     parts = [(x, metric) for x, metric in zip(points, trained, strict=True) if metric is not None]
     yield "", Embeddings([x for x, _ in parts], [metric for _, metric in parts])
     if not every:
         return
-    if len(points) > 1 or module.loss.sees_directions:
-        for name, x, space in zip(space_names(module.spaces), points, module.spaces, strict=True):
+    if len(points) > 1 or compared.loss.sees_directions:
+        for name, x, space in zip(space_names(spaces), points, spaces, strict=True):
             yield name, Embeddings(x, metric_of(space))
     coordinates = torch.cat(points, dim=-1)
-    for name, kind in (("cosine", "sphere"), ("euclidean", "euclidean")):
-        if name in module.settings.metrics and not (len(trained) == 1 and parts[0][1].kind == kind):
-            yield name, Embeddings(coordinates, Metric(kind))  # type: ignore[arg-type]
-    if module.settings.backbone:
+    beside: tuple[tuple[str, Kind], ...] = (("cosine", "sphere"), ("euclidean", "euclidean"))
+    for name, kind in beside:
+        if name in settings.metrics and not (len(trained) == 1 and parts[0][1].kind == kind):
+            yield name, Embeddings(coordinates, Metric(kind))
+    if settings.backbone:
         yield "backbone", Embeddings(embedded.features.float(), Metric("sphere"))
-    if "pixels" in module.settings.metrics:
-        data: RetrievalDataModule = module.trainer.datamodule  # type: ignore[attr-defined]
-        pixels = data.thumbnails("test", embedded.ids).flatten(1)
+    if "pixels" in settings.metrics:
+        pixels = thumbnails(embedded.ids).flatten(1)
         yield "pixels", Embeddings(pixels.float() / 255, Metric("euclidean"))
 
 
-def trained_metrics(module: RetrievalModule) -> list[Metric | None]:
+def trained_metrics(spaces: Sequence[Space], loss: EmbeddingLoss) -> list[Metric | None]:
     """What the loss compares points by in each space: the distance, or the cosine where it sees directions alone.
 
     Weighted as the loss weighs it, relative to the first that counts; None for a space that it leaves out.
     """
-    weights = module.loss.fusion(module.spaces)
+    weights = loss.fusion(spaces)
     first = next(weight for weight in weights if weight > 0)
     found: list[Metric | None] = []
-    for space, weight in zip(module.spaces, weights, strict=True):
-        metric = Metric("sphere", weight=weight / first) if module.loss.sees_directions and weight > 0 else None
+    for space, weight in zip(spaces, weights, strict=True):
+        metric = Metric("sphere", weight=weight / first) if loss.sees_directions and weight > 0 else None
         found.append(metric_of(space, weight / first) if metric is None and weight > 0 else metric)
     return found
 
@@ -119,23 +171,24 @@ def subset(data: Evaluation, ids: Tensor) -> Evaluation:
     )
 
 
-def measured_ranks(module: RetrievalModule, stage: str) -> list[int]:
+def measured_ranks(settings: EvaluationSettings, stage: str) -> list[int]:
     """Those asked for, and in validation rank 1, which may choose the checkpoint."""
-    return sorted({1, *module.settings.k}) if stage == "val" else list(module.settings.k)
+    return sorted({1, *settings.k}) if stage == "val" else list(settings.k)
 
 
-def searched(module: RetrievalModule, embeddings: Embeddings, data: Evaluation, ks: Sequence[int]) -> QueryResults:
+def searched(embeddings: Embeddings, data: Evaluation, ks: Sequence[int], compared: Compared) -> QueryResults:
     """What every query found; each process searches for every P-th one."""
-    on_device = embeddings.to(module.device) if module.settings.index != "faiss" else embeddings
+    settings = compared.settings
+    on_device = embeddings.to(compared.device) if settings.index != "faiss" else embeddings
     results = evaluate(
         on_device,
         data.labels,
         query=data.query,
         gallery=data.gallery,
         ks=ks,
-        index=module.settings.index,  # type: ignore[arg-type]
-        share=slice(module.global_rank, None, processes()),
-        r_measures=module.settings.r_measures,
+        index=settings.index,
+        share=slice(compared.process, None, processes()),
+        r_measures=settings.r_measures,
     )
     if processes() == 1:
         return results

@@ -1,30 +1,27 @@
 """What a user sets about training, logging and callbacks. Plain data without torch: the command line checks it first.
 
-Every `validate` raises a ValueError that names key, value and way out.
+An object of these classes has values in range: making one raises a ValueError that names key, value and way out. What a
+`Literal` allows is checked with the other types, by `hyplearn.config.typecheck`.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, get_args
 
-PRECISIONS = ("32", "64", "bf16", "fp16")
-MONITORS = ("val/top1", "val/top5", "val/loss")
-RETRIEVAL_MONITORS = ("val/recall@1", "val/map@r", "val/r_precision")
+from hyplearn.errors import require
 
-
-def _require(fine: bool, key: str, value: object, allowed: str) -> None:
-    if not fine:
-        raise ValueError(f"{key}={value!r} must be {allowed}")
-
-
-def _choice(key: str, value: str, choices: Sequence[str]) -> None:
-    _require(value in choices, key, value, "one of " + ", ".join(choices))
+ClassifierMonitor: TypeAlias = Literal["val/top1", "val/top5", "val/loss"]
+RetrievalMonitor: TypeAlias = Literal["val/recall@1", "val/map@r", "val/r_precision"]
+Progress: TypeAlias = Literal["auto", "rich", "plain", "none"]
+MONITORS: tuple[str, ...] = get_args(ClassifierMonitor)
+RETRIEVAL_MONITORS: tuple[str, ...] = get_args(RetrievalMonitor)
 
 
 def _count(key: str, value: int | None) -> None:
-    _require(value is None or value >= 1, key, value, "at least 1, or null")
+    require(value is None or value >= 1, key, value, "at least 1, or null")
 
 
 @dataclass
@@ -45,15 +42,15 @@ class TrainerSettings:
 
     max_epochs: int = 20
     max_steps: int | None = None
-    accelerator: str = "auto"
-    devices: int | str = "auto"
-    strategy: str = "auto"
-    precision: str = "32"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int | Literal["auto"] = "auto"
+    strategy: Literal["auto", "ddp"] = "auto"
+    precision: Literal["32", "64", "bf16", "fp16"] = "32"
     compile: bool = False
     gradient_clip: float | None = None
     accumulate_grad_batches: int = 1
     deterministic: bool = False
-    progress: str = "auto"
+    progress: Progress = "auto"
     limit_train_batches: int | None = None
     limit_val_batches: int | None = None
     limit_test_batches: int | None = None
@@ -61,26 +58,21 @@ class TrainerSettings:
     sync_batchnorm: bool = False
     val_every_epochs: int = 1
 
-    def validate(self) -> None:
+    def __post_init__(self) -> None:
         counts = ("max_steps", "accumulate_grad_batches", "limit_train_batches", "num_threads")
         for key in (*counts, "val_every_epochs"):
             _count(f"trainer.{key}", getattr(self, key))
         for key in ("limit_val_batches", "limit_test_batches"):
             value = getattr(self, key)
-            _require(value is None or value >= 0, f"trainer.{key}", value, "at least 0, or null")
-        _require(self.max_epochs >= 0, "trainer.max_epochs", self.max_epochs, "at least 0, and 0 only tests")
+            require(value is None or value >= 0, f"trainer.{key}", value, "at least 0, or null")
+        require(self.max_epochs >= 0, "trainer.max_epochs", self.max_epochs, "at least 0, and 0 only tests")
         fine = self.val_every_epochs <= max(self.max_epochs, 1)
-        _require(fine, "trainer.val_every_epochs", self.val_every_epochs, f"at most max_epochs={self.max_epochs}")
-        _choice("trainer.accelerator", self.accelerator, ("auto", "cpu", "gpu"))
-        _choice("trainer.strategy", self.strategy, ("auto", "ddp"))
-        _choice("trainer.precision", self.precision, PRECISIONS)
-        _choice("trainer.progress", self.progress, ("auto", "rich", "plain", "none"))
+        require(fine, "trainer.val_every_epochs", self.val_every_epochs, f"at most max_epochs={self.max_epochs}")
         if isinstance(self.devices, int):
-            _count("trainer.devices", self.devices)
-        else:
-            _choice("trainer.devices", self.devices, ("auto",))
+            require(self.devices >= 1, "trainer.devices", self.devices, "at least 1, or auto")
         clip = self.gradient_clip
-        _require(clip is None or clip > 0, "trainer.gradient_clip", clip, "greater than 0, or null for no clipping")
+        fine = clip is None or 0 < clip < math.inf
+        require(fine, "trainer.gradient_clip", clip, "greater than 0 and finite, or null for no clipping")
 
 
 @dataclass
@@ -97,11 +89,10 @@ class LoggerSettings:
     entity: str | None = None
     group: str | None = None
     tags: list[str] = field(default_factory=list)
-    mode: str = "auto"
+    mode: Literal["auto", "online", "offline"] = "auto"
 
-    def validate(self) -> None:
-        _choice("logger.mode", self.mode, ("auto", "online", "offline"))
-        _require(bool(self.project), "logger.project", self.project, "a name")
+    def __post_init__(self) -> None:
+        require(bool(self.project), "logger.project", self.project, "a name")
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise ValueError("logger.tensorboard=True needs TensorBoard: pip install 'hyplearn[tensorboard]'")
 
@@ -117,20 +108,22 @@ class CallbackSettings:
     patience: stop after this many epochs without a better monitor, null to train to the end.
     nonfinite_every: look for a non-finite loss or gradient every so many batches, 0 for never. Each look waits for
     the device: on a fast GPU 50 costs nothing, but then the report comes up to 49 batches late.
+    own: further Lightning callbacks, a `_target_` each, by a name that only the configuration uses; null for none of
+    that name. What one adds to `pl_module.row` in `on_train_epoch_end` stands in metrics.csv; its state is plain numbers.
     """
 
     geometry: bool = True
     figures: bool = True
-    monitor: str = "auto"
+    monitor: Literal["auto"] | ClassifierMonitor | RetrievalMonitor = "auto"
     save_every_epochs: int = 1
     patience: int | None = None
     nonfinite_every: int = 1
+    own: dict[str, Any] = field(default_factory=dict)
 
-    def validate(self) -> None:
-        _choice("callbacks.monitor", self.monitor, ("auto", *MONITORS, *RETRIEVAL_MONITORS))
-        _require(self.save_every_epochs >= 1, "callbacks.save_every_epochs", self.save_every_epochs, "at least 1")
+    def __post_init__(self) -> None:
+        require(self.save_every_epochs >= 1, "callbacks.save_every_epochs", self.save_every_epochs, "at least 1")
         _count("callbacks.patience", self.patience)
-        _require(self.nonfinite_every >= 0, "callbacks.nonfinite_every", self.nonfinite_every, "at least 0")
+        require(self.nonfinite_every >= 0, "callbacks.nonfinite_every", self.nonfinite_every, "at least 0")
 
     def monitored(self, *, retrieval: bool) -> str:
         """The metric that decides. Raises ValueError for one that the task does not have."""
@@ -138,7 +131,7 @@ class CallbackSettings:
         if self.monitor == "auto":
             return known[0]
         task = "a retrieval model" if retrieval else "a classifier"
-        _require(self.monitor in known, "callbacks.monitor", self.monitor, f"one of {', '.join(known)} for {task}")
+        require(self.monitor in known, "callbacks.monitor", self.monitor, f"one of {', '.join(known)} for {task}")
         return self.monitor
 
 
@@ -152,11 +145,11 @@ class BatchSettings:
 
     chunk: int | None = None
 
-    def validate(self) -> None:
+    def __post_init__(self) -> None:
         _count("batch.chunk", self.chunk)
 
 
-SIDE_METRICS = ("cosine", "euclidean", "pixels")
+SideMetric: TypeAlias = Literal["cosine", "euclidean", "pixels"]
 
 
 @dataclass
@@ -176,8 +169,8 @@ class EvaluationSettings:
     """
 
     k: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
-    index: str = "auto"
-    metrics: list[str] = field(default_factory=lambda: ["cosine", "euclidean"])
+    index: Literal["auto", "faiss", "torch"] = "auto"
+    metrics: list[SideMetric] = field(default_factory=lambda: ["cosine", "euclidean"])
     backbone: bool = True
     r_measures: bool = True
     nmi: bool = False
@@ -186,10 +179,7 @@ class EvaluationSettings:
     gallery: int = 8
     hard_negatives: bool = False
 
-    def validate(self) -> None:
+    def __post_init__(self) -> None:
         fine = bool(self.k) and self.k[0] >= 1 and all(a < b for a, b in zip(self.k, self.k[1:], strict=False))
-        _require(fine, "evaluation.k", self.k, "increasing numbers from 1 on, such as [1, 2, 4, 8]")
-        _choice("evaluation.index", self.index, ("auto", "faiss", "torch"))
-        for name in self.metrics:
-            _choice("evaluation.metrics", name, SIDE_METRICS)
-        _require(self.gallery >= 0, "evaluation.gallery", self.gallery, "at least 0")
+        require(fine, "evaluation.k", self.k, "increasing numbers from 1 on, such as [1, 2, 4, 8]")
+        require(self.gallery >= 0, "evaluation.gallery", self.gallery, "at least 0")

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from hyplearn.config import build
 from hyplearn.config import compatibility as check
+from hyplearn.config.compatibility import checked_specification
 from hyplearn.config.compose import Composed, compose
-from hyplearn.config.specification import checked_specification
 from hyplearn.data.sources.datasets import Digits
 from hyplearn.errors import ConfigError
 from hyplearn.training.settings import TrainerSettings
+from tests.support.commands import SMALL
 
 NARROW = "model.width=4"
 
@@ -123,3 +125,24 @@ def test_gpus_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     check.check_hardware(TrainerSettings(accelerator="gpu", devices=2, precision="fp16"))
     assert check.device_count(TrainerSettings(devices="auto")) == 2
     assert check.device_count(TrainerSettings(devices="auto", accelerator="cpu")) == 1
+
+
+def test_a_run_makes_its_model_once(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    build_model = build.model
+    monkeypatch.setattr(build, "model", lambda *given: made.append("model") or build_model(*given))
+    line = [NARROW, "dataset.limit_train=20", "trainer.max_epochs=1", "output_dir=run", *SMALL]
+    assert command("train", *line).status == 0
+    assert made == ["model"]
+
+
+def test_the_model_that_was_checked_is_the_one_that_a_run_would_make() -> None:
+    spec = checked_specification(compose([NARROW, "trainer.num_threads=1"]))
+    assert spec.module is not None
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    fresh = spec.build_module().state_dict()
+    torch.set_num_threads(threads)
+    kept = spec.module.state_dict()
+    assert fresh.keys() == kept.keys()
+    assert all(torch.equal(fresh[name], kept[name]) for name in fresh)

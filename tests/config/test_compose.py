@@ -108,13 +108,35 @@ MISTAKES = {
     "trainer.compile=1": "trainer.compile=1: expected true or false, got an integer.",
     "optim.lr=null": "optim.lr=null: expected a number, got null.",
     "manifold.bounds=[0.1]": "expected a list of a number, a number, got another list.",
-    "manifold.parametrization=k": "expected one of K, log_c, got a text.",
+    "manifold.parametrization=k": "manifold.parametrization=k: expected one of K, log_c.",
     "model.stages=lorentz": "expected a list of texts, got a text.",
     "dataset=3": "unknown choice dataset=3.",
     "optim.optimizer._target_=hyplearn.optim.Nothing": "optim.optimizer._target_=hyplearn.optim.Nothing: ",
     "trainer.max_epochs=-1": "trainer.max_epochs=-1 must be at least 0",
-    "trainer.precision=8": "trainer.precision='8' must be one of 32, 64, bf16, fp16",
-    "callbacks.monitor=val/acc": "callbacks.monitor='val/acc' must be one of auto, val/top1",
+    "trainer.precision=8": "trainer.precision=8: expected one of 32, 64, bf16, fp16, got an integer.",
+    "callbacks.monitor=val/acc": "callbacks.monitor=val/acc: expected one of auto, val/top1",
+    "trainer.devices=all": "trainer.devices=all: expected an integer or auto.",
+    "trainer.progress=plan": "expected one of auto, rich, plain, none. Did you mean plain?",
+    "dataset=digits_retrieval evaluation.metrics=[cosin]": "evaluation.metrics=['cosin']: expected a list of one of co",
+    "scale=tiny": "scale=tiny: expected one of full, smoke.",
+    "optim.schedule.milestones=abc": "optim.schedule.milestones=abc: expected a list of numbers, got a text.",
+    "optim.schedule.milestones=[a]": "optim.schedule.milestones=['a']: expected a list of numbers, got another list.",
+    "optim.schedule.milestones=[0]": "optim.schedule.milestones=0 must be greater than 0 and finite: a fraction",
+    "optim.schedule.gamma=2": "optim.schedule.gamma=2 must be in (0, 1]",
+    "optim.schedule.gama=0.5": "unknown key optim.schedule.gama. Did you mean optim.schedule.gamma?",
+    "optim.schedule={name:cosinus}": "optim.schedule.name=cosinus is unknown. Did you mean cosine? (choose from: co",
+    "optim.schedule={gamma:0.1}": "optim.schedule.name is missing. (choose from: constant, cosine, multistep, step)",
+    "optim.schedule={name:multistep,milestones:[0.5]}": "optim.schedule.gamma is missing: give it a value.",
+    "optim.schedule.name=cosine": "optim.schedule.milestones is no key of optim.schedule.name=cosine, which takes: fi",
+    "optim.lr=-1": "optim.lr=-1.0 must be at least 0 and finite",
+    "optim.lr=nan": "optim.lr=nan must be at least 0 and finite",
+    "optim.scales={backbone:-1}": "optim.scales.backbone=-1 must be at least 0 and finite",
+    "optim.scales={backbone:abc}": "optim.scales.backbone=abc: expected a number, got a text.",
+    "optim.schedule={name:constant,hold:{backbone:x}}": "optim.schedule.hold.backbone=x: expected a number",
+    "trainer.gradient_clip=inf": "trainer.gradient_clip=inf must be greater than 0 and finite",
+    "manifold.c=nan": "manifold.c=nan must be a finite number.",
+    "manifold.bounds=[0.1,inf]": "manifold.bounds=inf must be a finite number.",
+    "optim.optimizer.momentum=nan": "optim.optimizer.momentum=nan must be a finite number.",
     "seed=-1": "seed=-1 must be in [0, 2^32)",
     "seed=1,2": "seed=1,2 names several values: add -m",
     "seed=[1": "'seed=[1' is no override",
@@ -141,7 +163,7 @@ MISTAKES = {
 @pytest.mark.parametrize(("override", "message"), MISTAKES.items(), ids=MISTAKES)
 def test_one_mistake_is_one_message(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        compose([override])
+        compose(override.split())
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from hyplearn.config.typecheck import accepts, arguments, checked, describe
+from hyplearn.config.typecheck import accepts, arguments, checked, converted, describe
 from hyplearn.errors import ConfigError
 
 
@@ -135,3 +135,57 @@ def test_supplied_arguments_are_neither_missing_nor_settable() -> None:
 
 def test_a_partial_target_may_lack_arguments() -> None:
     assert checked(target("Part", _partial_=True), Any, "x", supplied={}) == target("Part", _partial_=True)
+
+
+@dataclass
+class Slow:
+    name: Literal["slow"] = "slow"
+    every: int | float = 1
+
+
+@dataclass
+class Fast:
+    name: Literal["fast"] = "fast"
+    rate: float = 1.0
+
+
+@dataclass
+class Chooses:
+    pace: Slow | Fast
+    shares: dict[str, int | float]
+
+
+def test_a_name_chooses_among_dataclasses() -> None:
+    node = {"pace": {"name": "slow", "every": 3}, "shares": {"a": 1, "b": 0.5}}
+    assert checked(node, Chooses, supplied={}) == node
+    assert type(checked(node, Chooses, supplied={})["pace"]["every"]) is int
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"every": 3}, "pace.name is missing. (choose from: fast, slow)"),
+        ({"name": "slo"}, "pace.name=slo is unknown. Did you mean slow? (choose from: fast, slow)"),
+        ({"name": 3}, "pace.name=3 is unknown. (choose from: fast, slow)"),
+        ({"name": "slow", "rate": 1.0}, "pace.rate is no key of pace.name=slow, which takes: every, name. Give the"),
+        ({"name": "slow", "evry": 1}, "unknown key pace.evry. Did you mean pace.every?"),
+        ({"name": "slow", "every": "x"}, "pace.every=x: expected a number, got a text."),
+    ],
+)
+def test_a_choice_among_dataclasses_names_its_mistakes(node: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        checked({"pace": node, "shares": {}}, Chooses, supplied={})
+    assert message in str(caught.value)
+
+
+def test_values_of_a_mapping_have_its_type() -> None:
+    with pytest.raises(ConfigError, match=r"^shares\.b=x: expected a number, got a text\.$"):
+        checked({"pace": {"name": "fast"}, "shares": {"a": 1, "b": "x"}}, Chooses, supplied={})
+
+
+def test_a_number_may_stand_for_the_text_of_a_literal() -> None:
+    assert converted(32, Literal["32", "64"], "precision") == "32"
+    with pytest.raises(ConfigError, match=r"^precision=16: expected one of 32, 64, got an integer\.$"):
+        converted(16, Literal["32", "64"], "precision")
+    with pytest.raises(ConfigError, match=r"^pace=fats: expected an integer or one of fast, slow\. Did you mean fast"):
+        converted("fats", int | Literal["fast", "slow"], "pace")

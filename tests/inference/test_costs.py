@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hyplearn.inference import costs
+from hyplearn.optim.settings import ConstantSchedule, OptimSettings
 from hyplearn.training.classification import ClassificationModule
 from hyplearn.training.module import Optimization
 
@@ -16,9 +17,8 @@ class Loss(nn.CrossEntropyLoss):
 
 
 def step_of(network: nn.Module, batch: tuple[Tensor, Tensor], precision: str = "32") -> costs.TrainingStep:
-    optimization = Optimization(
-        lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9), {"lr": 0.1}, {"name": "constant"}
-    )
+    rates = OptimSettings(lr=0.1, weight_decay=0.0, curvature_lr=0.0, schedule=ConstantSchedule())
+    optimization = Optimization(lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9), rates)
     module = ClassificationModule(network, Loss(), seed=0, optimization=optimization)
     return costs.TrainingStep(module, itertools.repeat(batch), precision=precision)
 

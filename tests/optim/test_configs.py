@@ -13,6 +13,7 @@ from torch import nn
 
 from hyplearn.manifolds import Lorentz, ManifoldParameter
 from hyplearn.optim import build_schedule, check_groups, check_supports, parameter_groups
+from hyplearn.optim.settings import SCHEDULES
 from hyplearn.training.module import PARTS
 
 DIRECTORY = Path(__file__).parents[2] / "configs" / "optim"
@@ -42,6 +43,7 @@ def test_recipe_takes_a_step(name: str) -> None:
     recipe, network = settings(name), model(name)
     partial = hydra.utils.instantiate(recipe.pop("optimizer"), _convert_="all")
     schedule, scales = recipe.pop("schedule"), recipe.pop("scales", {})
+    changing = SCHEDULES[schedule["name"]](**schedule)
     parts = {"backbone": [network[0].weight]} if scales else {}  # which only a retrieval run has
     assert set(scales) <= set(PARTS)
     check_supports(partial, network)
@@ -49,7 +51,7 @@ def test_recipe_takes_a_step(name: str) -> None:
     groups = parameter_groups(network, **recipe, apart=apart)
     check_groups(groups, network)
     optimizer = partial(groups, lr=recipe["lr"])
-    scheduler = build_schedule(optimizer, schedule, total_epochs=10)
+    scheduler = build_schedule(optimizer, changing, total_epochs=10)
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
     held = {parameter for name in schedule.get("hold", {}) for parameter in parts[name]}

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,8 +15,15 @@ from torch.optim import Optimizer
 from hyplearn.manifolds import Lorentz, ManifoldParameter
 from hyplearn.optim import RiemannianSGD, build_schedule, parameter_groups
 from hyplearn.optim.schedule import Schedule
+from hyplearn.optim.settings import (
+    ConstantSchedule,
+    CosineSchedule,
+    MultiStepSchedule,
+    ScheduleSettings,
+    StepSchedule,
+)
 
-PAPER = {"name": "multistep", "milestones": [0.3, 0.6, 0.8], "gamma": 0.2, "manifold_skips_first_drop": True}
+PAPER = MultiStepSchedule(milestones=[0.3, 0.6, 0.8], gamma=0.2, manifold_skips_first_drop=True)
 
 
 def optimizer() -> Optimizer:
@@ -36,7 +46,7 @@ def rates(schedule: Schedule, steps: int) -> list[list[float]]:
 @pytest.mark.parametrize("milestones", [[0.3, 0.6, 0.8], [60, 120, 160]])
 def test_recipe_of_the_papers(milestones: list[float]) -> None:
     """HCNN: weights 0.1, 0.02, 0.004, 0.0008; points 0.02, 0.02, 0.004, 0.0008, over 200 epochs."""
-    found = rates(build_schedule(optimizer(), {**PAPER, "milestones": milestones}, total_epochs=200), 200)
+    found = rates(build_schedule(optimizer(), replace(PAPER, milestones=milestones), total_epochs=200), 200)
     for epochs, expected in (
         (range(60), [0.1, 0.02, 1e-3]),
         (range(60, 120), [0.02, 0.02, 2e-4]),
@@ -47,7 +57,7 @@ def test_recipe_of_the_papers(milestones: list[float]) -> None:
 
 
 def test_every_group_drops_at_every_milestone_unless_told() -> None:
-    settings = {key: value for key, value in PAPER.items() if key != "manifold_skips_first_drop"}
+    settings = replace(PAPER, manifold_skips_first_drop=False)
     found = rates(build_schedule(optimizer(), settings, total_epochs=10), 10)
     assert found[3] == pytest.approx([0.02, 0.004, 2e-4])
 
@@ -67,7 +77,7 @@ def test_a_milestone_never_comes_before_its_time() -> None:
 
 
 def test_cosine_with_warmup() -> None:
-    settings = {"name": "cosine", "warmup": 0.1, "final": 0.5}
+    settings = CosineSchedule(warmup=0.1, final=0.5)
     found = rates(build_schedule(optimizer(), settings, total_epochs=10, steps_per_epoch=10), 101)
     weights, points, curvatures = zip(*found, strict=True)
     assert weights[:10] == pytest.approx([0.1 * (step + 1) / 11 for step in range(10)])
@@ -80,23 +90,23 @@ def test_cosine_with_warmup() -> None:
 
 
 def test_cosine_stays_at_its_end() -> None:
-    schedule = build_schedule(optimizer(), {"name": "cosine"}, total_epochs=3)
+    schedule = build_schedule(optimizer(), CosineSchedule(), total_epochs=3)
     assert rates(schedule, 6)[-1] == [0, 0, 0]
 
 
 def test_warmup_in_epochs() -> None:
-    settings = {"name": "cosine", "warmup": 2}
+    settings = CosineSchedule(warmup=2)
     assert [r[0] for r in rates(build_schedule(optimizer(), settings, total_epochs=8), 3)] == pytest.approx(
         [0.1 / 3, 0.2 / 3, 0.1]
     )
 
 
 def test_constant() -> None:
-    assert rates(build_schedule(optimizer(), {"name": "constant"}, total_epochs=3), 3) == [[0.1, 0.1 * 0.2, 1e-3]] * 3
+    assert rates(build_schedule(optimizer(), ConstantSchedule(), total_epochs=3), 3) == [[0.1, 0.1 * 0.2, 1e-3]] * 3
 
 
-@pytest.mark.parametrize("settings", [PAPER, {"name": "cosine", "warmup": 0.2}])
-def test_state_dict_round_trip(settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize("settings", [PAPER, CosineSchedule(warmup=0.2)])
+def test_state_dict_round_trip(settings: ScheduleSettings) -> None:
     schedule = build_schedule(optimizer(), settings, total_epochs=10)
     rates(schedule, 4)
     buffer = io.BytesIO()
@@ -111,24 +121,38 @@ def test_state_dict_round_trip(settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("kind", "options", "message"),
     [
-        ({"name": "cosin"}, "schedule.name: 'cosin' is unknown; did you mean 'cosine'"),
-        ({}, "schedule.name: None is unknown; choose from constant, step, multistep, cosine"),
-        ({**PAPER, "gama": 0.1}, "key of schedule.name=multistep: 'gama' is unknown; did you mean 'gamma'"),
-        ({"name": "constant", "gamma": 0.1}, "'gamma' is unknown; choose from none"),
-        ({"name": "multistep", "milestones": [0.5]}, "schedule.name=multistep needs schedule.gamma"),
-        ({**PAPER, "gamma": 0.0}, r"schedule.gamma=0.0 must be in \(0, 1\]"),
-        ({**PAPER, "milestones": []}, "schedule.milestones must not be empty"),
-        ({**PAPER, "milestones": [0.6, 0.3]}, r"schedule.milestones=\[0.6, 0.3\] must increase"),
-        ({**PAPER, "milestones": [0]}, "schedule.milestones=0 must be > 0"),
-        ({"name": "cosine", "final": 2.0}, r"schedule.final=2.0 must be in \[0, 1\]"),
-        ({"name": "cosine", "warmup": -0.1}, "schedule.warmup=-0.1 must be > 0"),
-        ({"name": "cosine", "warmup": 10}, "schedule.warmup=10 must be shorter than the run of 10 epochs"),
+        (MultiStepSchedule, {"milestones": [0.5], "gamma": 0.0}, r"gamma=0.0 must be in \(0, 1\]"),
+        (MultiStepSchedule, {"milestones": [0.5], "gamma": math.nan}, r"gamma=nan must be in \(0, 1\]"),
+        (MultiStepSchedule, {"milestones": [], "gamma": 0.1}, r"milestones=\[\] must be at least one"),
+        (MultiStepSchedule, {"milestones": [0], "gamma": 0.1}, "milestones=0 must be greater than 0 and finite: a fr"),
+        (MultiStepSchedule, {"milestones": [math.inf], "gamma": 0.1}, "milestones=inf must be greater than 0"),
+        (StepSchedule, {"every": 0, "gamma": 0.1}, "every=0 must be greater than 0"),
+        (StepSchedule, {"every": 2, "gamma": 1.5}, r"gamma=1.5 must be in \(0, 1\]"),
+        (CosineSchedule, {"final": 2.0}, r"final=2.0 must be in \[0, 1\]"),
+        (CosineSchedule, {"warmup": -0.1}, "warmup=-0.1 must be greater than 0"),
+        (CosineSchedule, {"warmup": math.nan}, "warmup=nan must be greater than 0"),
+        (ConstantSchedule, {"hold": {"backbone": -1}}, "hold.backbone=-1 must be greater than 0"),
     ],
 )
-def test_settings_out_of_range_are_named(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_settings_out_of_range_are_named(kind: Callable[..., Any], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^optim.schedule.{message}"):
+        kind(**options)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            MultiStepSchedule(milestones=[0.6, 0.3], gamma=0.1),
+            r"milestones=\[0.6, 0.3\] must increase; in steps: \[6, 3",
+        ),
+        (CosineSchedule(warmup=10), "warmup=10 must be shorter than the run of 10 epochs"),
+    ],
+)
+def test_settings_that_do_not_fit_the_run_are_named(settings: ScheduleSettings, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^optim.schedule.{message}"):
         build_schedule(optimizer(), settings, total_epochs=10)
 
 
@@ -139,14 +163,17 @@ def test_length_of_the_run_is_checked(option: str) -> None:
 
 
 def test_step_drops_every_so_many_epochs() -> None:
-    schedule = build_schedule(optimizer(), {"name": "step", "every": 2, "gamma": 0.5}, total_epochs=5)
+    schedule = build_schedule(optimizer(), StepSchedule(every=2, gamma=0.5), total_epochs=5)
     assert [r[0] for r in rates(schedule, 5)] == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.025])
 
 
 def test_groups_that_are_held_stand_still_at_first() -> None:
-    settings = {**PAPER, "hold": {"manifold": 2}}
+    settings = replace(PAPER, hold={"manifold": 2})
     schedule = build_schedule(optimizer(), settings, total_epochs=200)
     free = rates(build_schedule(optimizer(), PAPER, total_epochs=200), 4)
     assert rates(schedule, 4) == [[r[0], 0.0 if step < 2 else r[1], r[2]] for step, r in enumerate(free)]
-    with pytest.raises(ValueError, match=r"group in schedule.hold: 'manifld' is unknown; did you mean 'manifold'"):
-        build_schedule(optimizer(), {**PAPER, "hold": {"manifld": 2}}, total_epochs=200)
+    with pytest.raises(
+        ValueError,
+        match=r"optim.schedule.hold.manifld: no group .* Did you mean manifold\? Choose from euclidean, manifold, c",
+    ):
+        build_schedule(optimizer(), replace(PAPER, hold={"manifld": 2}), total_epochs=200)

@@ -20,6 +20,7 @@ from hyplearn.models.embedder import Embedder
 from hyplearn.models.necks import Branch, Neck
 from hyplearn.models.small import SmallViT
 from hyplearn.optim import RiemannianSGD, parameter_groups
+from hyplearn.optim.settings import ConstantSchedule, OptimSettings
 from hyplearn.training.module import Optimization
 from hyplearn.training.retrieval import RetrievalModule
 from hyplearn.training.settings import EvaluationSettings
@@ -56,7 +57,8 @@ def module_of(case: str) -> RetrievalModule:
         small=SmallViT(width=12, depth=1, heads=2),
     )
     made = build_part(loss, spaces=list(model.spaces), sizes=model.sizes, num_classes=CLASSES)
-    optimization = Optimization(build=RiemannianSGD, groups={}, schedule={})
+    rates = OptimSettings(lr=1e-2, weight_decay=0.0, curvature_lr=1e-2, schedule=ConstantSchedule())
+    optimization = Optimization(RiemannianSGD, rates)
     module = RetrievalModule(model, made, seed=0, optimization=optimization, settings=EvaluationSettings())
     return module.double()
 

@@ -21,6 +21,7 @@ from hyplearn.models.embedder import Embedder
 from hyplearn.models.necks import Branch, Neck
 from hyplearn.models.small import SmallViT
 from hyplearn.optim import RiemannianAdamW, RiemannianSGD
+from hyplearn.optim.settings import ConstantSchedule, OptimSettings
 from hyplearn.training.fit import TrainSpec, fit
 from hyplearn.training.settings import (
     BatchSettings,
@@ -78,7 +79,7 @@ EXACT: dict[str, Any] = {
 def spec(run_dir: Path, **changes: Any) -> TrainSpec:
     """A run of two epochs of four batches; changes to settings come as mappings, anything else replaces a part."""
     trainer = {"max_epochs": 2, "accelerator": "cpu", "progress": "plain", **changes.pop("trainer", {})}
-    optim = {"lr": 1e-3, "weight_decay": 1e-2, "curvature_lr": 1e-2, "schedule": {"name": "constant"}}
+    optim = {"lr": 1e-3, "weight_decay": 1e-2, "curvature_lr": 1e-2, "schedule": ConstantSchedule()}
     parts = {
         "config": {"seed": 0},
         "seed": 0,
@@ -86,7 +87,7 @@ def spec(run_dir: Path, **changes: Any) -> TrainSpec:
         "build_model": model,
         "build_loss": hierarchical,
         "build_optimizer": RiemannianAdamW,
-        "optim": {**optim, **changes.pop("optim", {})},
+        "optim": OptimSettings(**{**optim, **changes.pop("optim", {})}),
         "trainer": TrainerSettings(**trainer),
         "logger": LoggerSettings(**changes.pop("logger", {})),
         "callbacks": CallbackSettings(**{"figures": False, **changes.pop("callbacks", {})}),

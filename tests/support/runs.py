@@ -25,11 +25,12 @@ from hyplearn.manifolds.lorentz import Lorentz
 from hyplearn.manifolds.parameter import manifold_parameter
 from hyplearn.nn import monitor
 from hyplearn.optim import RiemannianSGD
+from hyplearn.optim.settings import MultiStepSchedule, OptimSettings
 from hyplearn.training.fit import TrainSpec, fit
 from hyplearn.training.settings import CallbackSettings, LoggerSettings, TrainerSettings
 
 CLASSES = 7
-SCHEDULE = {"name": "multistep", "milestones": [0.5], "gamma": 0.2, "manifold_skips_first_drop": True}
+SCHEDULE = MultiStepSchedule(milestones=[0.5], gamma=0.2, manifold_skips_first_drop=True)
 
 
 class SmallNetwork(nn.Module):
@@ -105,7 +106,7 @@ def spec(run_dir: Path, **changes: Any) -> TrainSpec:
         "build_model": SmallNetwork,
         "build_loss": lambda model: CrossEntropy(),
         "build_optimizer": functools.partial(RiemannianSGD, momentum=0.9, nesterov=True),
-        "optim": optim | changes.pop("optim", {}),
+        "optim": OptimSettings(**(optim | changes.pop("optim", {}))),
         "trainer": trainer,
         "logger": LoggerSettings(**changes.pop("logger", {})),
         "callbacks": callbacks,

@@ -185,8 +185,8 @@ def test_a_loss_of_something_else_than_logits_is_refused(tmp_path: Path) -> None
 
 
 def test_settings_are_checked_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"trainer\.precision='8' must be one of 32, 64, bf16, fp16"):
-        fit(runs.spec(tmp_path / "run", trainer={"precision": "8"}))
+    with pytest.raises(ValueError, match=r"callbacks.monitor='val/recall@1' must be one of val/top1, .* for a class"):
+        fit(runs.spec(tmp_path / "run", callbacks={"monitor": "val/recall@1"}))
     with pytest.raises(ValueError, match="seed=-1 must be at least 0"):
         fit(runs.spec(tmp_path / "run", seed=-1))
     assert not (tmp_path / "run").exists()

@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 
 from hyplearn.errors import Interrupted
+from hyplearn.optim.settings import ConstantSchedule, CosineSchedule
 from hyplearn.training.fit import fit
 from hyplearn.training.module import TrainingModule
 from tests.support import runs
@@ -109,7 +110,7 @@ def test_without_validation_and_with_another_optimizer(tmp_path: Path, monkeypat
     changes: dict[str, Any] = {
         "data": {"val_fraction": 0.0},
         "build_optimizer": RiemannianAdamW,
-        "optim": {"lr": 0.01, "schedule": {"name": "cosine", "warmup": 0.2}},
+        "optim": {"lr": 0.01, "schedule": CosineSchedule(warmup=0.2)},
         "trainer": {"max_epochs": 2},
     }
     fit(runs.spec(tmp_path / "undisturbed", **changes))
@@ -120,7 +121,7 @@ def test_without_validation_and_with_another_optimizer(tmp_path: Path, monkeypat
 
 
 def test_a_finished_run_can_be_given_more_epochs(tmp_path: Path) -> None:
-    constant = {"optim": {"schedule": {"name": "constant"}}}
+    constant = {"optim": {"schedule": ConstantSchedule()}}
     fit(runs.spec(tmp_path / "whole", **constant))
     fit(runs.spec(tmp_path / "parts", trainer={"max_epochs": 1}, **constant))
     fit(runs.spec(tmp_path / "parts", resume=tmp_path / "parts", **constant))

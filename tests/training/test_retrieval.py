@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from hyplearn.losses.hard_negatives import hard_negatives
 from hyplearn.manifolds import Lorentz, Sphere
 from hyplearn.models.necks import Branch
 from hyplearn.nn.space import Space
+from hyplearn.optim.settings import ConstantSchedule
 from hyplearn.training.fit import evaluate, fit
 from tests.support import retrieval_runs, runs
 from tests.support.resuming import assert_same_end, at_step, stop_in
@@ -164,7 +166,7 @@ def test_other_precisions_train(precision: str, tmp_path: Path) -> None:
 
 def test_parts_learn_at_rates_of_their_own(tmp_path: Path) -> None:
     scales = {"neck": 10.0, "hierarchical_proxies": 50.0, "class_proxies": 100.0}
-    optim = {"scales": scales, "schedule": {"name": "constant", "hold": {"backbone": 1}}}
+    optim = {"scales": scales, "schedule": ConstantSchedule(hold={"backbone": 1})}
     module = retrieval_runs.spec(tmp_path, optim=optim).build_module()
     groups = {group["name"]: group for group in module.optimization.parameter_groups(module)}
     rates = {name: group["lr"] for name, group in groups.items()}
@@ -173,16 +175,17 @@ def test_parts_learn_at_rates_of_their_own(tmp_path: Path) -> None:
     assert {name: group["weight_decay"] for name, group in groups.items()} == {
         "backbone": 1e-2, "neck": 1e-2, "hierarchical_proxies": 1e-2, "scalars": 0.0, "curvature": 0.0
     }  # fmt: skip
-    module.optimization.groups = {**module.optimization.groups, "manifold_lr_scale": 2.0, "manifold_weight_decay": 0.0}
-    (points,) = [g for g in module.optimization.parameter_groups(module) if g["name"] == "hierarchical_proxies"]
+    rates = replace(module.optimization.settings, manifold_lr_scale=2.0, manifold_weight_decay=0.0)
+    moved = replace(module.optimization, settings=rates)
+    (points,) = [g for g in moved.parameter_groups(module) if g["name"] == "hierarchical_proxies"]
     assert (points["lr"], points["weight_decay"]) == (pytest.approx(0.1), 0.0)
-    module.optimization.scales = {"head": 2.0}
+    unknown = replace(module.optimization, settings=replace(rates, scales={"head": 2.0}))
     with pytest.raises(ValueError, match=r"optim.scales.head is no part of a model or loss: known are backbone, neck"):
-        module.optimization.parameter_groups(module)
+        unknown.parameter_groups(module)
 
 
 def test_a_backbone_that_is_held_does_not_move(tmp_path: Path) -> None:
-    optim = {"schedule": {"name": "constant", "hold": {"backbone": 1}}}
+    optim = {"schedule": ConstantSchedule(hold={"backbone": 1})}
     spec = retrieval_runs.spec(tmp_path, optim=optim, trainer={"max_epochs": 1}, evaluation={"gallery": 0})
     before = {name: value.clone() for name, value in spec.build_module().state_dict().items()}
     fit(spec)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from hyplearn.optim.settings import ConstantSchedule
 from hyplearn.training.fit import evaluate, fit
 from hyplearn.training.settings import TrainerSettings
 from hyplearn.training.trainer import ProcessesStrategy, build_trainer, prepare_model, quiet_lightning
@@ -141,7 +142,7 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
             tmp_path,
             build_model=runs.EuclideanNetwork,
             build_optimizer=torch.optim.SGD,
-            optim={"lr": 1.0, "weight_decay": 0.0, "schedule": {"name": "constant"}},
+            optim={"lr": 1.0, "weight_decay": 0.0, "schedule": ConstantSchedule()},
             trainer={"gradient_clip": 1e-3, "max_steps": 1},
         )
     )

@@ -172,12 +172,12 @@ def _batches(options: argparse.Namespace) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches without end on the device: one of random numbers again and again, or those of CIFAR-100."""
     if options.data == "synthetic":
         return itertools.repeat(_random(options.batch, options.device))
-    from hyplearn.config.build import datamodule
+    from hyplearn.config.build import images as images_of
     from hyplearn.config.compose import compose
 
     root = [] if options.root is None else [f"dataset.root='{options.root}'"]
     typed = ["dataset=cifar100", f"dataset.batch_size={options.batch}", "dataset.val_fraction=0.0", *root]
-    data = datamodule(compose(typed).config)
+    data = images_of(compose(typed).config)
     data.prepare_data()
     data.setup("fit")
 

@@ -54,12 +54,12 @@ class RetrievalRecord(pl.Callback):
             pl_module.row.update(found.as_row())
             if trainer.is_global_zero:
                 save_batch(self.folder / "embeddings" / "last_batch", batch, pl_module.spaces)
-        if pl_module.ranked["val"] and self.loggers:
+        if pl_module.stages["val"].metrics and self.loggers:
             self._histograms(pl_module, "val", epoch)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, RetrievalModule)
-        ranked = pl_module.ranking.get("test")
+        ranked = pl_module.stages["test"].ranked
         if ranked is None or not trainer.is_global_zero:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -132,7 +132,7 @@ def save_batch(path: Path, batch: LastBatch, spaces: Sequence[Space]) -> None:
 
 def title(module: RetrievalModule) -> str:
     """What the gallery shows."""
-    ranked = module.ranking["test"]
+    ranked = module.stages["test"].ranked
     assert ranked is not None
     return f"Test queries and their nearest neighbours by {ranked.embeddings}; misses first"
 
