@@ -9,7 +9,7 @@ from typing import Any
 from hyplearn.cli.parser import Parser
 from hyplearn.errors import ConfigError, nearest
 from hyplearn.jobs.launcher import Joblib, Launcher, Local, Runner, Submitit, devices
-from hyplearn.runs.places import OUTPUTS
+from hyplearn.runs.creation import OUTPUTS
 
 LAUNCHERS = ("local", "joblib", "submitit", "submitit-local")
 QUEUE_LOGS = OUTPUTS / "submitit"

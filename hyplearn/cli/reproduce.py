@@ -16,8 +16,8 @@ from hyplearn.errors import FAILED, OK, ConfigError
 from hyplearn.jobs.launcher import Ended, Launcher, Runner, Stopped, Task, signals_raise
 from hyplearn.jobs.ledger import DONE, EARLIER, FAILED_RUN, GOOD, INTERRUPTED_RUN, Entry, Ledger, print_plan
 from hyplearn.jobs.plan import ELSEWHERE, FINISHED, FOLDERS, Planned, choose, look, plan, refresh
-from hyplearn.runs.lock import CLAIM
-from hyplearn.runs.places import new_directory
+from hyplearn.runs.creation import new_directory
+from hyplearn.runs.names import CLAIM
 
 WAIT = 2.0  # seconds between two looks at what another process runs
 # Keys that the command sets itself, and how to say them.

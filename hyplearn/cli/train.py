@@ -13,33 +13,15 @@ from omegaconf import OmegaConf
 from hyplearn.config.compose import Composed, change, compose, parse
 from hyplearn.data.errors import DatasetError
 from hyplearn.errors import OK, ConfigError
+from hyplearn.runs.creation import OUTPUTS, new_run, run_name
+from hyplearn.runs.directory import RunDirectory
+from hyplearn.runs.finding import reopen, to_continue, unfinished
+from hyplearn.runs.keys import CONTINUED, within
 from hyplearn.runs.lock import occupied
-from hyplearn.runs.places import (
-    OUTPUTS,
-    first_process,
-    locate,
-    reopen,
-    run_directory,
-    run_name,
-    store_config,
-    stored_config,
-    to_continue,
-    unfinished,
-)
+from hyplearn.runs.rank import first_process
 
 if TYPE_CHECKING:
     from hyplearn.training.fit import TrainSpec
-
-# What may change when a run continues: where and how it is computed and watched, not what it computes.
-CHANGEABLE = (
-    "trainer",
-    "logger",
-    "callbacks",
-    "dataset.root",
-    "dataset.num_workers",
-    "dataset.cache",
-    "dataset.memory_limit_gib",
-)
 
 
 class Plan(NamedTuple):
@@ -59,11 +41,10 @@ def train(overrides: Sequence[str], *, extra: Sequence[Path] = ()) -> int:
     config = plan.composed.config
     run_dir = plan.run_dir
     if run_dir is None:
-        run_dir = run_directory(config["output_dir"], run_name(plan.composed.choices), config["seed"])
+        run_dir = new_run(config["output_dir"], run_name(plan.composed.choices), config["seed"]).path
     config = {**config, "output_dir": str(run_dir), "resume": None}
     try:
         with occupied(run_dir) if first_process() else nullcontext():
-            store_config(run_dir, config)
             fit(replace(spec, config=config, run_dir=run_dir, resume=plan.checkpoint))
     except ValueError as error:
         if spec.datamodule.fingerprint["counts"] or isinstance(error, DatasetError):
@@ -100,9 +81,9 @@ def _plan(overrides: Sequence[str], extra: Sequence[Path]) -> Plan:
     if not (resume is None or isinstance(resume, str)):
         raise ConfigError(f"resume={resume}: expected auto, a run directory or a checkpoint.")
     if resume not in (None, "auto"):
-        run_dir, checkpoint = locate(Path(resume)), to_continue(Path(resume))
+        run, checkpoint = RunDirectory.locate(Path(resume)), to_continue(Path(resume))
         rest = [text for text in overrides if parse(text).key_or_group != "resume"]
-        return Plan(change(stored_config(run_dir), rest, allowed=_changeable), run_dir, checkpoint)
+        return Plan(change(run.config, rest, allowed=lambda key: within(key, CONTINUED)), run.path, checkpoint)
     composed = compose(overrides, extra=extra)
     resume = composed.config["resume"]  # an experiment may say auto, too
     if resume is None:
@@ -111,9 +92,7 @@ def _plan(overrides: Sequence[str], extra: Sequence[Path]) -> Plan:
         raise ConfigError(f"resume={resume} in a configuration file: name the run to continue on the command line.")
     output_dir = composed.config["output_dir"]
     if output_dir is not None:
-        return Plan(composed, *reopen(Path(output_dir), composed.config))
-    return Plan(composed, *unfinished(OUTPUTS / run_name(composed.choices), composed.config))
-
-
-def _changeable(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE)
+        found = reopen(Path(output_dir), composed.config)
+    else:
+        found = unfinished(OUTPUTS / run_name(composed.choices), composed.config)
+    return Plan(composed) if found is None else Plan(composed, found.path, found.last_checkpoint)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
@@ -14,7 +13,7 @@ from hyplearn.console.tables import duration, show, table_of
 from hyplearn.jobs.plan import FINISHED, Planned
 from hyplearn.jobs.smoke import NOTICE
 from hyplearn.runs.atomic import write_json, write_text
-from hyplearn.training.results import RESULTS
+from hyplearn.runs.directory import RunDirectory
 
 EARLIER, DONE, FAILED_RUN, INTERRUPTED_RUN, NOT_RUN = "finished before", "finished", "failed", "interrupted", "not run"
 GOOD = (EARLIER, DONE)
@@ -33,8 +32,7 @@ class Entry:
     @property
     def metric(self) -> str:
         """The first test metric, `test/top1 97.50 %`; empty before there is one."""
-        path = self.planned.run_dir / RESULTS
-        metrics = json.loads(path.read_text()).get("metrics", {}) if self.state in GOOD and path.is_file() else {}
+        metrics = RunDirectory(self.planned.run_dir).metrics if self.state in GOOD else {}
         name = next((name for name in ("test/top1", "test/recall@1") if name in metrics), None)
         return f"{name} {metrics[name]:.2f} %" if name else ""
 

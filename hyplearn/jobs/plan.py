@@ -14,12 +14,19 @@ from hyplearn.errors import ConfigError
 from hyplearn.jobs.estimate import UNKNOWN, Estimate, estimate
 from hyplearn.jobs.smoke import stand_in
 from hyplearn.papers import cells
-from hyplearn.runs.directory import Run, by_id, runs_below
+from hyplearn.runs.creation import OUTPUTS
+from hyplearn.runs.directory import RunDirectory, RunState
+from hyplearn.runs.finding import by_id, runs_below
 from hyplearn.runs.identity import run_id
 from hyplearn.runs.lock import occupant
-from hyplearn.runs.places import OUTPUTS, last_checkpoint
 
 FINISHED, CONTINUE, RUN, ELSEWHERE = "finished", "to continue", "to run", "running elsewhere"
+STATES = {
+    RunState.FINISHED: FINISHED,
+    RunState.STOPPED: CONTINUE,
+    RunState.NEW: RUN,
+    RunState.OCCUPIED: ELSEWHERE,
+}
 FOLDERS = {"full": OUTPUTS / "reproduce", "smoke": OUTPUTS / "smoke"}
 
 
@@ -148,20 +155,16 @@ def look(planned: Sequence[Planned], folder: Path = OUTPUTS) -> None:
         refresh(run)
 
 
-def _locate(run: Planned, found: Iterable[Run]) -> None:
+def _locate(run: Planned, found: Iterable[RunDirectory]) -> None:
     """Take over the directory of a run that is finished or can be continued."""
     for candidate in found:
-        if candidate.finished or last_checkpoint(candidate.path):
+        if candidate.finished or candidate.last_checkpoint:
             run.run_dir = candidate.path
             return
 
 
 def refresh(run: Planned) -> None:
     """Read the state of one run from its directory."""
-    run.elsewhere = occupant(run.run_dir)
-    if Run(run.run_dir).finished:
-        run.state, run.elsewhere = FINISHED, None
-    elif run.elsewhere is not None:
-        run.state = ELSEWHERE
-    else:
-        run.state = CONTINUE if last_checkpoint(run.run_dir) else RUN
+    state = RunDirectory(run.run_dir).state
+    run.state = STATES[state]
+    run.elsewhere = occupant(run.run_dir) if state is RunState.OCCUPIED else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,8 @@ from hyplearn.config.folders import config_dir, groups
 from hyplearn.errors import CONFIG, FAILED, OK, ConfigError
 from hyplearn.jobs.launcher import Launcher, Local, Runner, Stopped, Task, signals_raise
 from hyplearn.jobs.sweep_summary import Outcome, print_summary, write_summary
-from hyplearn.runs.places import OUTPUTS, claim, new_directory
+from hyplearn.runs.creation import OUTPUTS, claim, new_directory
+from hyplearn.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,7 @@ def _run_all(
         outcome = outcomes[int(task.name)]
         outcome.running = False
         outcome.status, outcome.reason, outcome.seconds = ended
-        results = outcome.run_dir / "results.json"
-        outcome.results = json.loads(results.read_text()) if results.is_file() else {}
+        outcome.results = RunDirectory(outcome.run_dir).results
         print(f"[job {outcome.number}] {outcome.state} in {outcome.seconds:.0f} s", flush=True)
         write_summary(folder, outcomes)
     for outcome in outcomes:

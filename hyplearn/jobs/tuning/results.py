@@ -34,7 +34,7 @@ from hyplearn.jobs.tuning.study import (
     Study,
 )
 from hyplearn.runs.atomic import write_json, write_text, write_yaml
-from hyplearn.runs.directory import Run
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.identity import run_id
 
 BEST = "best"  # a folder of configurations, for --config-dir
@@ -66,7 +66,7 @@ def results(studies: Sequence[Study], folder: Path, metric: str, extra: Sequence
     for study in studies:
         records, best = study.records(), study.best()
         states = [record.state for record in records]
-        run = None if best is None else Run(Path(best.notes[RUN_DIR]))
+        run = None if best is None else RunDirectory(Path(best.notes[RUN_DIR]))
         found.append(
             Result(
                 label=study.contender.label,

@@ -39,7 +39,7 @@ from hyplearn.jobs.tuning.study import (
     SECONDS,
     Study,
 )
-from hyplearn.runs.directory import Run
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.identity import run_id
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Search:
         trial.set_user_attr(RUN_DIR, str(run_dir))
         device, began = self.free.pop(0), time.monotonic()
         log = run_dir.with_name(f"{run_dir.name}.log")
-        if Run(run_dir).finished:  # the command was killed between the end of the run and its note of it
+        if RunDirectory(run_dir).finished:  # the command was killed between the end of the run and its note of it
             process: Process = Ended()
         else:
             own = threads(self.jobs) | ({VISIBLE: device} if device else {})
@@ -214,7 +214,7 @@ class Search:
     def _read(self, job: Running) -> bool:
         """Report the epochs that are new; whether there are any."""
         before = job.epoch
-        for row in Run(job.run_dir).history:
+        for row in RunDirectory(job.run_dir).history:
             epoch, value = int(row["epoch"]), row.get(self.metric)
             if epoch > job.epoch and value is not None:
                 job.epoch = epoch
@@ -223,7 +223,7 @@ class Search:
         return job.epoch > before
 
     def _note(self, job: Running, status: int) -> None:
-        run = Run(job.run_dir)
+        run = RunDirectory(job.run_dir)
         notes: dict[str, Any] = {SECONDS: round(time.monotonic() - job.began, 1), EPOCHS: job.epoch}
         value = run.metrics.get(self.metric) if run.finished else None
         if status == OK and value is not None and math.isfinite(value):
@@ -264,7 +264,7 @@ class Search:
         for job in self.running:
             _outlast(job.process)
             self._read(job)
-            if Run(job.run_dir).finished:
+            if RunDirectory(job.run_dir).finished:
                 self._note(job, OK)
         self.saved()
 
