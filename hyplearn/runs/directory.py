@@ -341,6 +341,10 @@ def _mapping(content: Any) -> dict[str, Any]:
 
 def _rows(text: str) -> list[dict[str, float]]:
     names, *lines = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
-    return [
-        {name: float(value) for name, value in zip(names, values, strict=True) if value} for values in lines if values
-    ]
+    return [_numbers(names, values) for values in lines if values]
+
+
+def _numbers(names: Sequence[str], values: Sequence[str]) -> dict[str, float]:
+    if len(values) != len(names):
+        raise ValueError(f"a row has {len(values)} values for {len(names)} columns")
+    return {name: float(value) for name, value in zip(names, values, strict=True) if value}

@@ -54,7 +54,7 @@ def test_a_directory_without_a_run_has_an_empty_record(tmp_path: Path) -> None:
         ("manifest.json", "", lambda run: run.manifest, "Expecting value"),
         ("config.yaml", "seed: [1", lambda run: run.config, "expected"),
         ("config.yaml", "", lambda run: run.seed, "holds a NoneType"),
-        ("metrics.csv", "epoch,x\n1,0.5\n2", lambda run: run.history, "zip"),
+        ("metrics.csv", "epoch,x\n1,0.5\n2", lambda run: run.history, "1 values for 2 columns"),
         ("metrics.csv", "epoch,x\n1,abc\n", lambda run: run.history, "'abc'"),
     ],
 )
