@@ -202,9 +202,11 @@ def _overrides(typed: Sequence[str], word: str) -> Iterator[str]:
 
 def _stored(run: Path, word: str) -> Iterator[str]:
     """key=value of a run's configuration."""
-    path = (run if run.is_dir() else run.parent.parent) / "config.yaml"
-    if path.is_file():
-        yield from _leaves(_read(path), word)
+    from hyplearn.runs.directory import RunDirectory
+
+    found = RunDirectory.around(run)
+    if found.begun:
+        yield from _leaves(found.config, word)
 
 
 def _leaves(tree: Mapping[str, Any], word: str) -> Iterator[str]:

@@ -148,9 +148,10 @@ def _check(sources: Sequence[str], overrides: Sequence[str], options: argparse.N
 def _kind(source: str) -> str:
     """dataset, run or file."""
     from hyplearn.config.folders import config_dir, groups
+    from hyplearn.runs.directory import is_checkpoint
 
     path = Path(source)
-    if path.is_dir() or path.suffix == ".ckpt":
+    if path.is_dir() or is_checkpoint(path):
         return "run"
     if path.suffix in FILES:
         if not path.is_file():
@@ -192,9 +193,9 @@ def _of_run(source: str, overrides: Sequence[str], options: argparse.Namespace) 
     from hyplearn.evaluation.delta import drawn
     from hyplearn.inference.features import features, usual_kinds
     from hyplearn.inference.open import open_trained
-    from hyplearn.runs.places import locate, stored_config
+    from hyplearn.runs.directory import RunDirectory
 
-    stored = stored_config(locate(Path(source)))
+    stored = RunDirectory.locate(Path(source)).config
     config = change(stored, overrides, allowed=lambda key: key.startswith("dataset.")).config
     model = open_trained(Path(source)).model
     source = f"{source}{SMOKE}" if config["scale"] == "smoke" else source

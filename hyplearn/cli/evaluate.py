@@ -9,35 +9,35 @@ from typing import Any
 
 from hyplearn.config.compose import change
 from hyplearn.errors import OK
-from hyplearn.runs.places import first_process, locate, new_evaluation, stored_config
+from hyplearn.runs.directory import RunDirectory
+from hyplearn.runs.keys import KEPT, PLACE, within
+from hyplearn.runs.rank import first_process
 
 # What may differ from training: everything but what the weights were made for.
-FIXED = ("model", "manifold", "seed", "output_dir", "resume", "paper")
+FIXED = ("model", "manifold", "seed", *PLACE, "paper")
 # What belongs to the record of a run, which evaluation does not write again.
 OF_THE_RUN = (
-    *(f"evaluation.{key}" for key in ("save", "per_class", "gallery", "hard_negatives")),
+    *KEPT,
     "dataset.select_on_test",  # by which the checkpoint was chosen
 )
 
 
 def evaluate(run: Path, overrides: Sequence[str]) -> int:
     """Test the checkpoint `run`, or the chosen one of the run directory `run`; print and save what comes out."""
-    run_dir = locate(run)
+    record = RunDirectory.locate(run)
     composed = change(
-        stored_config(run_dir),
+        record.config,
         overrides,
-        allowed=lambda key: key.split(".")[0] not in FIXED and key not in OF_THE_RUN,
+        allowed=lambda key: not within(key, (*FIXED, *OF_THE_RUN)),
     )
     from hyplearn.config.specification import checked_specification
-    from hyplearn.runs.atomic import write_json
     from hyplearn.training import fit as engine
     from hyplearn.training.checkpoint import checkpoint_to_evaluate
 
-    spec = replace(checked_specification(composed, restores=True), run_dir=run_dir)
+    spec = replace(checked_specification(composed, restores=True), run_dir=record.path)
     results = engine.evaluate(spec, checkpoint_to_evaluate(run))
     if first_process():
-        path = new_evaluation(run_dir)
-        write_json(path, {**results, "overrides": list(overrides)})
+        path = record.write_evaluation({**results, "overrides": list(overrides)})
         print(f"{table(results)}\nwritten to {path}")
     return OK
 

@@ -101,13 +101,13 @@ def _check(options: argparse.Namespace) -> Path:
     """What can be told before anything is read; returns the folder to write."""
     if options.run is None:
         raise ConfigError("hyplearn export needs a run directory (see hyplearn export --help).")
-    from hyplearn.runs.places import locate
+    from hyplearn.runs.directory import RunDirectory
 
     if options.run.is_file():
         raise ConfigError(
             f"{options.run} is a checkpoint: name its run directory, and --checkpoint {options.run} beside it."
         )
-    locate(options.run)
+    run = RunDirectory.locate(options.run)
     if (options.run / "model.safetensors").is_file():
         raise ConfigError(f"{options.run} is an export already: name the run directory it was made of.")
     if options.gallery is not None and not options.index:
@@ -115,7 +115,7 @@ def _check(options: argparse.Namespace) -> Path:
     missing = [name for name in ONNX if options.onnx and importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"--onnx needs {', '.join(missing)}: pip install 'hyplearn[onnx]'.")
-    folder: Path = options.output or options.run / "export"
+    folder: Path = options.output or run.export
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output {folder} is a file: name a folder.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "model.safetensors").is_file():
@@ -127,10 +127,13 @@ def _checkpoint(options: argparse.Namespace) -> Path | None:
     """The checkpoint that was asked for, None for the tested one. Raises ConfigError if it is not there."""
     if options.checkpoint is None:
         return None
-    named = options.checkpoint in ("best", "last")
-    path = options.run / "checkpoints" / f"{options.checkpoint}.ckpt" if named else Path(options.checkpoint)
+    from hyplearn.runs.directory import RunDirectory
+    from hyplearn.runs.names import BEST, LAST
+
+    run, named = RunDirectory(options.run), options.checkpoint in (BEST, LAST)
+    path = run.checkpoint(options.checkpoint) if named else Path(options.checkpoint)
     if not path.is_file():
-        there = ", ".join(sorted(found.stem for found in (options.run / "checkpoints").glob("*.ckpt"))) or "none"
+        there = ", ".join(run.checkpoint_names()) or "none"
         raise ConfigError(f"--checkpoint {options.checkpoint}: {path} does not exist ({options.run} has: {there}).")
     return path
 
@@ -155,9 +158,9 @@ def _sizes(opened: Opened) -> list[int]:
 
 
 def _store_config(folder: Path, config: dict[str, Any]) -> None:
-    from hyplearn.runs.places import store_config
+    from hyplearn.runs.directory import RunDirectory
 
-    store_config(folder, {**config, "output_dir": None, "resume": None})
+    RunDirectory(folder).write_config({**config, "output_dir": None, "resume": None})
 
 
 def _attempt(write: Any, parts: list[str], failures: list[str]) -> None:
@@ -231,9 +234,9 @@ def _write_card(folder: Path, opened: Opened, parts: Sequence[str]) -> None:
     from hyplearn.inference.export import manifolds
     from hyplearn.inference.model_card import Facts, model_card
     from hyplearn.runs.atomic import write_text
-    from hyplearn.runs.directory import Run
+    from hyplearn.runs.directory import RunDirectory
 
-    run, config = Run(opened.folder), opened.config
+    run, config = RunDirectory(opened.folder), opened.config
     pretrained = reads_pretrained(config["model"], image_size=opened.facts["image_size"])
     facts = Facts(
         config=config,

@@ -11,7 +11,7 @@ from hyplearn.errors import ConfigError, nearest
 from hyplearn.jobs.launcher import Launcher
 from hyplearn.jobs.processes import Child, Local, Start, devices
 from hyplearn.jobs.slurm import Submitit
-from hyplearn.runs.places import OUTPUTS
+from hyplearn.runs.creation import OUTPUTS
 
 LAUNCHERS = ("local", "submitit", "submitit-local")
 QUEUE_LOGS = OUTPUTS / "submitit"

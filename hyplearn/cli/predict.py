@@ -158,9 +158,9 @@ def _check(options: argparse.Namespace, command: str, *, suffixes: Sequence[str]
 def _open(options: argparse.Namespace) -> tuple[Found, Opened]:
     """The images by name, and the model. Where the run is wrong, that is told first."""
     from hyplearn.inference.open import open_trained
-    from hyplearn.runs.places import locate
+    from hyplearn.runs.directory import RunDirectory
 
-    locate(options.run)
+    RunDirectory.locate(options.run)
     from hyplearn.data.errors import DatasetError
     from hyplearn.data.outside_images import find_images
 

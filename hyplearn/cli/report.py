@@ -115,7 +115,7 @@ def _finder(folders: Iterable[Path], protocol: str) -> Callable[[str], Measured]
     """The runs of an experiment, by the identity of what it composes to."""
     from hyplearn.config.compose import compose
     from hyplearn.papers.measured import Measured, collect, smoke_runs
-    from hyplearn.runs.directory import runs_below
+    from hyplearn.runs.finding import runs_below
     from hyplearn.runs.identity import cell_id
 
     runs = runs_below(folders)

@@ -13,7 +13,7 @@ from hyplearn.errors import OK, ConfigError
 from hyplearn.jobs.campaign import Campaign, print_plan
 from hyplearn.jobs.plan import FOLDERS, choose, look, plan
 from hyplearn.jobs.processes import Child, Start
-from hyplearn.runs.places import new_directory
+from hyplearn.runs.creation import new_directory
 
 # Keys that the command sets itself, and how to say them.
 OWN = {

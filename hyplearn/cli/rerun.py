@@ -10,6 +10,8 @@ from typing import Any
 from hyplearn.cli.parser import Parser
 from hyplearn.config.compose import Composed, change, parse
 from hyplearn.errors import FAILED, OK, ConfigError
+from hyplearn.runs.directory import RunDirectory
+from hyplearn.runs.keys import REPEATED, within
 
 HELP = """\
 hyplearn rerun <run directory> [key=value ...] [options]
@@ -32,7 +34,6 @@ be stopped and continued as every run: hyplearn train resume=<its directory>. On
 the next; trainer.deterministic=true, in both, forbids what makes them differ."""
 
 FIXED = ("resume", "choices")
-FILED = ("output_dir", "logger", "callbacks.figures", "trainer.progress")  # no other run
 
 
 def rerun(argv: Sequence[str]) -> int:
@@ -57,95 +58,89 @@ def rerun(argv: Sequence[str]) -> int:
     composed = _composed(original, options.overrides)
     _check_code(original, any_commit=options.any_commit)
     repeated = _fit(composed)
-    changed = [text for text in options.overrides if not parse(text).key_or_group.startswith(FILED)]
+    changed = [text for text in options.overrides if not within(parse(text).key_or_group, REPEATED)]
     return _compare(original, repeated, changed=changed, exact=options.exact)
 
 
-def _finished(path: Path) -> Path:
-    """A directory of a run that came to its end. Raises ConfigError."""
-    from hyplearn.runs.places import finished, locate
-
-    run_dir = locate(path)
+def _finished(path: Path) -> RunDirectory:
+    """A run that came to its end. Raises ConfigError."""
+    run = RunDirectory.locate(path)
     if not path.is_dir():
-        raise ConfigError(f"{path} is a checkpoint: name its run directory, {run_dir}.")
-    if not finished(run_dir):
+        raise ConfigError(f"{path} is a checkpoint: name its run directory, {run.path}.")
+    if not run.finished:
         raise ConfigError(
-            f"{run_dir} did not come to its end: there is nothing to compare with. Continue it with hyplearn train "
-            f"resume={run_dir}."
+            f"{run.path} did not come to its end: there is nothing to compare with. Continue it with hyplearn train "
+            f"resume={run.path}."
         )
-    return run_dir
+    return run
 
 
-def _composed(original: Path, overrides: Sequence[str]) -> Composed:
-    from hyplearn.runs.places import stored_config
-
-    stored = {**stored_config(original), "output_dir": None, "resume": None}
+def _composed(original: RunDirectory, overrides: Sequence[str]) -> Composed:
+    stored = {**original.config, "output_dir": None, "resume": None}
     return change(stored, overrides, allowed=lambda key: key.split(".")[0] not in FIXED)
 
 
-def _check_code(original: Path, *, any_commit: bool) -> None:
+def _check_code(original: RunDirectory, *, any_commit: bool) -> None:
     """Raise ConfigError where the code or versions are others, unless any will do; say what the machine has other."""
     from hyplearn.inference.repetition import code_differences, machine_differences
-    from hyplearn.training.provenance import hardware, read_manifest, source, versions
+    from hyplearn.training.provenance import hardware, source, versions
 
-    manifest = read_manifest(original)
-    if manifest is None:
-        raise ConfigError(f"{original} has no manifest.json: nobody knows with which code and versions it ran.")
+    manifest = original.manifest
+    if not manifest:
+        raise ConfigError(
+            f"{original.path} has no {original.manifest_file.name}: nobody knows with which code and versions it ran."
+        )
     found = code_differences(manifest, source(), versions())
     lines = "\n".join(f"  {fact}" for fact in found)
     if found and not any_commit:
         raise ConfigError(
-            f"code or versions are not those of {original}:\n{lines}\n"
+            f"code or versions are not those of {original.path}:\n{lines}\n"
             "Check out the commit and install the versions, or run all the same with --any-commit."
         )
     if found:
-        print(f"other code or versions than those of {original}:\n{lines}", flush=True)
+        print(f"other code or versions than those of {original.path}:\n{lines}", flush=True)
     machine = machine_differences(manifest, hardware())
     if machine:
         print("another machine, which may move the last bits:", flush=True)
         print("\n".join(f"  {fact}" for fact in machine), flush=True)
 
 
-def _fit(composed: Composed) -> Path:
+def _fit(composed: Composed) -> RunDirectory:
     """Train as `hyplearn train` does; returns the run directory."""
     from hyplearn.config.specification import checked_specification
-    from hyplearn.runs.places import run_directory, run_name, store_config
+    from hyplearn.runs.creation import new_run, run_name
 
     spec = checked_specification(composed)
     from hyplearn.training.fit import fit
 
     config = composed.config
-    run_dir = run_directory(config["output_dir"], run_name(composed.choices), config["seed"])
-    config = {**config, "output_dir": str(run_dir), "resume": None}
-    store_config(run_dir, config)
-    fit(replace(spec, config=config, run_dir=run_dir))
-    return run_dir
+    run = new_run(config["output_dir"], run_name(composed.choices), config["seed"])
+    config = {**config, "output_dir": str(run.path), "resume": None}
+    fit(replace(spec, config=config, run_dir=run.path))
+    return RunDirectory(run.path)
 
 
-def _compare(original: Path, repeated: Path, *, changed: Sequence[str], exact: bool) -> int:
+def _compare(before: RunDirectory, now: RunDirectory, *, changed: Sequence[str], exact: bool) -> int:
     """Print and store how the two differ."""
     from hyplearn.inference.repetition import data_differences, number_differences, weight_difference
-    from hyplearn.runs.atomic import write_json
-    from hyplearn.runs.directory import Run
 
-    before, now = Run(original), Run(repeated)
     count, numbers = number_differences(before.results, now.results)
     data = data_differences(before.results, now.results)
-    checkpoints = [run.path / run.results["selection"]["checkpoint"] for run in (before, now)]
+    checkpoints = [run.tested_checkpoint or run.last_file for run in (before, now)]
     missing = [path for path in checkpoints if not path.is_file()]
     weights = None if missing else weight_difference(*checkpoints)
     equal = not (numbers or data or missing) and weights == 0
     facts = {
-        "original": str(original),
-        "rerun": str(repeated),
+        "original": str(before.path),
+        "rerun": str(now.path),
         "changed": list(changed),
         "equal": equal,
         "numbers_compared": count,
         "differences": [fact._asdict() for fact in (*data, *numbers)],
         "largest_weight_difference": weights,
     }
-    write_json(repeated / "rerun.json", facts)
-    print(f"\n{original} and its rerun {repeated}" + (f", with {' '.join(changed)}" if changed else ""))
+    now.write_comparison(facts)
+    print(f"\n{before.path} and its rerun {now.path}" + (f", with {' '.join(changed)}" if changed else ""))
     print("\n".join(_lines(count, numbers, data, missing, weights)))
     return FAILED if exact and not equal else OK
 

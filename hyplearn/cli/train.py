@@ -30,33 +30,15 @@ from hyplearn.config.process import as_typed, read_by_hydra
 from hyplearn.config.specification import checked_specification
 from hyplearn.data.errors import DatasetError
 from hyplearn.errors import FAILED, OK, ConfigError, JobsFailed
+from hyplearn.runs.creation import OUTPUTS, claim, run_name
+from hyplearn.runs.directory import RunDirectory
+from hyplearn.runs.finding import reopen, to_continue, unfinished
+from hyplearn.runs.keys import CONTINUED, within
 from hyplearn.runs.lock import occupied
-from hyplearn.runs.places import (
-    OUTPUTS,
-    claim,
-    first_process,
-    locate,
-    reopen,
-    run_name,
-    store_config,
-    stored_config,
-    to_continue,
-    unfinished,
-)
+from hyplearn.runs.rank import first_process
 
 if TYPE_CHECKING:
     from hyplearn.training.fit import TrainSpec
-
-# What may change when a run continues: where and how it is computed and watched, not what it computes.
-CHANGEABLE = (
-    "trainer",
-    "logger",
-    "callbacks",
-    "dataset.root",
-    "dataset.num_workers",
-    "dataset.cache",
-    "dataset.memory_limit_gib",
-)
 
 resolvers.register()  # here, so that the worker processes of other launchers have them, too
 
@@ -185,7 +167,6 @@ def _fit(prepared: Prepared, run_dir: Path) -> float | None:
     config = {**plan.composed.config, "output_dir": str(run_dir), "resume": None}
     try:
         with occupied(run_dir) if first_process() else nullcontext():
-            store_config(run_dir, config)
             results = fit(replace(spec, config=config, run_dir=run_dir, resume=plan.checkpoint))
     except ValueError as error:
         if spec.datamodule.fingerprint["counts"] or isinstance(error, DatasetError):
@@ -201,9 +182,9 @@ def _plan(found: Composed, typed: Sequence[str]) -> Plan:
     if not (resume is None or isinstance(resume, str)):
         raise ConfigError(f"resume={resume}: expected auto, a run directory or a checkpoint.")
     if resume not in (None, "auto"):
-        run_dir, checkpoint = locate(Path(resume)), to_continue(Path(resume))
+        run, checkpoint = RunDirectory.locate(Path(resume)), to_continue(Path(resume))
         rest = [text for text in typed if parse(text).key_or_group != "resume"]
-        return Plan(change(stored_config(run_dir), rest, allowed=_changeable), run_dir, checkpoint)
+        return Plan(change(run.config, rest, allowed=lambda key: within(key, CONTINUED)), run.path, checkpoint)
     resume = found.config["resume"]  # an experiment may say auto, too
     if resume is None:
         return Plan(found)
@@ -211,9 +192,7 @@ def _plan(found: Composed, typed: Sequence[str]) -> Plan:
         raise ConfigError(f"resume={resume} in a configuration file: name the run to continue on the command line.")
     output_dir = found.config["output_dir"]
     if output_dir is not None:
-        return Plan(found, *reopen(Path(output_dir), found.config))
-    return Plan(found, *unfinished(OUTPUTS / run_name(found.choices), found.config))
-
-
-def _changeable(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in CHANGEABLE)
+        run_or_none = reopen(Path(output_dir), found.config)
+    else:
+        run_or_none = unfinished(OUTPUTS / run_name(found.choices), found.config)
+    return Plan(found) if run_or_none is None else Plan(found, run_or_none.path, run_or_none.last_checkpoint)

@@ -17,7 +17,7 @@ from hyplearn.errors import OK, ConfigError, listing, nearest
 
 if TYPE_CHECKING:
     from hyplearn.papers.cells import Cell
-    from hyplearn.runs.directory import Run
+    from hyplearn.runs.directory import RunDirectory
 
 FOLDER = Path("outputs/wandb_report")
 TYPED = 8  # offline runs that fit on one line; more are listed in a file
@@ -57,7 +57,7 @@ class Line:
     cell: Cell
     metric: str
     values: tuple[float, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[RunDirectory, ...]
     protocol: str
 
     def row(self) -> dict[str, Any]:
@@ -148,12 +148,12 @@ def _check_publishing() -> None:
 def _lines(tables: Sequence[str], folders: Sequence[Path], protocol: str) -> Iterator[tuple[str, list[Line]]]:
     """Of every table the printed numbers, in its order, with the finished runs that answer them."""
     from hyplearn.papers.cells import DATASETS, cells
-    from hyplearn.runs.directory import runs_below
+    from hyplearn.runs.finding import runs_below
 
     finished = [run for run in runs_below(folders) if run.finished and not run.smoke]
-    by_cell: dict[str, dict[int, Run]] = {}
+    by_cell: dict[str, dict[int, RunDirectory]] = {}
     datasets = {run.config.get("choices", {}).get("dataset") for run in finished}
-    for run in sorted(finished, key=lambda run: (run.path / "results.json").stat().st_mtime):
+    for run in sorted(finished, key=lambda run: (run.results_file).stat().st_mtime):
         by_cell.setdefault(run.cell, {})[run.seed] = run  # of several of one seed the newest
     for table in tables:
         found = []
@@ -164,7 +164,7 @@ def _lines(tables: Sequence[str], folders: Sequence[Path], protocol: str) -> Ite
         yield table, found
 
 
-def _runs_of(cell: Cell, by_cell: Mapping[str, Mapping[int, Run]], protocol: str) -> list[Run]:
+def _runs_of(cell: Cell, by_cell: Mapping[str, Mapping[int, RunDirectory]], protocol: str) -> list[RunDirectory]:
     """The runs of a cell by seed."""
     if cell.experiment is None:
         return []
@@ -175,14 +175,14 @@ def _runs_of(cell: Cell, by_cell: Mapping[str, Mapping[int, Run]], protocol: str
     return [run for _, run in sorted(by_cell.get(cell_id(config), {}).items())]
 
 
-def _line(cell: Cell, metric: str, runs: Sequence[Run], protocol: str) -> Line:
+def _line(cell: Cell, metric: str, runs: Sequence[RunDirectory], protocol: str) -> Line:
     """Of a cell one printed metric; runs that do not have it are left out."""
     ours = cell.measures.get(metric)
     having = tuple(run for run in runs if ours in run.metrics)
     return Line(cell, metric, tuple(run.metrics[str(ours)] for run in having), having, protocol)
 
 
-def _fingerprint(run: Run) -> str:
+def _fingerprint(run: RunDirectory) -> str:
     """The data of a run: name and the first digits of the hash of its training part."""
     dataset = run.results.get("dataset") or {}
     digest = next(iter((dataset.get("sha256") or {}).values()), "")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from hyplearn.runs.places import OUTPUTS, run_name
+from hyplearn.runs.creation import OUTPUTS, run_name
 
 LONGEST = 80  # characters of a folder's name that tell what varies
 

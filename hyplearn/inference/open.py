@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyplearn.config.compose import change
 from hyplearn.errors import ConfigError
-from hyplearn.runs.places import locate, stored_config
+from hyplearn.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     import torch
@@ -55,12 +54,11 @@ def open_trained(path: Path, *, device: str = "auto", checkpoint: Path | None = 
         if checkpoint is not None:
             raise ConfigError(f"{path} is an exported model, which has no checkpoints to choose from.")
         return _open_exported(path, device)
-    folder = locate(path)
+    record = RunDirectory.locate(path)
     if path.is_file() and checkpoint is not None:
         raise ConfigError(f"{path} is a checkpoint, and --checkpoint {checkpoint} another: name one of them.")
-    config = change(stored_config(folder), [], allowed=lambda key: False).config
-    facts = _known(folder)
-    return _open_run(folder, checkpoint or path, config, facts, device)
+    config = change(record.config, [], allowed=lambda key: False).config
+    return _open_run(record, checkpoint or path, config, _known(record), device)
 
 
 def load_exported(folder: Path, *, device: str = "auto") -> Trained:
@@ -68,7 +66,7 @@ def load_exported(folder: Path, *, device: str = "auto") -> Trained:
     return _open_exported(folder, device).model
 
 
-def _open_run(folder: Path, named: Path, config: dict[str, Any], facts: dict[str, int], device: str) -> Opened:
+def _open_run(record: RunDirectory, named: Path, config: dict[str, Any], facts: dict[str, int], device: str) -> Opened:
     from hyplearn.config.build import with_images
     from hyplearn.inference.prediction import trained
     from hyplearn.training.checkpoint import checkpoint_to_evaluate, load_weights
@@ -85,16 +83,16 @@ def _open_run(folder: Path, named: Path, config: dict[str, Any], facts: dict[str
             data,
             channels=facts["in_channels"],
             size=facts["image_size"],
-            class_names=None if spec.retrieval else _class_names(folder, data),
+            class_names=None if spec.retrieval else _class_names(record, data),
             precision=config["trainer"]["precision"],
             device=chosen,
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    chosen_by, tested = selection(folder, checkpoint)
+    chosen_by, tested = selection(record, checkpoint)
     if config["scale"] == "smoke":
         chosen_by = f"SMOKE RUN, {chosen_by}"
-    return Opened(model, folder, checkpoint, config, data, facts, chosen_by, tested)
+    return Opened(model, record.path, checkpoint, config, data, facts, chosen_by, tested)
 
 
 def _open_exported(folder: Path, device: str) -> Opened:
@@ -104,7 +102,7 @@ def _open_exported(folder: Path, device: str) -> Opened:
 
     try:
         header = read_header(folder / WEIGHTS)
-        config = change(stored_config(folder), [], allowed=lambda key: False).config
+        config = change(RunDirectory(folder).config, [], allowed=lambda key: False).config
         facts = {name: int(header["data"][name]) for name in KNOWN}
         spec = _specification(config, facts)
         data = with_images(spec.datamodule)
@@ -154,21 +152,20 @@ def _specification(config: dict[str, Any], facts: Mapping[str, int]) -> TrainSpe
     )
 
 
-def _known(folder: Path) -> dict[str, int]:
+def _known(record: RunDirectory) -> dict[str, int]:
     """What the manifest says of the data. Raises ConfigError before training began."""
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise ConfigError(f"{folder} has no manifest.json: the run stopped before its training began. Start it anew.")
-    dataset = json.loads(path.read_text())["dataset"]
+    if not record.manifest:
+        raise ConfigError(
+            f"{record.path} has no {record.manifest_file.name}: the run stopped before its training began. Start it "
+            "anew."
+        )
+    dataset = record.manifest["dataset"]
     return {name: int(dataset[name]) for name in KNOWN}
 
 
-def _class_names(folder: Path, data: ImageDataModule) -> tuple[str, ...] | None:
+def _class_names(record: RunDirectory, data: ImageDataModule) -> tuple[str, ...] | None:
     """From the manifest, or from the data set where it can be read; None where neither knows them."""
-    from hyplearn.training.provenance import read_manifest
-
-    manifest = read_manifest(folder) or {"sessions": [{}]}
-    noted = manifest["sessions"][-1].get("class_names")
+    noted = record.manifest["sessions"][-1].get("class_names")
     if noted is not None:
         return tuple(noted)
     try:
@@ -177,11 +174,11 @@ def _class_names(folder: Path, data: ImageDataModule) -> tuple[str, ...] | None:
         return None
 
 
-def selection(folder: Path, checkpoint: Path) -> tuple[str, bool]:
+def selection(record: RunDirectory, checkpoint: Path) -> tuple[str, bool]:
     """How the weights of a checkpoint were chosen, and whether they were tested; else the checkpoint's name."""
-    path = folder / "results.json"
-    noted = json.loads(path.read_text()).get("selection") if path.is_file() else None
-    if noted is not None and (folder / noted["checkpoint"]).resolve() == checkpoint.resolve():
+    tested = record.tested_checkpoint
+    if tested is not None and tested.resolve() == checkpoint.resolve():
+        noted = record.results["selection"]
         return f"weights of epoch {noted['epoch']} ({noted['rule']})", True
     return f"weights of {checkpoint.name}, which was not tested", False
 
@@ -194,7 +191,7 @@ def load_gallery(opened: Opened, path: Path | None) -> Stored:
     from hyplearn.evaluation import store
 
     own = path is None
-    path = path or opened.folder / "embeddings" / "test.npz"
+    path = path or RunDirectory(opened.folder).test_embeddings
     if own and not path.is_file():
         raise ConfigError(f"{path} does not exist: name the images to search in with --gallery, see hyplearn embed.")
     if own and not opened.tested:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyplearn.errors import ConfigError
-from hyplearn.runs.places import locate, stored_config
+from hyplearn.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from hyplearn.data.retrieval_datamodule import RetrievalDataModule
@@ -35,8 +35,7 @@ def embeddings_of(run: Path, data: RetrievalDataModule) -> Stored:
     """Under the trained metric, by the ids of `data`. Raises ConfigError."""
     from hyplearn.evaluation import store
 
-    folder = locate(run)
-    kept = folder / "embeddings" / "test.npz"
+    kept = RunDirectory.locate(run).test_embeddings
     if run.is_dir() and kept.is_file():
         try:
             return store.load(kept)
@@ -68,4 +67,4 @@ def _computed(run: Path, data: RetrievalDataModule) -> Stored:
 
 def run_config(run: Path) -> dict[str, Any]:
     """Of the run directory, or of that of a checkpoint. Raises ConfigError where there is none."""
-    return stored_config(locate(run))
+    return RunDirectory.locate(run).config

@@ -15,8 +15,8 @@ from hyplearn.jobs.launcher import JobState, Launcher, Stopped, signals_raise
 from hyplearn.jobs.ledger import Ledger, Shown, counted, in_words
 from hyplearn.jobs.plan import Planned, refresh
 from hyplearn.jobs.smoke import NOTICE
-from hyplearn.runs.directory import Run
-from hyplearn.runs.lock import CLAIM
+from hyplearn.runs.directory import RunDirectory
+from hyplearn.runs.names import CLAIM
 
 WAIT = 2.0  # seconds between two looks at what another process runs
 RESULTS_SHOWN = ("test/top1", "test/recall@1")
@@ -96,7 +96,7 @@ class Campaign:
 
     def _note(self, run: Planned) -> None:
         """A run ended: its directory says whether it is finished."""
-        if run.state is JobState.FINISHED and not Run(run.run_dir).finished:
+        if run.state is JobState.FINISHED and not RunDirectory(run.run_dir).finished:
             run.state = JobState.FAILED
             run.reason = "it ended without results"
         self.claims.pop(run.name).release()
@@ -108,7 +108,7 @@ class Campaign:
         for run in self.ledger.jobs:
             if run.name not in self.claims:
                 continue
-            finished = Run(run.run_dir).finished
+            finished = RunDirectory(run.run_dir).finished
             run.state = JobState.FINISHED if finished else JobState.INTERRUPTED
             run.reason = "" if finished else f"{stop}; the same command continues it"
             self.claims.pop(run.name).release()
@@ -164,7 +164,7 @@ def _ledger(planned: Sequence[Planned], folder: Path, *, scale: str, protocol: s
 
 def metric(run: Planned) -> str:
     """The first test metric, `test/top1 97.50 %`; empty before there is one."""
-    metrics = Run(run.run_dir).metrics if run.state.good else {}
+    metrics = RunDirectory(run.run_dir).metrics if run.state.good else {}
     name = next((name for name in RESULTS_SHOWN if name in metrics), None)
     return f"{name} {metrics[name]:.2f} %" if name else ""
 

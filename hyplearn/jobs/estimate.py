@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from hyplearn.runs.directory import Run
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.identity import cell_id
 
 
@@ -21,7 +21,7 @@ class Estimate(NamedTuple):
 UNKNOWN = Estimate(None, None, "no finished run like it")
 
 
-def estimate(config: Mapping[str, Any], finished: Sequence[Run]) -> Estimate:
+def estimate(config: Mapping[str, Any], finished: Sequence[RunDirectory]) -> Estimate:
     """From finished runs of the same settings, or else of the same model and data; `UNKNOWN` without any.
 
     Another batch, precision or image size makes another run; other numbers of epochs are counted up. The machines may
@@ -51,11 +51,11 @@ def _cost(config: Mapping[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def _memory(runs: Sequence[Run]) -> float | None:
+def _memory(runs: Sequence[RunDirectory]) -> float | None:
     """The most that one of them took, where they have noted it."""
     noted = [run.results["memory_gib"] for run in runs if run.results.get("memory_gib") is not None]
     return max(noted, default=None)
 
 
-def _counted(runs: Sequence[Run], what: str) -> str:
+def _counted(runs: Sequence[RunDirectory], what: str) -> str:
     return f"{len(runs)} finished run{'s' if len(runs) > 1 else ''} {what}"

@@ -23,9 +23,9 @@ from hyplearn.jobs.processes import Local, devices
 from hyplearn.jobs.slurm import Submitit
 from hyplearn.jobs.sweep import group_of, job_of, run_sweep
 from hyplearn.jobs.sweep_summary import SUMMARY, print_summary, summary_of
-from hyplearn.runs.directory import Run
+from hyplearn.runs.creation import OUTPUTS, new_directory
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.lock import occupant, occupied
-from hyplearn.runs.places import OUTPUTS, new_directory
 
 RECORD = "multirun.yaml"  # the name that Hydra gives the configuration of a sweep
 DEFAULT_DIR, DEFAULT_SUBDIR = "${hyplearn.sweep_dir:", "${hyplearn.sweep_subdir:"  # the names of configs/train.yaml
@@ -230,13 +230,13 @@ def returned(job: Job) -> JobReturn:
     """What Hydra is told of a job: the metric that chose its weights, or why it failed."""
     found = JobReturn(overrides=list(job.overrides), working_dir=str(job.run_dir), task_name="train")
     if job.state.good:
-        found.status, found.return_value = JobStatus.COMPLETED, _objective(Run(job.run_dir))
+        found.status, found.return_value = JobStatus.COMPLETED, _objective(RunDirectory(job.run_dir))
     else:
         found.status, found.return_value = JobStatus.FAILED, JobsFailed(f"job {job.name}: {job.reason}")
     return found
 
 
-def _objective(run: Run) -> float | None:
+def _objective(run: RunDirectory) -> float | None:
     """The validation metric that chose the weights, as `best val/top1` names it; None of a run without validation."""
     rule = str((run.results.get("selection") or {}).get("rule", ""))
     return next((value for name, value in run.metrics.items() if rule == f"best {name}"), None)
@@ -246,7 +246,7 @@ def _take_down(job: Job, one: JobReturn) -> None:
     """Note what a launcher that is not ours says of a job."""
     if one.status is JobStatus.COMPLETED:
         job.run_dir = Path(str(one.hydra_cfg.hydra.runtime.output_dir)) if one.hydra_cfg is not None else job.run_dir
-        job.end(OK, "", Run(job.run_dir).results.get("seconds", 0.0))
+        job.end(OK, "", RunDirectory(job.run_dir).results.get("seconds", 0.0))
     else:
         job.end(FAILED, " ".join(str(one._return_value).split()) or type(one._return_value).__name__, 0.0)
 

@@ -15,10 +15,11 @@ from hyplearn.jobs.estimate import UNKNOWN, Estimate, estimate
 from hyplearn.jobs.launcher import Job, JobState
 from hyplearn.jobs.smoke import stand_in
 from hyplearn.papers import cells
-from hyplearn.runs.directory import Run, by_id, runs_below
+from hyplearn.runs.creation import OUTPUTS
+from hyplearn.runs.directory import RunDirectory
+from hyplearn.runs.finding import by_id, runs_below
 from hyplearn.runs.identity import run_id
 from hyplearn.runs.lock import occupant
-from hyplearn.runs.places import OUTPUTS, last_checkpoint
 
 FOLDERS = {"full": OUTPUTS / "reproduce", "smoke": OUTPUTS / "smoke"}
 
@@ -156,10 +157,10 @@ def look(planned: Sequence[Planned], folder: Path = OUTPUTS) -> None:
         refresh(run)
 
 
-def _locate(run: Planned, found: Iterable[Run]) -> None:
+def _locate(run: Planned, found: Iterable[RunDirectory]) -> None:
     """Take over the directory of a run that is finished or can be continued."""
     for candidate in found:
-        if candidate.finished or last_checkpoint(candidate.path):
+        if candidate.finished or candidate.last_checkpoint:
             run.run_dir = candidate.path
             return
 
@@ -167,6 +168,7 @@ def _locate(run: Planned, found: Iterable[Run]) -> None:
 def refresh(run: Planned) -> None:
     """Read from its directory whether a run was finished elsewhere, is running, or can be continued."""
     run.elsewhere = occupant(run.run_dir)
-    run.begun = last_checkpoint(run.run_dir) is not None
-    if Run(run.run_dir).finished:
+    found = RunDirectory(run.run_dir)
+    run.begun = found.last_checkpoint is not None
+    if found.finished:
         run.state, run.elsewhere = JobState.EARLIER, None

@@ -14,7 +14,7 @@ from hyplearn.errors import OK, ConfigError
 from hyplearn.jobs.launcher import Job, JobState, Launcher, signals_raise
 from hyplearn.jobs.ledger import stored_jobs
 from hyplearn.jobs.sweep_summary import SUMMARY, in_sweep, print_summary, summary_of
-from hyplearn.runs.directory import Run
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.lock import occupant
 
 WAIT = 1.0  # seconds between two looks at a job that an earlier command left running
@@ -115,7 +115,7 @@ def _wanted(row: Mapping[str, Any] | None, job: Job | None) -> tuple[str, Any]:
 
 def _continue(row: Mapping[str, Any], job: Job) -> None:
     _outwait(job)
-    if row["exit_status"] == OK or Run(job.run_dir).finished:
+    if row["exit_status"] == OK or RunDirectory(job.run_dir).finished:
         job.state, job.status, job.seconds = JobState.EARLIER, OK, row["seconds"]
     elif job.run_dir.is_dir():
         placed = any(text.startswith("output_dir=") for text in job.arguments)

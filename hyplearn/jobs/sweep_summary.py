@@ -12,7 +12,7 @@ from hyplearn.console.tables import show, table_of
 from hyplearn.jobs.launcher import Job
 from hyplearn.jobs.ledger import Ledger, Shown, in_words
 from hyplearn.papers.statistics import Spread, spread
-from hyplearn.runs.directory import Run
+from hyplearn.runs.directory import RunDirectory
 
 SUMMARY = "summary"
 SHOWN = {
@@ -54,7 +54,7 @@ def in_sweep(job: Job) -> str:
 
 def results(job: Job) -> dict[str, Any]:
     """What the run came to; empty before its end."""
-    return {} if job.status is None else Run(job.run_dir).results
+    return {} if job.status is None else RunDirectory(job.run_dir).results
 
 
 def _number(job: Job) -> int | str:

@@ -12,7 +12,7 @@ import yaml
 
 from hyplearn.papers.measured import Group, Measured, facts, value
 from hyplearn.papers.statistics import Paired, Spread, holm, paired, spread
-from hyplearn.runs.directory import Run
+from hyplearn.runs.directory import RunDirectory
 
 FILE = "claims.yaml"
 YES, NO, UNCLEAR, NOT_RUN = "yes", "no", "unclear", "not run"
@@ -51,9 +51,9 @@ class Side:
 
     arm: Arm
     values: Mapping[int, float]
-    runs: Mapping[int, Run]
+    runs: Mapping[int, RunDirectory]
     chosen: Mapping[int, str]
-    diverged: tuple[Run, ...] = ()
+    diverged: tuple[RunDirectory, ...] = ()
     apart: tuple[Group, ...] = ()
     without: tuple[int, ...] = ()
 
@@ -163,7 +163,7 @@ def _side(arm: Arm, metric: str, measured: Callable[[str], Measured]) -> Side:
     )
 
 
-def _best(mains: Mapping[str, Mapping[int, Run]], seed: int, select: str | None) -> str:
+def _best(mains: Mapping[str, Mapping[int, RunDirectory]], seed: int, select: str | None) -> str:
     """Of the settings of a seed the one with the best validation metric, the first of equals."""
     if select is None:
         return next(iter(mains))

@@ -12,7 +12,7 @@ from hyplearn.papers.costs import costs
 from hyplearn.papers.measured import SELECTED_ON_TEST, commits, facts, seeds_text
 from hyplearn.papers.render import Block, Heading, Paragraph, Table
 from hyplearn.papers.statistics import Spread
-from hyplearn.runs.directory import Run
+from hyplearn.runs.directory import RunDirectory
 
 ALPHA = 0.05
 RULES = (
@@ -62,7 +62,7 @@ def rows(answered: Sequence[Answered]) -> Iterator[dict[str, Any]]:
             yield record | {"p_holm": comparison.corrected}
 
 
-def provenance(runs: Sequence[Run]) -> list[Block]:
+def provenance(runs: Sequence[RunDirectory]) -> list[Block]:
     """Data, rules, commits, versions and machines of runs, with how many share each."""
     if not runs:
         return []
@@ -85,7 +85,7 @@ def number(found: Spread | None, digits: int = 2) -> str:
     return f"{found.mean:.{digits}f}{'' if found.std is None else f' ± {found.std:.{digits}f}'} ({found.n})"
 
 
-def marks(runs: Sequence[Run]) -> str:
+def marks(runs: Sequence[RunDirectory]) -> str:
     """Warnings that stand beside run ids."""
     said = []
     if dirty := sum(any("(dirty)" in commit for commit in commits(run)) for run in runs):
@@ -95,7 +95,7 @@ def marks(runs: Sequence[Run]) -> str:
     return f" [{'; '.join(said)}]" if said else ""
 
 
-def _summary(answered: Sequence[Answered], runs: Sequence[Run]) -> str:
+def _summary(answered: Sequence[Answered], runs: Sequence[RunDirectory]) -> str:
     every = [comparison for one in answered for comparison in one.comparisons]
     kinds = Counter(comparison.answer for comparison in every)
     said = ", ".join(f"{kinds[kind]} {kind}" for kind in ("yes", "no", "unclear", "not run") if kinds[kind])
@@ -188,12 +188,12 @@ def _record(name: str, side: Side) -> dict[str, Any]:
     }
 
 
-def _runs(answered: Sequence[Answered]) -> list[Run]:
+def _runs(answered: Sequence[Answered]) -> list[RunDirectory]:
     found = {run.path: run for one in answered for side in one.sides.values() for run in side.runs.values()}
     return [found[path] for path in sorted(found)]
 
 
-def _versions(run: Run) -> str:
+def _versions(run: RunDirectory) -> str:
     session = (run.manifest.get("sessions") or [{}])[0]
     versions = session.get("versions", {})
     return ", ".join(
@@ -201,7 +201,7 @@ def _versions(run: Run) -> str:
     )
 
 
-def _hardware(run: Run) -> str:
+def _hardware(run: RunDirectory) -> str:
     hardware = (run.manifest.get("sessions") or [{}])[0].get("hardware", {})
     parts = (hardware.get("gpu"), hardware.get("processor"), f"{hardware.get('threads', '?')} thread(s)")
     return ", ".join(str(part) for part in parts if part)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hyplearn.papers.statistics import Spread, spread
-from hyplearn.runs.directory import Run
+from hyplearn.runs.directory import RunDirectory
 
 NON_FINITE = "NonFiniteLoss"
 SELECTED_ON_TEST = "SELECTED ON TEST"
@@ -28,7 +28,7 @@ class Group:
     """Finished runs, one a seed, that share their facts."""
 
     facts: Facts
-    runs: Mapping[int, Run]
+    runs: Mapping[int, RunDirectory]
 
     def values(self, metric: str) -> dict[int, float]:
         """By seed; runs without the metric are left out."""
@@ -47,8 +47,8 @@ class Measured:
     """
 
     groups: tuple[Group, ...] = ()
-    diverged: tuple[Run, ...] = ()
-    others: tuple[Run, ...] = ()
+    diverged: tuple[RunDirectory, ...] = ()
+    others: tuple[RunDirectory, ...] = ()
     smoke: int = 0
 
     @property
@@ -56,21 +56,21 @@ class Measured:
         return self.groups[0] if self.groups else None
 
 
-def collect(runs: Iterable[Run]) -> dict[str, Measured]:
+def collect(runs: Iterable[RunDirectory]) -> dict[str, Measured]:
     """Runs by cell. Of several runs with one id a finished one counts, of several finished ones the newest."""
-    by_cell: dict[str, list[Run]] = defaultdict(list)
+    by_cell: dict[str, list[RunDirectory]] = defaultdict(list)
     for run in runs:
         if not run.smoke:
             by_cell[run.cell].append(run)
     return {cell: _measured(same) for cell, same in by_cell.items()}
 
 
-def smoke_runs(runs: Iterable[Run]) -> Counter[str]:
+def smoke_runs(runs: Iterable[RunDirectory]) -> Counter[str]:
     """How many finished smoke runs each experiment has. Their data, so their ids, are not those of the cell."""
     return Counter(str(run.config.get("choices", {}).get("experiment")) for run in runs if run.smoke and run.finished)
 
 
-def value(run: Run, metric: str) -> float | None:
+def value(run: RunDirectory, metric: str) -> float | None:
     """A metric of a run: `test/top1` and its like, `results.<key>`, `curvature/<part>`, or `epochs_to:<percent>`, the
     first epoch whose validation top-1 reaches it. None where the run has none."""
     if metric.startswith("epochs_to:"):
@@ -83,20 +83,20 @@ def value(run: Run, metric: str) -> float | None:
     return _number(run.metrics.get(metric))
 
 
-def facts(run: Run) -> Facts:
+def facts(run: RunDirectory) -> Facts:
     dataset = run.results.get("dataset") or {}
     text = json.dumps([dataset.get("sha256"), dataset.get("splits")], sort_keys=True)
     rule = (run.results.get("selection") or {}).get("rule") or "unknown"
     return Facts(f"{dataset.get('name')} {hashlib.sha256(text.encode()).hexdigest()[:12]}", rule)
 
 
-def commits(run: Run) -> list[str]:
+def commits(run: RunDirectory) -> list[str]:
     """Of each session: twelve digits, and a mark where files differed from the commit."""
     found = [session.get("source") or {} for session in run.manifest.get("sessions", [])]
     return list(dict.fromkeys(_commit(source) for source in found)) or ["unknown"]
 
 
-def seeds_text(runs: Sequence[Run]) -> str:
+def seeds_text(runs: Sequence[RunDirectory]) -> str:
     """`<cell>_seed{1-5}`: the ids of runs of one cell, folded."""
     seeds: dict[str, list[int]] = defaultdict(list)
     for run in runs:
@@ -117,8 +117,8 @@ def ranges(numbers: Iterable[int]) -> str:
     return texts[0] if len(ordered) == 1 else "{" + ",".join(texts) + "}"
 
 
-def _measured(runs: Sequence[Run]) -> Measured:
-    groups: dict[Facts, dict[int, Run]] = defaultdict(dict)
+def _measured(runs: Sequence[RunDirectory]) -> Measured:
+    groups: dict[Facts, dict[int, RunDirectory]] = defaultdict(dict)
     for run in sorted((run for run in runs if run.finished), key=_age):
         groups[facts(run)][run.seed] = run
     have = {seed for group in groups.values() for seed in group}
@@ -131,11 +131,11 @@ def _measured(runs: Sequence[Run]) -> Measured:
     )
 
 
-def _age(run: Run) -> float:
-    return (run.path / "config.yaml").stat().st_mtime
+def _age(run: RunDirectory) -> float:
+    return (run.config_file).stat().st_mtime
 
 
-def _diverged(run: Run) -> bool:
+def _diverged(run: RunDirectory) -> bool:
     return run.results.get("status") == "failed" and str(run.results.get("error")).startswith(NON_FINITE)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import yaml
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -37,36 +39,28 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
-    """Plain containers as YAML: one line per value, lists in brackets, strings in quotes."""
-    write_text(path, "".join(_yaml_lines(content, "")))
+    """Write plain containers as YAML: one line per value, lists in brackets, strings in quotes."""
+    write_text(path, yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf))
 
 
-def _yaml_lines(content: Mapping[str, Any], indent: str) -> Iterator[str]:
-    for key, value in content.items():
-        if isinstance(value, Mapping) and value:
-            yield f"{indent}{_yaml_key(key)}:\n"
-            yield from _yaml_lines(value, indent + "  ")
-        else:
-            yield f"{indent}{_yaml_key(key)}: {_yaml_value(value)}\n"
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc] # PyYAML has no types
+    """Mappings as blocks, lists on one line, and quotes around every text but keys, so that no text is a number."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True  # a list that stands in two places is written twice
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        node = super().represent_mapping(tag, mapping, flow_style=not mapping)
+        for key, _ in node.value:
+            key.style = None  # without quotes, where YAML 1.1 takes it for a text all the same
+        return node
 
 
-def _yaml_key(key: str) -> str:
-    """Bare where YAML 1.1 takes it for a string."""
-    bare = key.isidentifier() and key.lower() not in {"on", "off", "yes", "no", "y", "n", "true", "false", "null"}
-    return key if bare else json.dumps(key)
-
-
-def _yaml_value(value: Any) -> str:
-    if isinstance(value, float):  # YAML 1.1 takes 1e-05 for a string
-        text = repr(value)
-        if not math.isfinite(value):
-            return {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}[text]
-        return text if "." in text or "e" not in text else text.replace("e", ".0e")
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_yaml_key(key)}: {_yaml_value(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_yaml_value, value)) + "]"
-    return json.dumps(value)
+_Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+for _kind in (list, tuple):
+    _Dumper.add_representer(
+        _kind, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+    )
 
 
 def _strict(value: Any) -> Any:

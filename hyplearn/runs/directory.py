@@ -1,64 +1,263 @@
-"""Finished and unfinished runs below a folder, found by what they computed."""
+"""A run directory: where its files lie, how each is read and written, and what became of the run."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections import defaultdict
-from collections.abc import Iterable
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
+from hyplearn.errors import ConfigError
+from hyplearn.runs.atomic import write_json, write_text, write_yaml
 from hyplearn.runs.identity import cell_id, run_id
+from hyplearn.runs.lock import occupant
+from hyplearn.runs.names import (
+    BEST,
+    CHECKPOINT_SUFFIX,
+    CHECKPOINTS,
+    CONFIG,
+    EMBEDDINGS,
+    EVALUATIONS,
+    EXPORT,
+    FIGURES,
+    LAST,
+    LAST_BATCH,
+    LOG,
+    MANIFEST,
+    METRICS,
+    NON_FINITE,
+    RERUN,
+    RESULTS,
+    RETRIEVAL,
+    TENSORBOARD,
+    TEST,
+    WANDB,
+)
 from hyplearn.runs.renamed import with_present_targets
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
-CONFIG, RESULTS, MANIFEST, METRICS = "config.yaml", "results.json", "manifest.json", "metrics.csv"
+FINISHED, SMOKE = "finished", "smoke"
+ALWAYS = {"seed", "model", "dataset", "trainer", "choices"}  # keys of every run's configuration
+
+Row = Mapping[str, float]
+Content = TypeVar("Content")
+
+
+class RunState(Enum):
+    """What a run directory holds, as far as the next command is concerned."""
+
+    FINISHED = "finished"
+    OCCUPIED = "being trained"
+    STOPPED = "can be continued"
+    NEW = "has no checkpoint"
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run directory. What it holds is read when asked for."""
+class RunDirectory:
+    """The directory of one run. What a file holds is read once, when asked for: make another object for news."""
 
     path: Path
+
+    @classmethod
+    def locate(cls, path: Path) -> RunDirectory:
+        """Find the run directory `path`, or that of the checkpoint `path`. Raises ConfigError if there is none."""
+        if not path.exists():
+            raise ConfigError(f"{path} does not exist: name a run directory or one of its checkpoints.")
+        found = cls.around(path)
+        if not found.begun:
+            raise ConfigError(f"{found.path} is no run directory: it has no {CONFIG}.")
+        return found
+
+    @classmethod
+    def around(cls, path: Path) -> RunDirectory:
+        """Return the directory `path`, or that in which the checkpoint `path` has its place, whatever lies there."""
+        return cls(path if path.is_dir() else path.parent.parent)
+
+    # The files
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / CONFIG
+
+    @property
+    def manifest_file(self) -> Path:
+        return self.path / MANIFEST
+
+    @property
+    def history_file(self) -> Path:
+        return self.path / METRICS
+
+    @property
+    def results_file(self) -> Path:
+        return self.path / RESULTS
+
+    @property
+    def log_file(self) -> Path:
+        """What the run said while it trained."""
+        return self.path / LOG
+
+    @property
+    def non_finite_file(self) -> Path:
+        """Where the run stopped because a number was not finite."""
+        return self.path / NON_FINITE
+
+    @property
+    def best_file(self) -> Path:
+        """The checkpoint of the best epoch by validation, whether it is there or not."""
+        return self.checkpoint(BEST)
+
+    @property
+    def last_file(self) -> Path:
+        """The checkpoint that continues the run, whether it is there or not."""
+        return self.checkpoint(LAST)
+
+    @property
+    def test_embeddings(self) -> Path:
+        """The embeddings of the test images under the chosen weights, an .npz with a .safetensors beside it."""
+        return self.path / EMBEDDINGS / TEST
+
+    @property
+    def last_batch(self) -> Path:
+        """The embeddings of the last training batch, an .npz with a .safetensors beside it."""
+        return self.path / EMBEDDINGS / LAST_BATCH
+
+    @property
+    def figures(self) -> Path:
+        """The folder of pictures."""
+        return self.path / FIGURES
+
+    @property
+    def tables(self) -> Path:
+        """The folder of tables by class that a retrieval run leaves."""
+        return self.path / RETRIEVAL
+
+    @property
+    def export(self) -> Path:
+        """The folder in which the model is exported, unless another is named."""
+        return self.path / EXPORT
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / TENSORBOARD
+
+    @property
+    def wandb(self) -> Path:
+        return self.path / WANDB
+
+    def files(self) -> list[str]:
+        """List the files that a user may look for, relative to the directory."""
+        names = (CONFIG, MANIFEST, METRICS, RESULTS, NON_FINITE, LOG)
+        found = [name for name in names if (self.path / name).is_file()]
+        for pattern in (f"{CHECKPOINTS}/*{CHECKPOINT_SUFFIX}", f"{EMBEDDINGS}/*", f"{RETRIEVAL}/*", f"{FIGURES}/*.png"):
+            found += sorted(str(path.relative_to(self.path)) for path in self.path.glob(pattern))
+        return found
+
+    # What they hold
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
-        content: dict[str, Any] = with_present_targets(yaml.load((self.path / CONFIG).read_text(), Loader=LOADER))
-        return content
-
-    @cached_property
-    def results(self) -> dict[str, Any]:
-        """results.json; empty before the run ended."""
-        return _read_json(self.path / RESULTS)
+        return _read(self.config_file, lambda text: _mapping(with_present_targets(yaml.load(text, Loader=LOADER))))
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """manifest.json; empty before training began."""
-        return _read_json(self.path / MANIFEST)
+        """What manifest.json says; empty before training began."""
+        return _read(self.manifest_file, _json) if self.manifest_file.is_file() else {}
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """What results.json says; empty before the run ended."""
+        return _read(self.results_file, _json) if self.results_file.is_file() else {}
 
     @cached_property
     def history(self) -> list[dict[str, float]]:
-        """metrics.csv: one row an epoch, columns without a value left out."""
-        path = self.path / METRICS
-        if not path.is_file():
-            return []
-        with path.open(newline="") as stream:
-            return [{name: float(text) for name, text in row.items() if text} for row in csv.DictReader(stream)]
+        """The rows of metrics.csv, one an epoch, without the columns that have no value."""
+        return _read(self.history_file, _rows) if self.history_file.is_file() else []
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Leave the resolved configuration, from which the run is evaluated and continued."""
+        write_yaml(self.config_file, config)
+        self._forget("config")
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        write_json(self.manifest_file, manifest)
+        self._forget("manifest")
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        write_json(self.results_file, results)
+        self._forget("results")
+
+    def write_history(self, rows: Sequence[Row]) -> None:
+        """Write one line per row, with a column for every name that occurs, empty where a row lacks it."""
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.history_file, text.getvalue())
+        self._forget("history")
+
+    def write_comparison(self, facts: Mapping[str, Any]) -> None:
+        """Write how this repetition differs from the run that it repeats."""
+        write_json(self.path / RERUN, facts)
+
+    def write_evaluation(self, results: Mapping[str, Any]) -> Path:
+        """Write the results of one more evaluation; return the new file."""
+        path = self.path / EVALUATIONS / f"{timestamp()}_{secrets.token_hex(2)}.json"
+        write_json(path, results)
+        return path
+
+    def _forget(self, name: str) -> None:
+        """Let the next reader find what was just written."""
+        self.__dict__.pop(name, None)
+
+    # What became of the run
+
+    @property
+    def begun(self) -> bool:
+        """Whether a run has left its configuration here."""
+        return self.config_file.is_file()
+
+    @property
+    def readable(self) -> bool:
+        """Whether config.yaml is that of a run: W&B and Hydra leave files of the same name in folders of their own."""
+        try:
+            return set(self.config) >= ALWAYS
+        except ConfigError:
+            return False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end and left results."""
+        return bool(self.results.get("status") == FINISHED)
+
+    @property
+    def state(self) -> RunState:
+        """What can be done here next."""
+        holder = occupant(self.path)  # before the results are read: a run may end in between
+        if self.finished:
+            return RunState.FINISHED
+        if holder is not None:
+            return RunState.OCCUPIED
+        return RunState.NEW if self.last_checkpoint is None else RunState.STOPPED
 
     @property
     def cell(self) -> str:
-        """Shared by all seeds of these settings, see `identity.cell_id`."""
+        """The name that all seeds of these settings share, see `identity.cell_id`."""
         return cell_id(self.config)
 
     @property
     def id(self) -> str:
-        """`<cell>_seed<n>`."""
+        """The name of the run, `<cell>_seed<n>`."""
         return run_id(self.config)
 
     @property
@@ -68,46 +267,84 @@ class Run:
     @property
     def smoke(self) -> bool:
         """Whether small data stood in for the real ones, so that no number of the run means anything."""
-        return self.config.get("scale") == "smoke"
-
-    @property
-    def finished(self) -> bool:
-        return self.results.get("status") == "finished"
+        return bool(self.config.get("scale") == SMOKE)
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Of the chosen epoch and of the test, in percent."""
+        """The metrics of the chosen epoch and of the test, in percent."""
         found: dict[str, float] = self.results.get("metrics", {})
         return found
 
+    # Its checkpoints
 
-def runs_below(folders: Iterable[Path]) -> list[Run]:
-    """Every run directory at any depth below the folders, in the order of their paths."""
-    found = {path.parent.resolve(): path.parent for folder in folders for path in sorted(folder.rglob(CONFIG))}
-    return [Run(path) for path in found.values() if _is_run(path)]
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """The best epoch by validation, None where nothing was validated."""
+        return self.best_file if self.best_file.is_file() else None
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The checkpoint that continues the run, None if there is none yet."""
+        return self.last_file if self.last_file.is_file() else None
+
+    @property
+    def tested_checkpoint(self) -> Path | None:
+        """The checkpoint whose weights were tested, as the results name it; None before there are any."""
+        selection = self.results.get("selection")
+        return None if selection is None else self.path / selection["checkpoint"]
+
+    def checkpoint(self, name: str) -> Path:
+        """Return the place of the checkpoint `name`, `best` or `last`."""
+        return self.path / CHECKPOINTS / f"{name}{CHECKPOINT_SUFFIX}"
+
+    def checkpoint_names(self) -> list[str]:
+        """List the checkpoints that are there: `best`, `last`."""
+        return sorted(path.stem for path in (self.path / CHECKPOINTS).glob(f"*{CHECKPOINT_SUFFIX}"))
 
 
-def by_id(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """The runs of each `Run.id`: one that finished first, of several the newest."""
-    grouped: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        grouped[run.id].append(run)
-    for same in grouped.values():
-        same.sort(key=lambda run: (run.finished, (run.path / CONFIG).stat().st_mtime), reverse=True)
-    return dict(grouped)
+def is_checkpoint(path: Path) -> bool:
+    """Return whether `path` is called as a checkpoint is."""
+    return path.suffix == CHECKPOINT_SUFFIX
 
 
-def _is_run(path: Path) -> bool:
-    """Whether a config.yaml is that of a run: W&B leaves files of the same name in its own folders."""
+def noted_checkpoint(path: Path) -> str:
+    """Return how the results of a run name one of its checkpoints."""
+    return f"{CHECKPOINTS}/{path.name}"
+
+
+def timestamp() -> str:
+    return datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def _read(path: Path, parse: Callable[[str], Content]) -> Content:
+    """Parse the text of a file. Raises ConfigError, which names the file, where it is not what a run wrote."""
     try:
-        content = yaml.load((path / CONFIG).read_text(), Loader=LOADER)
-    except yaml.YAMLError:
-        return False
-    return isinstance(content, dict) and {"seed", "model", "dataset", "trainer"} <= set(content)
+        return parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist: {path.parent} is no run directory.") from error
+    except (ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{path} is damaged ({reason}). Bring it back from a copy, or remove {path.parent} and run it again."
+        ) from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    content: dict[str, Any] = json.loads(path.read_text())
+def _json(text: str) -> dict[str, Any]:
+    return _mapping(json.loads(text))
+
+
+def _mapping(content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ValueError(f"keys with values are expected, and it holds a {type(content).__name__}")
     return content
+
+
+def _rows(text: str) -> list[dict[str, float]]:
+    names, *lines = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+    return [_numbers(names, values) for values in lines if values]
+
+
+def _numbers(names: Sequence[str], values: Sequence[str]) -> dict[str, float]:
+    if len(values) != len(names):
+        raise ValueError(f"a row has {len(values)} values for {len(names)} columns")
+    return {name: float(value) for name, value in zip(names, values, strict=True) if value}

@@ -7,22 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from hyplearn.runs.keys import NOT_THE_RUN
 from hyplearn.runs.renamed import first_target
 
-# Where and how a run is computed, watched and filed, not what it computes.
-NOT_THE_RUN = (
-    "output_dir",
-    "resume",
-    "choices",  # names of the settings that stand beside them
-    "paper",
-    "protocol",  # what it changes stands in the settings
-    "logger",
-    "seed",  # stands in the name itself
-    *(f"callbacks.{key}" for key in ("geometry", "figures", "save_every_epochs", "nonfinite_every")),
-    *(f"trainer.{key}" for key in ("accelerator", "devices", "strategy", "compile", "progress", "num_threads")),
-    *(f"dataset.{key}" for key in ("root", "num_workers", "cache", "memory_limit_gib", "check_images")),
-    *(f"evaluation.{key}" for key in ("index", "save", "per_class", "gallery", "hard_negatives", "nmi")),
-)
 DIGITS = 12
 
 

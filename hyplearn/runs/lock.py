@@ -13,9 +13,8 @@ from filelock import FileLock, Timeout
 
 from hyplearn.errors import ConfigError
 from hyplearn.runs.atomic import write_json
+from hyplearn.runs.names import CLAIM, HOLDER, LOCK
 
-LOCK, HOLDER = ".lock", ".lock.json"
-CLAIM = ".claim"  # held by the process that will train or is having trained in a directory
 LOCK_FILES = (LOCK, HOLDER, CLAIM)
 
 

@@ -14,11 +14,11 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from hyplearn.runs.atomic import write_whole
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.training.module import TrainingModule
 
 log = logging.getLogger("hyplearn")
 
-LAST, BEST = "last.ckpt", "best.ckpt"
 PLAIN = (Tensor, nn.Parameter, int, float, str, bool, bytes, type(None), torch.Size, torch.dtype, torch.device)
 CONTAINERS = (dict, OrderedDict, Counter)
 
@@ -31,7 +31,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def find_checkpoint(path: Path) -> Path:
     """A checkpoint file itself, or the last checkpoint of a run directory."""
-    found = path / "checkpoints" / LAST if path.is_dir() else path
+    found = RunDirectory(path).last_file if path.is_dir() else path
     if not found.is_file():
         raise ValueError(f"{path} must be a checkpoint or a run directory with one: {found} does not exist")
     return found
@@ -39,15 +39,15 @@ def find_checkpoint(path: Path) -> Path:
 
 def checkpoint_to_evaluate(path: Path) -> Path:
     """A checkpoint file itself, or of a run directory the best checkpoint if one was chosen, else the last."""
-    best = path / "checkpoints" / BEST
-    return best if best.is_file() else find_checkpoint(path)
+    best = RunDirectory(path).best_checkpoint if path.is_dir() else None
+    return best or find_checkpoint(path)
 
 
-def bring_best(checkpoint: Path, folder: Path) -> None:
-    """Copy the best.ckpt beside a checkpoint of another run into the folder of the run that continues it."""
-    best = checkpoint.parent / BEST
-    if best.is_file() and checkpoint.parent.resolve() != folder.resolve():
-        write_whole(folder / BEST, lambda stream: stream.write(best.read_bytes()))
+def bring_best(checkpoint: Path, record: RunDirectory) -> None:
+    """Copy the best checkpoint beside that of another run into the directory of the run that continues it."""
+    best = checkpoint.with_name(record.best_file.name)
+    if best.is_file() and best.resolve() != record.best_file.resolve():
+        write_whole(record.best_file, lambda stream: stream.write(best.read_bytes()))
 
 
 def load_weights(module: TrainingModule, path: Path, *, to_evaluate: bool = False) -> None:

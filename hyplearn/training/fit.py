@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 
@@ -21,9 +19,10 @@ from hyplearn.data.retrieval_datamodule import RetrievalDataModule
 from hyplearn.errors import Interrupted
 from hyplearn.optim.settings import OptimSettings
 from hyplearn.plots.training_curves import draw_figures
-from hyplearn.runs.atomic import write_json, write_yaml
+from hyplearn.runs.directory import RunDirectory, noted_checkpoint
+from hyplearn.runs.rank import first_process
 from hyplearn.training.callbacks.checkpoints import Checkpoints
-from hyplearn.training.callbacks.history import Recorder, Row, recorded_rows, write_csv
+from hyplearn.training.callbacks.history import Recorder, Row, recorded_rows
 from hyplearn.training.callbacks.non_finite import NonFiniteGuard
 from hyplearn.training.callbacks.progress import build_progress, log_failure, run_log
 from hyplearn.training.callbacks.readings import CurvatureReadings, GeometryProbe, OptimizerReadings, Speed
@@ -35,8 +34,8 @@ from hyplearn.training.classification import ClassificationModule
 from hyplearn.training.loggers import RunLogger, build_loggers
 from hyplearn.training.model_readings import curvatures, curved
 from hyplearn.training.module import Groups, Optimization, TrainingModule
-from hyplearn.training.provenance import Provenance, new_run_id, now, peak_memory_gib, read_manifest
-from hyplearn.training.results import RESULTS, listing, summarize, table
+from hyplearn.training.provenance import Provenance, new_run_id, now, peak_memory_gib
+from hyplearn.training.results import listing, summarize, table
 from hyplearn.training.retrieval import RetrievalModule
 from hyplearn.training.seeding import seed_everything
 from hyplearn.training.settings import (
@@ -134,7 +133,10 @@ def fit(spec: TrainSpec) -> dict[str, Any]:
     Ctrl-C. results.json is written in these cases, too, with the status failed or interrupted.
     """
     spec.validate()
-    log_file = spec.run_dir / "train.log" if _first_process() else None
+    record = RunDirectory(spec.run_dir)
+    if first_process():
+        record.write_config(spec.config)
+    log_file = record.log_file if first_process() else None
     if spec.trainer.num_threads is not None:
         torch.set_num_threads(spec.trainer.num_threads)
     with (
@@ -143,11 +145,6 @@ def fit(spec: TrainSpec) -> dict[str, Any]:
         StopSignals() as signals,
     ):
         return _Run(spec, signals).fit()
-
-
-def _first_process() -> bool:
-    """Whether this is the process that writes; known from the environment before the processes have met."""
-    return bool(getattr(rank_zero_only, "rank", 0) == 0) and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def evaluate(spec: TrainSpec, checkpoint: Path) -> dict[str, Any]:
@@ -172,7 +169,8 @@ class _Run:
 
     def __init__(self, spec: TrainSpec, signals: StopSignals) -> None:
         self.spec, self.checkpoint = spec, None if spec.resume is None else find_checkpoint(spec.resume)
-        known = read_manifest(spec.run_dir) if self.checkpoint else None
+        self.record = RunDirectory(spec.run_dir)
+        known = self.record.manifest if self.checkpoint else None
         self.run_id = known["run_id"] if known else new_run_id()
         self.selection: dict[str, Any] | None = None
         self.loggers: list[RunLogger] = []
@@ -184,7 +182,7 @@ class _Run:
             RetrievalRecord(spec.run_dir, figures=spec.callbacks.figures) if spec.retrieval else None
         )
         self.checkpoints = Checkpoints(
-            spec.run_dir / "checkpoints",
+            self.record,
             monitor=spec.callbacks.monitored(retrieval=spec.retrieval),
             every=spec.callbacks.save_every_epochs,
             patience=spec.callbacks.patience,
@@ -224,7 +222,7 @@ class _Run:
 
     def fit(self) -> dict[str, Any]:
         try:
-            if _first_process():
+            if first_process():
                 self._open_record()
             self._train()
             self._test()
@@ -235,10 +233,9 @@ class _Run:
         return self._finish("finished")
 
     def _open_record(self) -> None:
-        write_yaml(self.spec.run_dir / "config.yaml", self.spec.config)
         if self.checkpoint is not None:
-            bring_best(self.checkpoint, self.checkpoints.folder)
-            write_csv(self.recorder.path, self.rows)  # a killed run may have written a row more than its checkpoint has
+            bring_best(self.checkpoint, self.record)
+            self.record.write_history(self.rows)  # a killed run may have written a row more than its checkpoint has
         self.loggers = build_loggers(
             self.spec.logger,
             folder=self.spec.run_dir,
@@ -267,7 +264,7 @@ class _Run:
             rule += SELECTED_ON_TEST
         if self.retrieval_record is not None:
             self.retrieval_record.selection = rule
-        self.selection = {"rule": rule, "epoch": epoch, "checkpoint": f"checkpoints/{path.name}"}
+        self.selection = {"rule": rule, "epoch": epoch, "checkpoint": noted_checkpoint(path)}
         if self.spec.trainer.limit_test_batches != 0:
             load_weights(self.module, path)
             self.trainer.test(self.module, datamodule=self.spec.datamodule, verbose=False)
@@ -275,12 +272,12 @@ class _Run:
     def _finish(self, status: str, error: BaseException | None = None) -> dict[str, Any]:
         results = self._results(status, error)
         if self.trainer.is_global_zero:
-            write_json(self.spec.run_dir / RESULTS, results)
+            self.record.write_results(results)
             self._draw()
             mirrors = [line for logger in self.loggers if (line := logger.finish(results))]
             if status == "finished":
                 log.info("%s", table(results))
-            log.info("%s", listing(self.spec.run_dir, mirrors))
+            log.info("%s", listing(self.record, mirrors))
         return results
 
     def _results(self, status: str, error: BaseException | None) -> dict[str, Any]:
@@ -305,7 +302,7 @@ class _Run:
     def _draw(self) -> None:
         if self.spec.callbacks.figures and self.recorder.rows:
             draw_figures(
-                self.spec.run_dir / "figures",
+                self.record.figures,
                 self.recorder.rows,
                 initial=self.recorder.initial,
                 bounds={name: manifold.curvature.bounds for name, manifold in curved(self.module.network).items()},

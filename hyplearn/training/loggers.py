@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.identity import cell_id
 from hyplearn.training.settings import LoggerSettings
 
@@ -49,7 +50,7 @@ def build_loggers(
     if settings.wandb:  # first, or it would not notice TensorBoard
         loggers.append(WandbRun(settings, folder=folder, run_id=run_id, config=config, rows=rows))
     if settings.tensorboard:
-        loggers.append(TensorBoardRun(folder / "tensorboard", first_epoch=len(rows) + 1))
+        loggers.append(TensorBoardRun(RunDirectory(folder).tensorboard, first_epoch=len(rows) + 1))
     return loggers
 
 
@@ -114,10 +115,10 @@ class WandbRun(RunLogger):
     ) -> None:
         import wandb
 
-        self.mode, self.folder = wandb_mode(settings.mode), folder
+        self.mode, self.record = wandb_mode(settings.mode), RunDirectory(folder)
         self._defined: set[str] = set()
         self._shown: set[Path] = set()
-        (folder / "wandb").mkdir(parents=True, exist_ok=True)
+        self.record.wandb.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             project=settings.project,
             entity=settings.entity,
@@ -161,9 +162,9 @@ class WandbRun(RunLogger):
         tests = {name: value for name, value in results["metrics"].items() if name.startswith("test/")}
         if tests:
             self.log({"epoch": epoch, **tests})
-        for path in sorted((self.folder / "figures").glob("*.png")):
+        for path in sorted(self.record.figures.glob("*.png")):
             if path.resolve() not in self._shown:
-                self.picture(f"figures/{path.stem}", path, epoch)
+                self.picture(f"{path.parent.name}/{path.stem}", path, epoch)
         self._run.summary.update(flatten(results))
         if self.mode == "online":
             where = f"to look at: {self._run.url}"

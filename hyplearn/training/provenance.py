@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -20,7 +19,7 @@ from torch import nn
 
 import hyplearn
 from hyplearn.optim import describe_groups
-from hyplearn.runs.atomic import write_json
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.training.module import TrainingModule, group_name
 from hyplearn.training.retrieval import RetrievalModule
 
@@ -31,7 +30,6 @@ except ModuleNotFoundError:  # Windows
 
 log = logging.getLogger("hyplearn")
 
-MANIFEST = "manifest.json"
 PACKAGES = (
     *("torch", "torchvision", "pytorch-lightning", "geoopt", "timm", "numpy", "scikit-learn", "pillow"),
     *("hydra-core", "omegaconf", "matplotlib", "rich", "wandb", "tensorboard"),
@@ -41,15 +39,6 @@ PACKAGES = (
 def new_run_id() -> str:
     """Eight hexadecimal digits from the system's entropy, which no seed can repeat."""
     return os.urandom(4).hex()
-
-
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a run directory, None before there is one."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
 
 
 def now() -> str:
@@ -135,7 +124,7 @@ def parameter_counts(model: nn.Module, groups: Sequence[Mapping[str, Any]]) -> d
     return {"all": sum(p.numel() for p in everything), "trained": trained, "groups": by_group}
 
 
-def write_manifest(folder: Path, *, run_id: str, seed: int, dataset: Mapping[str, Any], **facts: Any) -> None:
+def write_manifest(record: RunDirectory, *, run_id: str, seed: int, dataset: Mapping[str, Any], **facts: Any) -> None:
     """Write manifest.json. A resumed run keeps the first manifest and adds the session to it."""
     session = {
         "started": now(),
@@ -146,19 +135,16 @@ def write_manifest(folder: Path, *, run_id: str, seed: int, dataset: Mapping[str
         "hardware": hardware(),
         **facts,
     }
-    before = read_manifest(folder)
-    if before is not None and before["run_id"] == run_id:
-        sessions = [*before["sessions"], session]
-    else:
-        sessions = [session]
-    write_json(folder / MANIFEST, {"run_id": run_id, "seed": seed, "dataset": dict(dataset), "sessions": sessions})
+    before = record.manifest
+    sessions = [*before["sessions"], session] if before.get("run_id") == run_id else [session]
+    record.write_manifest({"run_id": run_id, "seed": seed, "dataset": dict(dataset), "sessions": sessions})
 
 
 class Provenance(pl.Callback):
     """At the start of training: writes the manifest and says what is about to run."""
 
     def __init__(self, folder: Path, *, run_id: str) -> None:
-        self.folder, self.run_id = folder, run_id
+        self.record, self.run_id = RunDirectory(folder), run_id
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
@@ -169,7 +155,7 @@ class Provenance(pl.Callback):
         dataset: Mapping[str, Any] = trainer.datamodule.fingerprint  # type: ignore[attr-defined]
         names = None if isinstance(pl_module, RetrievalModule) else trainer.datamodule.class_names  # type: ignore[attr-defined]
         write_manifest(
-            self.folder,
+            self.record,
             run_id=self.run_id,
             seed=pl_module.seed,
             dataset=dataset,
@@ -179,7 +165,7 @@ class Provenance(pl.Callback):
             **({} if names is None else {"class_names": list(names)}),  # predictions are named where no data set is
         )
         device, precision = pl_module.device, trainer.precision
-        log.info("run %s in %s", self.run_id, self.folder)
+        log.info("run %s in %s", self.run_id, self.record.path)
         log.info(
             "%d parameters, %s training images, %s x %d, precision %s",
             *(

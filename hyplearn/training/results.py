@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
+from hyplearn.runs.directory import RunDirectory
+
 Row = Mapping[str, float]
-RESULTS = "results.json"
 SMOKE = "SMOKE: small data stand in, no number of this run means anything"
 
 
@@ -95,10 +95,6 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s"
 
 
-def listing(folder: Path, mirrors: Sequence[str]) -> str:
+def listing(record: RunDirectory, mirrors: Sequence[str]) -> str:
     """The files of a run directory that a user may look for, and how to see the mirrors."""
-    names = ["config.yaml", "manifest.json", "metrics.csv", RESULTS, "nonfinite.json", "train.log"]
-    found = [name for name in names if (folder / name).is_file()]
-    for pattern in ("checkpoints/*.ckpt", "embeddings/*", "retrieval/*", "figures/*.png"):
-        found += sorted(str(path.relative_to(folder)) for path in folder.glob(pattern))
-    return "\n".join([f"written to {folder}:", *(f"  {name}" for name in found), *mirrors])
+    return "\n".join([f"written to {record.path}:", *(f"  {name}" for name in record.files()), *mirrors])

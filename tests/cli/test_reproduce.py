@@ -21,7 +21,7 @@ from hyplearn.config.compose import compose
 from hyplearn.errors import ConfigError
 from hyplearn.jobs import campaign
 from hyplearn.jobs.plan import choose, plan
-from hyplearn.runs.directory import Run
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.lock import CLAIM
 from tests.support.jobs import at_once
 
@@ -142,7 +142,7 @@ def test_runs_have_places_groups_and_tags() -> None:
         assert config["logger"]["tags"] == ["bdeir_table3", f"seed-{config['seed']}", "protocol-paper", "scale-full"]
         path = Path(config["output_dir"])
         assert path.parent == Path("outputs/reproduce", CELL)
-        assert path.name == Run(path).id
+        assert path.name == RunDirectory(path).id
     ledger = newest_ledger()
     assert ledger["complete"] is True
     assert states(ledger) == ["finished", "finished"]
@@ -243,18 +243,20 @@ def test_a_killed_table_is_finished_by_the_same_command(signum: int) -> None:
     command = [sys.executable, "-m", "hyplearn", "reproduce", "bdeir_table3", "--scale", "smoke"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         end = time.monotonic() + 200
-        while not any(Run(path.parent).finished for path in Path("outputs").rglob("results.json")):
+        while not any(RunDirectory(path.parent).finished for path in Path("outputs").rglob("results.json")):
             assert time.monotonic() < end
             assert process.poll() is None
             time.sleep(0.2)
         process.send_signal(signum)
     assert process.returncode == (143 if signum == signal.SIGTERM else -9)
     done = {
-        path: path.stat().st_mtime_ns for path in Path("outputs").rglob("results.json") if Run(path.parent).finished
+        path: path.stat().st_mtime_ns
+        for path in Path("outputs").rglob("results.json")
+        if RunDirectory(path.parent).finished
     }
     assert subprocess.run(command, capture_output=True, timeout=300).returncode == 0
     ledger = newest_ledger("smoke")
     assert ledger["complete"] is True
     assert states(ledger).count("finished before") >= len(done) >= 1
     assert {path: path.stat().st_mtime_ns for path in done} == done  # not run again
-    assert all(Run(Path(run["run_dir"])).results["scale"] == "smoke" for run in ledger["runs"])
+    assert all(RunDirectory(Path(run["run_dir"])).results["scale"] == "smoke" for run in ledger["runs"])

@@ -10,7 +10,7 @@ import pytest
 from hyplearn.cli.wandb_report import build_report, offline_runs
 from hyplearn.config.compose import compose
 from hyplearn.runs.atomic import write_json, write_yaml
-from hyplearn.runs.directory import Run
+from hyplearn.runs.directory import RunDirectory
 from tests.support.commands import Command
 
 EXPERIMENT = "bdeir_table3_cifar100_hecnn_r50"
@@ -36,7 +36,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             path / "results.json",
             {"status": status, "metrics": {"test/top1": top1}, "selection": selection, "dataset": dataset},
         )
-        return Run(path).id
+        return RunDirectory(path).id
 
     return make
 

@@ -13,7 +13,7 @@ from hyplearn.papers.evidence import evidence, rows
 from hyplearn.papers.measured import Measured, collect
 from hyplearn.papers.render import markdown
 from hyplearn.papers.statistics import Paired
-from hyplearn.runs.directory import Run
+from hyplearn.runs.directory import RunDirectory
 
 CLAIM = {
     "key": "a",
@@ -30,7 +30,7 @@ CLAIM = {
 
 def write(
     folder: Path, name: str, seed: int, *, test: float, val: float = 0.0, digest: str = "d", error: str = ""
-) -> Run:
+) -> RunDirectory:
     path = folder / f"{name}{seed}"
     path.mkdir()
     config = {"seed": seed, "model": {"name": name}, "dataset": {}, "trainer": {}}
@@ -43,10 +43,10 @@ def write(
     }
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     (path / "results.json").write_text(json.dumps(results))
-    return Run(path)
+    return RunDirectory(path)
 
 
-def measured(runs: dict[str, list[Run]]) -> dict[str, Measured]:
+def measured(runs: dict[str, list[RunDirectory]]) -> dict[str, Measured]:
     return {name: next(iter(collect(same).values())) for name, same in runs.items()}
 
 

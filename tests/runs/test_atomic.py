@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
+import yaml
+from omegaconf import OmegaConf
 
-from hyplearn.runs.atomic import write_json, write_text, write_whole
+from hyplearn.runs.atomic import write_json, write_text, write_whole, write_yaml
 
 
 def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path: Path) -> None:
@@ -51,3 +53,34 @@ def test_json_is_strict(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", content)
     read = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
     assert read == {"loss": "nan", "c": ["inf", 1.5], "path": "x", "n": {"m": None}}
+
+
+def test_yaml_is_one_line_for_a_value(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    content = {"seed": 1, "optim": {"lr": 1e-05, "betas": (0.9, 0.999)}, "note": "a b", "none": None, "empty": {}}
+    write_yaml(path, {**content, "sizes": [1, 2], "parts": [{"name": "x", "weight": 1e22}]})
+    assert path.read_text() == (
+        "seed: 1\noptim:\n  lr: 1.0e-05\n  betas: [0.9, 0.999]\n"
+        'note: "a b"\nnone: null\nempty: {}\n'
+        'sizes: [1, 2]\nparts: [{name: "x", weight: 1.0e+22}]\n'
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(1e-05, -1e-300, 1.5e300, 3.0, float("inf"), float("-inf"), 10**20, True, None, "", [], {}),
+        *("1e-5", "1", "true", "null", "~", "2020-01-01", "on", "x: y # z", "- a", "long " * 100),
+        *('C:\\path "q"', "\u00fc \U0001f600", "two\nlines\t", [["a", 1.0], [{"on": "off"}]], {"on": {"1": [None]}}),
+    ],
+)
+def test_every_reader_of_yaml_gets_the_value_that_was_written(value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    write_yaml(path, {"key": value, "below": {"on": value, "a.b": value}})
+    expected = {"key": value, "below": {"on": value, "a.b": value}}
+    text = path.read_text(encoding="utf-8")
+    for loader in (yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        found = yaml.load(text, Loader=loader)
+        assert found == expected
+        assert type(found["key"]) is type(value)
+    assert OmegaConf.to_container(OmegaConf.load(path)) == expected

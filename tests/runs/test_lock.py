@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from hyplearn.errors import ConfigError
-from hyplearn.runs.lock import HOLDER, occupant, occupied
-from hyplearn.runs.places import claim
+from hyplearn.runs.creation import claim
+from hyplearn.runs.lock import occupant, occupied
+from hyplearn.runs.names import HOLDER
 
 HOLD = "import sys, pathlib\nfrom hyplearn.runs.lock import occupied\nwith occupied(pathlib.Path(sys.argv[1])):\n"
 WAIT = "    print('held', flush=True)\n    sys.stdin.read()\n"

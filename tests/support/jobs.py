@@ -14,7 +14,7 @@ from hyplearn.jobs.grid import composed_all, expand
 from hyplearn.jobs.launcher import Job, Launcher, Stopped
 from hyplearn.jobs.processes import Process
 from hyplearn.jobs.sweep import group_of, job_of, run_sweep
-from hyplearn.runs.places import OUTPUTS, new_directory
+from hyplearn.runs.creation import OUTPUTS, new_directory
 
 # Runs one command line of `hyplearn`; returns its exit status and the reason of a failure.
 Runner = Callable[[Sequence[str]], tuple[int, str]]

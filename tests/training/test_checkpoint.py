@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.training.callbacks.checkpoints import Checkpoints
 from hyplearn.training.callbacks.stop_signals import StopSignals
 from hyplearn.training.checkpoint import (
@@ -25,7 +26,7 @@ from tests.support import runs
 
 def checkpoints(folder: Path, **changes: Any) -> Checkpoints:
     options = {"monitor": "val/top1", "every": 1, "patience": None, "signals": StopSignals(), **changes}
-    return Checkpoints(folder, **options)
+    return Checkpoints(RunDirectory(folder), **options)
 
 
 class FakeTrainer:
@@ -80,7 +81,7 @@ def test_without_the_metric_no_epoch_is_best(tmp_path: Path, monkeypatch: pytest
     callback = checkpoints(tmp_path)
     trainer = train(callback, "train/top1", [1.0, 2.0], monkeypatch)
     assert trainer.saved == [(1, "last.ckpt"), (2, "last.ckpt")]
-    assert callback.choice(2) == ("last epoch", 2, tmp_path / "last.ckpt")
+    assert callback.choice(2) == ("last epoch", 2, tmp_path / "checkpoints" / "last.ckpt")
 
 
 def test_last_is_written_as_often_as_asked_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import torch
 import hyplearn
 from hyplearn.optim import parameter_groups
 from hyplearn.training import provenance
-from hyplearn.training.provenance import hardware, new_run_id, parameter_counts, read_manifest, source, versions
+from hyplearn.training.provenance import hardware, new_run_id, parameter_counts, source, versions
 from tests.support import runs
 
 
@@ -78,10 +78,6 @@ def test_frozen_parameters_are_counted_apart() -> None:
     counts = parameter_counts(model, parameter_groups(model, lr=0.1))
     assert counts["all"] - counts["trained"] == model.z.numel()
     assert counts["groups"]["euclidean"] == 169 - model.z.numel()
-
-
-def test_a_directory_without_a_run_has_no_manifest(tmp_path: Path) -> None:
-    assert read_manifest(tmp_path) is None
 
 
 def test_hardware_is_told_in_types_that_json_knows() -> None:

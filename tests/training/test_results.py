@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.training.results import listing, summarize, table
 
 ROWS = [
@@ -46,5 +47,5 @@ def test_the_listing_names_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     for name in ("results.json", "checkpoints/last.ckpt", "other.txt"):
         (tmp_path / name).touch()
-    lines = listing(tmp_path, ["to upload: wandb sync x"]).splitlines()
+    lines = listing(RunDirectory(tmp_path), ["to upload: wandb sync x"]).splitlines()
     assert lines == [f"written to {tmp_path}:", "  results.json", "  checkpoints/last.ckpt", "to upload: wandb sync x"]

@@ -33,6 +33,7 @@ from hyplearn.cli.doctor.packages import (
 from hyplearn.cli.parser import Parser
 from hyplearn.errors import FAILED
 from hyplearn.errors import OK as DONE
+from hyplearn.runs.names import WANDB
 
 HELP = """\
 hyplearn doctor [options]
@@ -267,9 +268,8 @@ def _weights(answers: Sequence[Mapping[str, Any]]) -> Iterator[Check]:
 
 
 def _wandb(mode: str) -> Check:
-    waiting = [
-        folder for folder in sorted(Path("outputs").glob("**/wandb/offline-run-*")) if not list(folder.glob("*.synced"))
-    ]
+    found = sorted(Path("outputs").glob(f"**/{WANDB}/offline-run-*"))
+    waiting = [folder for folder in found if not list(folder.glob("*.synced"))]
     why = "a key was found" if mode == "online" else "no key was found" if mode == "offline" else "WANDB_MODE"
     detail = f"runs would be {mode} ({why}); {_plural(len(waiting), 'offline run')} below outputs/ not uploaded"
     return Check(OK, "wandb", detail, f"wandb sync {waiting[0].parent}/offline-run-*" if waiting else None)

@@ -91,9 +91,9 @@ def _check(options: argparse.Namespace) -> None:
     if options.source is None:
         raise ConfigError("hyplearn plot embeddings needs a run or a file (see hyplearn plot embeddings --help)")
     if options.source.suffix not in FILES:
-        from hyplearn.runs.places import locate
+        from hyplearn.runs.directory import RunDirectory
 
-        locate(options.source)
+        RunDirectory.locate(options.source)
     if options.layout == "umap":
         _need_umap()
 
@@ -110,10 +110,10 @@ def _embedded(source: Path) -> tuple[Stored, Mapping[str, Any]]:
     try:
         if source.suffix in FILES:
             return store.load(source), {}
-        from hyplearn.runs.places import locate, stored_config
+        from hyplearn.runs.directory import RunDirectory
 
-        folder = locate(source)
-        config, kept = stored_config(folder), folder / "embeddings" / "test.npz"
+        run = RunDirectory.locate(source)
+        config, kept = run.config, run.test_embeddings
         if source.is_dir() and kept.is_file():
             return store.load(kept), config
         return _computed(source), config
@@ -172,9 +172,9 @@ def _folder(options: argparse.Namespace) -> Path:
         return Path(options.output)
     if source.suffix in FILES:
         return source.parent
-    from hyplearn.runs.places import locate
+    from hyplearn.runs.directory import RunDirectory
 
-    return locate(source) / "figures"
+    return RunDirectory.locate(source).figures
 
 
 # Drawing

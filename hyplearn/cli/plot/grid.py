@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from hyplearn.cli.parser import Parser
 from hyplearn.cli.plot.history import _differing, _leaves, _tell, _title, _value
 from hyplearn.errors import OK, ConfigError, listing, nearest
+from hyplearn.runs.keys import SEED, UNTOLD, within
 
 if TYPE_CHECKING:
     from hyplearn.plots.budget import Budget
     from hyplearn.plots.grid import Grid
-    from hyplearn.runs.directory import Run
+    from hyplearn.runs.directory import RunDirectory
 
 FLAT = ("sphere", "euclidean")
-NOT_COMPARED = ("seed", "output_dir", "resume", "choices", "paper", "logger", "protocol", "callbacks", "evaluation")
 
 HELP = """\
 hyplearn plot grid <folder ...> [options]
@@ -79,14 +79,14 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(list(argv))
 
 
-def _runs(folders: Sequence[Path], metric: str) -> list[Run]:
+def _runs(folders: Sequence[Path], metric: str) -> list[RunDirectory]:
     """The finished runs, one of each run id. Raises ConfigError."""
     if not folders:
         raise ConfigError("hyplearn plot grid needs folders with runs (see hyplearn plot grid --help)")
     for path in folders:
         if not path.is_dir():
             raise ConfigError(f"{path} is no folder: name a multirun directory, or folders that hold runs.")
-    from hyplearn.runs.directory import by_id, runs_below
+    from hyplearn.runs.finding import by_id, runs_below
 
     every = [same[0] for same in by_id(runs_below(folders)).values()]
     runs = [run for run in every if run.finished]
@@ -106,7 +106,7 @@ def _chooser(metric: str) -> str:
     return metric.replace("test/", "val/", 1) if metric.startswith("test/") else metric
 
 
-def _grid(runs: Sequence[Run], options: argparse.Namespace) -> Grid:
+def _grid(runs: Sequence[RunDirectory], options: argparse.Namespace) -> Grid:
     from hyplearn.plots.grid import Grid
 
     flat = [dict(_leaves(run.config)) for run in runs]
@@ -152,12 +152,16 @@ def _order(value: float | str) -> tuple[bool, float, str]:
 
 
 def _check_alike(
-    row: str, column: float | str, runs: Sequence[Run], flat: Sequence[Mapping[str, Any]], options: argparse.Namespace
+    row: str,
+    column: float | str,
+    runs: Sequence[RunDirectory],
+    flat: Sequence[Mapping[str, Any]],
+    options: argparse.Namespace,
 ) -> None:
     """Seeds of one setting are averaged, never settings."""
     if len({run.cell for run in runs}) == 1:
         return
-    keys = [key for key in dict.fromkeys(key for one in flat for key in one) if key.split(".")[0] not in NOT_COMPARED]
+    keys = [key for key in dict.fromkeys(key for one in flat for key in one) if not within(key, (*SEED, *UNTOLD))]
     differing = listing(_differing(flat, keys))
     raise ConfigError(
         f"runs at {options.x}={_value(column)}, {','.join(options.by)}={row} are of several settings, which differ in "
@@ -165,7 +169,7 @@ def _check_alike(
     )
 
 
-def _budgets(runs: Sequence[Run], metric: str) -> list[Budget]:
+def _budgets(runs: Sequence[RunDirectory], metric: str) -> list[Budget]:
     """Of each model the settings of every seed that all settings of all models have.
 
     None without such a seed, where the runs are of several data sets, and where one has nothing to choose settings by:

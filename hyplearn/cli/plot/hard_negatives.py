@@ -105,10 +105,9 @@ def _names(options: argparse.Namespace, configs: Sequence[Mapping[str, Any]]) ->
 
 def _check_data(runs: Sequence[Path]) -> None:
     """Raise ConfigError where the results of the runs say that they were tested on other images."""
-    from hyplearn.runs.directory import Run
-    from hyplearn.runs.places import locate
+    from hyplearn.runs.directory import RunDirectory
 
-    prints = [Run(locate(run)).results.get("dataset", {}).get("sha256", {}).get("test") for run in runs]
+    prints = [RunDirectory.locate(run).results.get("dataset", {}).get("sha256", {}).get("test") for run in runs]
     if None not in prints and prints[0] != prints[1]:
         raise ConfigError(
             f"{runs[0]} and {runs[1]} were tested on other images ({prints[0][:12]} and {prints[1][:12]}): hard "

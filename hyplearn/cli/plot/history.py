@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from hyplearn.cli.parser import Parser
 from hyplearn.errors import OK, ConfigError, nearest
+from hyplearn.runs.keys import SEED, UNTOLD, within
 
 if TYPE_CHECKING:
     from hyplearn.plots.convergence import Groups, Trace
-    from hyplearn.runs.directory import Run
+    from hyplearn.runs.directory import RunDirectory
 
 GROUPED = """\
 <run ...>: run directories, or folders that hold some at any depth.
@@ -49,7 +50,6 @@ picture and in the median; none is dropped.
 
 # What names groups that differ in it, the first before all others.
 NAMING = tuple(f"choices.{name}" for name in ("experiment", "model", "manifold", "optim", "loss", "dataset"))
-NOT_A_SETTING = ("seed", "output_dir", "resume", "choices", "paper", "logger", "protocol", "callbacks", "evaluation")
 FEW = 3  # keys that a name has room for
 
 
@@ -129,7 +129,7 @@ def _target(text: str) -> float:
     return 100 * value if value <= 1 else value
 
 
-def _title(text: str, runs: Sequence[Run]) -> str:
+def _title(text: str, runs: Sequence[RunDirectory]) -> str:
     """Says so where small data stood in for the real ones."""
     return f"SMOKE RUNS (small data) · {text}" if any(run.smoke for run in runs) else text
 
@@ -142,14 +142,14 @@ def _tell(written: Sequence[Path]) -> None:
 # Runs and groups
 
 
-def _runs(paths: Sequence[Path], command: str) -> list[Run]:
+def _runs(paths: Sequence[Path], command: str) -> list[RunDirectory]:
     """All runs in and below the folders that have logged an epoch. Raises ConfigError."""
     if not paths:
         raise ConfigError(f"hyplearn {command} needs runs (see hyplearn {command} --help)")
     for path in paths:
         if not path.is_dir():
             raise ConfigError(f"{path} is no folder: name run directories, or folders that hold some.")
-    from hyplearn.runs.directory import runs_below
+    from hyplearn.runs.finding import runs_below
 
     found = runs_below(paths)
     if not found:
@@ -160,7 +160,7 @@ def _runs(paths: Sequence[Path], command: str) -> list[Run]:
     return begun
 
 
-def _grouped(runs: Sequence[Run], by: Sequence[str] | None) -> dict[str, list[Run]]:
+def _grouped(runs: Sequence[RunDirectory], by: Sequence[str] | None) -> dict[str, list[RunDirectory]]:
     """Runs by the values of keys of their configuration; without keys those of the same settings, in a telling name."""
     flat = [dict(_leaves(run.config)) for run in runs]
     for key in by or ():
@@ -168,13 +168,13 @@ def _grouped(runs: Sequence[Run], by: Sequence[str] | None) -> dict[str, list[Ru
         if key not in known:
             raise ConfigError(f"--by {key}: no such key in these runs.{nearest(key, known)}")
     names = _cell_names(runs, flat) if by is None else [_values(one, by) for one in flat]
-    grouped: dict[str, list[Run]] = {}
+    grouped: dict[str, list[RunDirectory]] = {}
     for run, name in zip(runs, names, strict=True):
         grouped.setdefault(name, []).append(run)
     return dict(sorted(grouped.items()))
 
 
-def _cell_names(runs: Sequence[Run], flat: Sequence[Mapping[str, Any]]) -> list[str]:
+def _cell_names(runs: Sequence[RunDirectory], flat: Sequence[Mapping[str, Any]]) -> list[str]:
     """By the choices that tell cells apart; where these are equal by few keys, or by the cell itself."""
     chosen: list[str] = []
     names = [""] * len(runs)
@@ -196,7 +196,7 @@ def _telling(
     if len({cells[i] for i in same}) == 1:
         return name
     alike = [flat[i] for i in same]
-    keys = [key for one in alike for key in one if key.split(".")[0] not in NOT_A_SETTING]
+    keys = [key for one in alike for key in one if not within(key, (*SEED, *UNTOLD))]
     differing = _differing(alike, list(dict.fromkeys(keys)))
     return f"{name}, {_values(own, differing) if len(differing) <= FEW else cell}"
 
@@ -229,12 +229,12 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _choice(run: Run) -> str:
+def _choice(run: RunDirectory) -> str:
     choices = run.config.get("choices", {})
     return str(choices.get("experiment") or f"{choices.get('model')}, {choices.get('dataset')}")
 
 
-def _traces(grouped: Mapping[str, Sequence[Run]], column: Any) -> Groups:
+def _traces(grouped: Mapping[str, Sequence[RunDirectory]], column: Any) -> Groups:
     """What `column` gives (epoch, value) of every run; without runs and groups that have none."""
     from hyplearn.plots.convergence import Trace
 
@@ -251,13 +251,13 @@ def _traces(grouped: Mapping[str, Sequence[Run]], column: Any) -> Groups:
 # What runs hold
 
 
-def _manifolds(run: Run) -> list[str]:
+def _manifolds(run: RunDirectory) -> list[str]:
     """Names of the curvatures it logged."""
     names = [name.removeprefix("curvature/") for name in run.history[-1] if name.startswith("curvature/")]
     return [name for name in names if not name.endswith("_at_bound")]
 
 
-def _curvature(run: Run, name: str) -> list[tuple[int, float]]:
+def _curvature(run: RunDirectory, name: str) -> list[tuple[int, float]]:
     """From the first value, at epoch 0, on."""
     manifold = run.config["manifold"]
     decoder = manifold.get("decoder_c") if name == "decoder" else None
@@ -266,15 +266,15 @@ def _curvature(run: Run, name: str) -> list[tuple[int, float]]:
     return [(0, float(first)), *logged] if logged else []
 
 
-def _bounds(run: Run) -> list[float]:
+def _bounds(run: RunDirectory) -> list[float]:
     return [float(bound) for bound in run.config["manifold"].get("bounds", ())]
 
 
-def _column(run: Run, name: str) -> list[tuple[int, float]]:
+def _column(run: RunDirectory, name: str) -> list[tuple[int, float]]:
     return [(int(row["epoch"]), row[name]) for row in run.history if name in row]
 
 
-def _usual_metric(runs: Sequence[Run]) -> str:
+def _usual_metric(runs: Sequence[RunDirectory]) -> str:
     """What validation measures in these runs."""
     for name in ("val/top1", "val/recall@1"):
         if any(name in row for run in runs for row in run.history):
@@ -284,7 +284,7 @@ def _usual_metric(runs: Sequence[Run]) -> str:
     )
 
 
-def _check_metric(runs: Sequence[Run], metric: str) -> None:
+def _check_metric(runs: Sequence[RunDirectory], metric: str) -> None:
     known = {name for run in runs for row in run.history for name in row}
     if metric not in known:
         raise ConfigError(f"--metric {metric}: no run has it.{nearest(metric, known)}")

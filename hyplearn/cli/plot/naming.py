@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hyplearn.cli.plot.history import _differing, _leaves, _values
+from hyplearn.runs.keys import UNTOLD, within
 
 TELLING = ("choices.model", "loss.tau", "manifold.c", "choices.backbone", "seed")
-OMITTED = ("output_dir", "resume", "choices", "paper", "logger", "protocol", "callbacks", "evaluation")
 MODELS = {"sph": "Sph", "hyp": "Hyp", "mix": "Mix", "hier": "HIER", "lhier": "LHIER"}  # the papers' names
 FLAT = ("sphere", "euclidean")
 FEW = 3
@@ -26,7 +26,7 @@ def distinct_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         if len({_name(one, [*telling, key]) for one in flat}) > len(before):
             telling.append(key)
     if len({_name(one, telling) for one in flat}) == 1:
-        keys = [key for key in dict.fromkeys(key for one in flat for key in one) if key.split(".")[0] not in OMITTED]
+        keys = [key for key in dict.fromkeys(key for one in flat for key in one) if not within(key, UNTOLD)]
         telling = _differing(flat, keys)[:FEW]
     names = [_name(one, telling) for one in flat]
     return [name if names.count(name) == 1 else f"{name} #{place + 1}" for place, name in enumerate(names)]

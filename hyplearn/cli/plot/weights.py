@@ -34,8 +34,6 @@ Yue Fig. 3 shows a largest weight of about 0.46 at temperature 0.05, on other da
   python train.py -m model=sph_vit_s,hyp_vit_s loss.tau=0.05,0.2 evaluation.hard_negatives=true
   hyplearn plot weights outputs/multirun/2026-11-26_08-58-30_4jobs_ba89/*/"""
 
-KEPT = Path("embeddings") / "last_batch.npz"
-
 
 def weights(argv: Sequence[str]) -> int:
     """Draw, and print the largest weights. Raises ConfigError."""
@@ -73,11 +71,10 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 def _batches(options: argparse.Namespace) -> tuple[dict[str, Stored], bool]:
     """The batches by the names of their runs, and whether small data stood in for the real ones. Raises ConfigError."""
     from hyplearn.cli.plot.naming import distinct_names
-    from hyplearn.inference.test_embeddings import run_config
-    from hyplearn.runs.places import locate
+    from hyplearn.runs.directory import RunDirectory
 
-    configs = [run_config(run) for run in options.runs]
-    paths = [locate(run) / KEPT for run in options.runs]
+    runs = [RunDirectory.locate(run) for run in options.runs]
+    configs, paths = [run.config for run in runs], [run.last_batch for run in runs]
     for path in paths:
         if not path.is_file():
             raise ConfigError(

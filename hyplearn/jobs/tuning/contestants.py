@@ -16,9 +16,8 @@ from hyplearn.jobs.choices import values
 from hyplearn.jobs.tuning import space as search_space
 from hyplearn.jobs.tuning.space import Dimension
 from hyplearn.runs.identity import cell_id, run_id
+from hyplearn.runs.keys import PLACE
 from hyplearn.training.settings import MONITORS, RETRIEVAL_MONITORS
-
-ALONE = ("output_dir", "resume")  # keys that the command sets itself
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def _check_typed(overrides: Sequence[str], space: Sequence[Dimension], compared:
     for text in (*overrides, *([compared] if compared else [])):
         parsed = parse(text)
         key = parsed.key_or_group
-        if key in ALONE:
+        if key in PLACE:
             raise ConfigError(f"{text}: every trial has a directory of its own and is continued by itself. Use --name.")
         if key in searched:
             raise ConfigError(f"{text}: {key} is searched by --space, and set as well. Leave one of them out.")

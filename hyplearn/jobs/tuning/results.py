@@ -31,7 +31,7 @@ from hyplearn.jobs.tuning.study import (
     in_study,
 )
 from hyplearn.runs.atomic import write_json, write_text, write_yaml
-from hyplearn.runs.directory import Run
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.identity import run_id
 
 ENDS = (JobState.FINISHED, JobState.PRUNED, JobState.DIVERGED, JobState.FAILED, JobState.INTERRUPTED)
@@ -64,7 +64,7 @@ def results(studies: Sequence[Study], folder: Path, metric: str, extra: Sequence
     for study in studies:
         jobs, best = study.jobs(), study.best()
         states = [job.state for job in jobs]
-        run = None if best is None else Run(best.run_dir)
+        run = None if best is None else RunDirectory(best.run_dir)
         found.append(
             Result(
                 label=study.contender.label,

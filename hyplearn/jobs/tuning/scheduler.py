@@ -29,7 +29,7 @@ from hyplearn.jobs.tuning.study import (
     from_study,
     in_study,
 )
-from hyplearn.runs.directory import Run
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.identity import run_id
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Search:
             number=trial.number,
         )
         watched = _Watched(study, trial, job)
-        if Run(run_dir).finished:  # the command was killed between the end of the run and its note of it
+        if RunDirectory(run_dir).finished:  # the command was killed between the end of the run and its note of it
             self._read(watched)
             self._note(watched, OK)
             return
@@ -188,7 +188,7 @@ class Search:
     def _read(self, watched: _Watched) -> bool:
         """Report the epochs that are new; whether there are any."""
         before = watched.epoch
-        for row in Run(watched.job.run_dir).history:
+        for row in RunDirectory(watched.job.run_dir).history:
             epoch, value = int(row["epoch"]), row.get(self.metric)
             if epoch > watched.epoch and value is not None:
                 watched.epoch = epoch
@@ -198,7 +198,7 @@ class Search:
 
     def _note(self, watched: _Watched, status: int | None) -> None:
         """Say how a trial ended: what the launcher knows of its job, and what its metric says."""
-        job, run = watched.job, Run(watched.job.run_dir)
+        job, run = watched.job, RunDirectory(watched.job.run_dir)
         notes: dict[str, Any] = {SECONDS: round(job.seconds, 1), EPOCHS: watched.epoch}
         value = run.metrics.get(self.metric) if run.finished else None
         if status == OK and value is not None and math.isfinite(value):
@@ -239,6 +239,6 @@ class Search:
             self.launcher.end(stop.signum)
         for watched in self.watched.values():
             self._read(watched)
-            if Run(watched.job.run_dir).finished:
+            if RunDirectory(watched.job.run_dir).finished:
                 self._note(watched, OK)
         self.saved()

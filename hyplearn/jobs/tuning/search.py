@@ -17,8 +17,8 @@ from hyplearn.jobs.processes import Local
 from hyplearn.jobs.tuning.contestants import Contender, contenders, monitored, objective
 from hyplearn.jobs.tuning.space import Dimension, read
 from hyplearn.runs.atomic import write_json
+from hyplearn.runs.creation import OUTPUTS
 from hyplearn.runs.lock import occupied
-from hyplearn.runs.places import OUTPUTS
 
 if TYPE_CHECKING:
     from hyplearn.jobs.tuning.scheduler import Search

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 
 from hyplearn.errors import Interrupted
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.training.callbacks.stop_signals import StopSignals
-from hyplearn.training.checkpoint import BEST, LAST, read_checkpoint
+from hyplearn.training.checkpoint import read_checkpoint
 from hyplearn.training.module import TrainingModule
 
 log = logging.getLogger("hyplearn")
@@ -37,19 +38,21 @@ class Checkpoints(pl.Callback):
     there; one during an epoch's last step or validation, once that epoch is complete.
     """
 
-    def __init__(self, folder: Path, *, monitor: str, every: int, patience: int | None, signals: StopSignals) -> None:
-        self.folder, self.monitor, self.every, self.patience, self.signals = folder, monitor, every, patience, signals
+    def __init__(
+        self, record: RunDirectory, *, monitor: str, every: int, patience: int | None, signals: StopSignals
+    ) -> None:
+        self.record, self.monitor, self.every, self.patience, self.signals = record, monitor, every, patience, signals
         self.best_value: float | None = None
         self.best_epoch = 0
         self.written: Path | None = None
 
     @property
     def best(self) -> Path:
-        return self.folder / BEST
+        return self.record.best_file
 
     @property
     def last(self) -> Path:
-        return self.folder / LAST
+        return self.record.last_file
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_value": self.best_value, "best_epoch": self.best_epoch}
@@ -71,7 +74,8 @@ class Checkpoints(pl.Callback):
         return Choice(f"best {self.monitor}", state["best_epoch"], self.best)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.folder = Path(trainer.strategy.broadcast(str(self.folder)))  # of the first process, which alone writes
+        # That of the first process, which alone writes.
+        self.record = RunDirectory(Path(trainer.strategy.broadcast(str(self.record.path))))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.signals.install()

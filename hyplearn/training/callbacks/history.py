@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from hyplearn.runs.atomic import write_text
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.training.model_readings import curvatures
 from hyplearn.training.module import TrainingModule
 
@@ -26,7 +24,7 @@ class Recorder(pl.Callback):
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "metrics.csv"
+        self.record = RunDirectory(folder)
         self.listeners: Sequence[Callable[[Row], None]] = []
         self.rows: list[Row] = []
         self.initial: dict[str, float] = {}
@@ -42,7 +40,7 @@ class Recorder(pl.Callback):
         pl_module.row = epoch | pl_module.metrics("train") | pl_module.metrics("val") | pl_module.row
         self.rows.append(dict(pl_module.row))
         if trainer.is_global_zero:
-            write_csv(self.path, self.rows)
+            self.record.write_history(self.rows)
             for listen in self.listeners:
                 listen(self.rows[-1])
 
@@ -58,13 +56,3 @@ def recorded_rows(checkpoint: Path) -> list[Row]:
     content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     rows: list[Row] = content["callbacks"][Recorder.__qualname__]["rows"]
     return rows
-
-
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """One line per row; a column for every name that occurs, empty where a row lacks it."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())

@@ -15,12 +15,12 @@ from torch.optim import Optimizer
 from hyplearn.errors import NonFiniteLoss
 from hyplearn.nn.monitor import record
 from hyplearn.runs.atomic import write_json
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.training.callbacks.checkpoints import Checkpoints
 from hyplearn.training.callbacks.readings import OptimizerReadings
 from hyplearn.training.model_readings import at_bounds, curvatures, curved
 from hyplearn.training.module import Batch, TrainingModule
 
-REPORT = "nonfinite.json"
 # A loss scale at which gradients that still overflow in float16 would overflow in float32 as well.
 LEAST_SCALE = 2.0**-14
 
@@ -34,7 +34,7 @@ class NonFiniteGuard(pl.Callback):
     """
 
     def __init__(self, folder: Path, *, every: int, optimizer: OptimizerReadings, checkpoints: Checkpoints) -> None:
-        self.report, self.every = folder / REPORT, every
+        self.report, self.every = RunDirectory(folder).non_finite_file, every
         self.optimizer, self.checkpoints = optimizer, checkpoints
         self._batch: Batch | None = None
         self._batch_idx = 0

@@ -24,6 +24,7 @@ from hyplearn.manifolds import CurvedManifold
 from hyplearn.nn.space import Space, space_names
 from hyplearn.plots.gallery import Shown, draw_gallery, draw_radii
 from hyplearn.runs.atomic import write_text
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.training.loggers import RunLogger
 from hyplearn.training.retrieval import LastBatch, RetrievalModule
 from hyplearn.training.retrieval_metrics import Ranked, radii_of
@@ -40,7 +41,7 @@ class RetrievalRecord(pl.Callback):
     """
 
     def __init__(self, folder: Path, *, figures: bool) -> None:
-        self.folder, self.figures, self.selection = folder, figures, ""
+        self.record, self.figures, self.selection = RunDirectory(folder), figures, ""
         self.loggers: Sequence[RunLogger] = []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -53,7 +54,7 @@ class RetrievalRecord(pl.Callback):
             found = hard_negatives(batch.points, batch.labels, pl_module.spaces, scales, nearest=nearest)
             pl_module.row.update(found.as_row())
             if trainer.is_global_zero:
-                save_batch(self.folder / "embeddings" / "last_batch", batch, pl_module.spaces)
+                save_batch(self.record.last_batch, batch, pl_module.spaces)
         if pl_module.stages["val"].metrics and self.loggers:
             self._histograms(pl_module, "val", epoch)
 
@@ -72,7 +73,7 @@ class RetrievalRecord(pl.Callback):
         if self.figures:
             self._draw_radii(pl_module, ranked, epoch)
         if self.figures and settings.gallery:
-            path = self.folder / "figures" / "gallery.png"
+            path = self.record.figures / "gallery.png"
             draw_gallery(path, gallery(ranked, data, pl_module), title=title(pl_module))
             for logger in self.loggers:
                 logger.picture("test/gallery", path, epoch)
@@ -81,7 +82,7 @@ class RetrievalRecord(pl.Callback):
     def _save(self, module: RetrievalModule, ranked: Ranked) -> None:
         embedded = module.embedded["test"]
         store.save(
-            self.folder / "embeddings" / "test",
+            self.record.test_embeddings,
             ranked.embeddings,
             labels=ranked.data.labels,
             ids=embedded.ids,
@@ -101,12 +102,12 @@ class RetrievalRecord(pl.Callback):
             groups["super_classes"] = (ranked.data.super_labels, ranked.data.super_names or ())
         for name, (labels, names) in groups.items():
             found = by_group(ranked.results, labels, ks)
-            write_text(self.folder / "retrieval" / f"{name}.csv", group_table(found, names))
+            write_text(self.record.tables / f"{name}.csv", group_table(found, names))
 
     def _draw_radii(self, module: RetrievalModule, ranked: Ranked, epoch: int) -> None:
         radii = radii_of(module.spaces, ranked.embeddings.points)
         if radii:
-            path = self.folder / "figures" / "radius.png"
+            path = self.record.figures / "radius.png"
             draw_radii(path, radii, limits=limits(module))
             for logger in self.loggers:
                 logger.picture("test/radius", path, epoch)

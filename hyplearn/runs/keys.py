@@ -1,0 +1,33 @@
+"""Keys of a configuration that do not say what a run computes, in one table.
+
+Run ids leave all of them out. Commands that continue, repeat, evaluate, search or compare runs take the groups that
+they need: nowhere else stands which setting is none of the run itself. A name stands for its key and all keys below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+PLACE = ("output_dir", "resume")  # where the run writes, and what it continues
+NAMES = ("choices", "paper", "protocol")  # names of settings that stand beside them
+SEED = ("seed",)  # stands in the name of a run by itself
+SHOWN = ("logger", "callbacks.figures", "trainer.progress")  # where people look at it
+WATCHED = tuple(f"callbacks.{key}" for key in ("geometry", "save_every_epochs", "nonfinite_every"))
+MACHINE = tuple(f"trainer.{key}" for key in ("accelerator", "devices", "strategy", "compile", "num_threads"))
+READING = tuple(f"dataset.{key}" for key in ("root", "num_workers", "cache", "memory_limit_gib", "check_images"))
+KEPT = tuple(f"evaluation.{key}" for key in ("save", "per_class", "gallery", "hard_negatives"))  # beside the numbers
+MEASURED = tuple(f"evaluation.{key}" for key in ("index", "nmi"))  # by which program, and what else
+
+# What run ids leave out.
+NOT_THE_RUN = (*PLACE, *NAMES, *SEED, *SHOWN, *WATCHED, *MACHINE, *READING, *KEPT, *MEASURED)
+# What may change when a run continues: where and how long it is computed, and how it is watched.
+CONTINUED = ("trainer", "callbacks", *SHOWN, *READING)
+# What is no difference between a run and its repetition.
+REPEATED = (*PLACE, *SHOWN)
+# What nobody would tell runs apart by, in a figure or a table.
+UNTOLD = (*PLACE, *NAMES, *SHOWN, "callbacks", "evaluation")
+
+
+def within(key: str, names: Iterable[str]) -> bool:
+    """Whether `key` is one of the names or lies below one: `logger.wandb` lies below `logger`."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
