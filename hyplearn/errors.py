@@ -6,6 +6,7 @@ import difflib
 import signal
 from collections.abc import Iterable
 from pathlib import Path
+from typing import get_args
 
 OK, FAILED, CONFIG, NON_FINITE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -48,3 +49,15 @@ def nearest(name: str, valid: Iterable[str], *, prefix: str = "") -> str:
     """` Did you mean prefix + x?` for the valid name x closest to `name`, nothing where none is close."""
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
     return f" Did you mean {prefix}{close[0]}?" if close else ""
+
+
+def one_of(name: str, value: object, literal: object) -> None:
+    """Raise a ValueError unless `value` is one of the strings of a `Literal` type.
+
+    It names the argument, the value, the choices and the nearest of them. The type in the signature and the check at
+    run time are thus one list.
+    """
+    choices: tuple[str, ...] = get_args(literal)
+    if value not in choices:
+        hint = nearest(value, choices) if isinstance(value, str) else ""
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}.{hint}")

@@ -78,7 +78,8 @@ def converted(value: Any, annotation: Any, path: str) -> Any:
             return str(value)
     expected = describe(annotation)
     got = "another list" if isinstance(value, list) and "a list" in expected else _kind(value)
-    raise ConfigError(f"{path}={_shown(value)}: expected {expected}, got {got}.")
+    near = nearest(value, _choices(annotation)) if isinstance(value, str) else ""
+    raise ConfigError(f"{path}={_shown(value)}: expected {expected}, got {got}.{near}")
 
 
 def check_known(key: str, known: Collection[str], path: str, *, supplied: Mapping[str, Collection[str]]) -> None:
@@ -152,6 +153,12 @@ def _options(annotation: Any) -> tuple[Any, ...]:
     if typing.get_origin(annotation) in (Union, types.UnionType):
         return typing.get_args(annotation)
     return (annotation,)
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The texts that a `Literal` allows."""
+    literals = [option for option in _options(annotation) if typing.get_origin(option) is Literal]
+    return [choice for literal in literals for choice in typing.get_args(literal) if isinstance(choice, str)]
 
 
 def _fits(value: Any, option: Any) -> bool:

@@ -6,15 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from hyplearn.errors import one_of
 from hyplearn.evaluation.inner_products import CURVED, FLAT, Form
 from hyplearn.geometry import lorentz
+from hyplearn.manifolds.family import Kind
 
-Kind = Literal["lorentz", "poincare", "sphere", "euclidean"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # Squares of coordinates, and products of two, stay within float64.
@@ -38,8 +39,7 @@ class Metric:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind={self.kind!r} must be one of {', '.join(KINDS)}")
+        one_of("kind", self.kind, Kind)
         if self.curved and (self.c is None or not 0 < self.c < math.inf):
             raise ValueError(f"c={self.c} must be > 0 with kind={self.kind!r}: its sectional curvature is -c")
         if not self.curved and self.c is not None:

@@ -17,12 +17,13 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hyplearn.errors import one_of
 from hyplearn.evaluation.duplicates import Distinct
 from hyplearn.evaluation.inner_products import Lifted
 from hyplearn.evaluation.metric import Embeddings, Metric
@@ -134,8 +135,7 @@ class Search:
         gallery_ids: Tensor | None = None,
         index: Index = "auto",
     ) -> None:
-        if index not in get_args(Index):
-            raise ValueError(f"index={index!r} must be one of {', '.join(get_args(Index))}")
+        one_of("index", index, Index)
         _check_comparable(query, gallery)
         self.query, self.gallery = query, gallery
         self.own = _positions(query, gallery, query_ids, gallery_ids)

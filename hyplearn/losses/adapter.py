@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from pytorch_metric_learning.distances import BaseDistance
 from torch import Tensor
 from torch.nn import functional as F
 
+from hyplearn.errors import one_of
 from hyplearn.geometry.numerics import safe_sqrt
 from hyplearn.losses.base import EmbeddingLoss
 from hyplearn.manifolds import Sphere
@@ -35,8 +36,7 @@ class SpaceDistance(BaseDistance):  # type: ignore[misc]
 
     def __init__(self, form: Form, *, similarity: Similarity, scale: float) -> None:
         super().__init__(normalize_embeddings=False, is_inverted=form == "similarity")
-        if similarity not in get_args(Similarity):
-            raise ValueError(f"similarity={similarity!r} must be 'cosine' (directions of the points) or 'geometry'")
+        one_of("similarity", similarity, Similarity)
         if not scale > 0:
             raise ValueError(f"scale={scale} must be > 0: the radius of the embeddings, 4.6 for a clip of 2.3")
         self.form, self.similarity, self.scale = form, similarity, scale

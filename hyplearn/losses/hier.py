@@ -9,11 +9,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from hyplearn.errors import one_of
 from hyplearn.losses.base import EmbeddingLoss, build_part
 from hyplearn.losses.placement import at_distance
 from hyplearn.losses.triplets import Triplets, generator_on, reciprocal_triplets
 from hyplearn.manifolds import CurvedManifold, manifold_parameter
 from hyplearn.nn.space import Space
+
+ProxyKind = Literal["manifold", "tangent"]
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +171,7 @@ class HIER(EmbeddingLoss):
         triplets: int = 50,
         masked: bool = True,
         label_boost: bool = True,
-        parametrization: Literal["manifold", "tangent"] = "manifold",
+        parametrization: ProxyKind = "manifold",
         radius: float = RADIUS,
         rescale: bool = False,
         clip: float = 2.3,
@@ -178,8 +181,7 @@ class HIER(EmbeddingLoss):
         _check(proxies=proxies, tau=tau, topk=topk, triplets=triplets, radius=radius, clip=clip)
         if not margin >= 0:
             raise ValueError(f"margin={margin} must be >= 0, a geodesic distance; 0.1 in HIER")
-        if parametrization not in ("manifold", "tangent"):
-            raise ValueError(f"parametrization={parametrization!r} must be 'manifold' or 'tangent'")
+        one_of("parametrization", parametrization, ProxyKind)
         self.tau, self.margin, self.topk, self.triplets = tau, margin, topk, triplets
         self.masked, self.label_boost, self.parametrization = masked, label_boost, parametrization
         self.rescale, self.clip, self.riemannian = rescale, clip, riemannian

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hyplearn.errors import one_of
 from hyplearn.losses.base import EmbeddingLoss
 from hyplearn.nn.space import Space, distances
 
@@ -130,10 +131,8 @@ class PairwiseCrossEntropy(EmbeddingLoss):
             raise ValueError(
                 f"tau={tau} must be > 0, one number for all spaces or one for each space, as in [0.1, 0.2]"
             )
-        if convention not in get_args(Convention):
-            raise ValueError(f"convention={convention!r} must be one of {get_args(Convention)}")
-        if reduction not in get_args(Reduction):
-            raise ValueError(f"reduction={reduction!r} must be one of {get_args(Reduction)}")
+        one_of("convention", convention, Convention)
+        one_of("reduction", reduction, Reduction)
         self.convention, self.reduction = convention, reduction
         self.values = tuple(map(float, values))
         self.log_tau = nn.Parameter(torch.tensor(self.values).log()) if learned_tau else None

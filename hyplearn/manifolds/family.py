@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+from hyplearn.errors import one_of
 from hyplearn.manifolds.curvature import Parametrization
 from hyplearn.manifolds.curved import CurvedManifold
 from hyplearn.manifolds.euclidean import Euclidean
@@ -41,11 +42,8 @@ class Manifolds:
         x_t_max: float | None = None,
         decoder_c: float | None = None,
     ) -> None:
-        kinds = (*_CURVED, *_FLAT)
-        if kind not in kinds:
-            raise ValueError(f"kind={kind!r} must be one of {kinds}")
-        if share not in get_args(Sharing):
-            raise ValueError(f"share={share!r} must be one of {get_args(Sharing)}")
+        one_of("kind", kind, Kind)
+        one_of("share", share, Sharing)
         if share == "single" and decoder_c is not None:
             raise ValueError(f"decoder_c={decoder_c} needs share='encoder_decoder' or 'per_stage', not share='single'")
         self.kind, self.share = kind, share

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from hyplearn.manifolds import CurvatureParameter, CurvedManifold, Manifold, Manifolds
-from hyplearn.models.backbone import build_backbone
+from hyplearn.models.backbone import FrozenPart, Pool, build_backbone
 from hyplearn.models.necks import Head, LorentzNeck, Neck
 from hyplearn.models.small import SmallConvNet, SmallViT
 
@@ -29,8 +29,8 @@ class Embedder(nn.Module):
         pretrained: bool = False,
         weights: str | None = None,
         small: SmallViT | SmallConvNet | None = None,
-        pool: str = "default",
-        frozen: str | int = "none",
+        pool: Pool = "default",
+        frozen: FrozenPart | int = "none",
         freeze_norm: bool = False,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,

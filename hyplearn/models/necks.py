@@ -10,28 +10,31 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hyplearn.errors import one_of
 from hyplearn.geometry import lorentz, sphere
 from hyplearn.geometry.numerics import vector_norm
 from hyplearn.manifolds import CurvedManifold, Lorentz, Manifold, Manifolds
+from hyplearn.manifolds.family import Kind
 from hyplearn.manifolds.precision import promote
 from hyplearn.nn import monitor
-from hyplearn.nn.checks import one_of, positive
-from hyplearn.nn.lift import ENTRIES, Lift
+from hyplearn.nn.checks import positive
+from hyplearn.nn.fused.lift import EntryKind
+from hyplearn.nn.lift import Lift
 from hyplearn.nn.linear import LorentzLinear, OriginalLorentzLinear
 from hyplearn.nn.poincare_gradient import riemannian_gradient
+from hyplearn.nn.rotation import RescaleSide
 from hyplearn.nn.space import Space, numbered, space_names
 
-KINDS = ("sphere", "euclidean", "poincare", "lorentz")
 CURVED = ("poincare", "lorentz")
-NORMALIZATIONS = ("none", "l2", "layer_norm")
-INPUTS = ("raw", "unit")
-LINEARS = ("rotation_boost", "original")
+FeatureNormalization = Literal["none", "l2", "layer_norm"]
+BranchInput = Literal["raw", "unit"]
+NeckLinear = Literal["rotation_boost", "original"]
 MANIFOLD_OF = {  # the choice of group `manifold` that goes with a kind
     "sphere": "sphere",
     "euclidean": "euclidean",
@@ -72,14 +75,14 @@ class Branch:
     or lorentz branch, each of which has a curvature of its own; None for the manifold's.
     """
 
-    kind: str | None = None
+    kind: Kind | None = None
     weight: float = 1.0
     learned: bool = False
     c: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind is not None:
-            one_of("kind", self.kind, KINDS)
+            one_of("kind", self.kind, Kind)
         if self.c is not None and self.kind in ("sphere", "euclidean"):
             raise ValueError(f"c={self.c}: a branch of kind {self.kind} has no curvature; set c=null")
 
@@ -103,14 +106,14 @@ class Neck:
     size: int
     branches: Mapping[str, Branch | None]
     clip: float | None = None
-    normalize: str = "none"
-    branch_input: str = "raw"
+    normalize: FeatureNormalization = "none"
+    branch_input: BranchInput = "raw"
     riemannian_gradient: bool = False
 
     def __post_init__(self) -> None:
         positive("size", self.size)
-        one_of("normalize", self.normalize, NORMALIZATIONS)
-        one_of("branch_input", self.branch_input, INPUTS)
+        one_of("normalize", self.normalize, FeatureNormalization)
+        one_of("branch_input", self.branch_input, BranchInput)
         _check_clip(self.clip)
         if not any(self.branches.values()):
             raise ValueError("branches must name at least one geometry")
@@ -217,14 +220,14 @@ class LorentzNeck:
     """
 
     size: int
-    linear: str = "rotation_boost"
-    entry: str = "project"
+    linear: NeckLinear = "rotation_boost"
+    entry: EntryKind = "project"
     clip: float | None = None
 
     def __post_init__(self) -> None:
         positive("size", self.size)
-        one_of("linear", self.linear, LINEARS)
-        one_of("entry", self.entry, ENTRIES)
+        one_of("linear", self.linear, NeckLinear)
+        one_of("entry", self.entry, EntryKind)
         _check_clip(self.clip)
 
     def build(self, features: int, manifolds: Manifolds | None) -> Head:
@@ -246,7 +249,7 @@ class LorentzHead(Head):
         if neck.linear == "original":
             self.linear = OriginalLorentzLinear(features, neck.size, manifold=manifold)
         else:  # its last step is the rescaling, which must not be applied twice
-            rescale = "both" if neck.clip is None else "pre_boost"
+            rescale: RescaleSide = "both" if neck.clip is None else "pre_boost"
             self.linear = LorentzLinear(features, neck.size, manifold=manifold, rescale=rescale)
 
     def place(self, z: Tensor) -> tuple[Tensor, ...]:

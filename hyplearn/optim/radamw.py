@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.optimizer import ParamsT
 
+from hyplearn.errors import one_of
 from hyplearn.optim import update
 from hyplearn.optim.curvature import Group
 from hyplearn.optim.radam import AdamFamily
@@ -62,8 +63,7 @@ class RiemannianAdamW(AdamFamily):
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
-        if group["decay"] not in get_args(Decay):
-            raise ValueError(f"decay={group['decay']!r} must be one of {get_args(Decay)}")
+        one_of("decay", group["decay"], Decay)
 
     def _check_space(self, group: Group, space: Space) -> None:
         if group["weight_decay"] and group["decay"] != "none" and not space.decays:

@@ -321,7 +321,10 @@ def points(count: int = 3, dim: int = 2) -> Embeddings:
     ("call", "message"),
     [
         (lambda: neighbours(points(), points(), 0), "k=0 must be >= 1"),
-        (lambda: neighbours(points(), points(), 1, index="hnsw"), "index='hnsw' must be one of auto, faiss, torch"),
+        (
+            lambda: neighbours(points(), points(), 1, index="hnsw"),
+            "index='hnsw' must be one of 'auto', 'faiss', 'torch'",
+        ),
         (lambda: neighbours(points(), points(3, 4), 1), "euclidean points of 2 dimensions, gallery of 4"),
         (lambda: neighbours(points(), points(0), 1), "gallery has no points"),
         (

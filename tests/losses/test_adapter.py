@@ -91,7 +91,7 @@ def test_fusion_ranks_as_the_distance_that_is_trained(kind: str, similarity: str
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"similarity": "euclid"}, "similarity='euclid' must be 'cosine'"),
+        ({"similarity": "euclid"}, "similarity='euclid' must be one of 'cosine', 'geometry'"),
         ({"scale": 0.0}, r"scale=0.0 must be > 0: the radius"),
     ],
 )

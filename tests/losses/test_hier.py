@@ -218,7 +218,7 @@ def test_without_a_hyperbolic_space_the_way_out_is_named(manifold: Manifold) -> 
         ({"triplets": 0}, "triplets=0 must be > 0"),
         ({"margin": math.nan}, "margin=nan must be >= 0"),
         ({"clip": 0.0}, r"clip=0.0 must be > 0"),
-        ({"parametrization": "ball"}, "parametrization='ball' must be 'manifold' or 'tangent'"),
+        ({"parametrization": "ball"}, "parametrization='ball' must be one of 'manifold', 'tangent'"),
     ],
 )
 def test_values_out_of_range_are_named(option: dict[str, Any], message: str) -> None:

@@ -233,7 +233,7 @@ def test_impossible_temperatures_are_named(tau: float | list[float]) -> None:
 
 
 def test_wrong_options_are_named() -> None:
-    with pytest.raises(ValueError, match=r"convention='cos' must be one of \('distance', 'dot'\)"):
+    with pytest.raises(ValueError, match=r"convention='cos' must be one of 'distance', 'dot'"):
         PairwiseCrossEntropy(convention="cos")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"reduction='none' must be one of"):
         PairwiseCrossEntropy(reduction="none")  # type: ignore[arg-type]
