@@ -22,7 +22,7 @@ from hyplearn.config.compose import compose
 from hyplearn.evaluation import metric, recall
 from hyplearn.inference.costs import available_bytes, peak_bytes, resident_bytes
 from hyplearn.losses import HIER
-from hyplearn.losses.placement import at_distance
+from hyplearn.losses.proxy_points import at_distance
 from hyplearn.losses.triplets import reciprocal_triplets
 from hyplearn.manifolds import CurvedManifold, Lorentz, PoincareBall
 from hyplearn.manifolds.family import Kind

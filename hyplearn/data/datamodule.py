@@ -151,7 +151,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What identifies the data that have been read so far, in types that JSON knows.
+        """Return what identifies the data that have been read so far, in types that JSON knows.
 
         sha256 is of pixels and labels as the source gives them; for files, of their relative paths, sizes and labels.
         """

@@ -163,7 +163,7 @@ class RetrievalDataModule(ImageDataModule):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """As of `ImageDataModule`, with the number of classes of each part that has been read, and the selection."""
+        """Return the fingerprint of `ImageDataModule`, the number of classes of each part read, and the selection."""
         classes = {split: len(self._evaluations[split].labels.unique()) for split in self._evaluations}
         return {
             **super().fingerprint,
@@ -244,7 +244,7 @@ class RetrievalDataModule(ImageDataModule):
         return images
 
     def _with_places(self, bad: list[BadImageError]) -> list[BadImageError]:
-        """The same with the index lines that name the images, where lines do."""
+        """Return the errors with the index lines that name the images, where lines do."""
         if not isinstance(self.source, IndexedSource):
             return bad
         index = self.source.index(self.root)

@@ -33,7 +33,7 @@ RECIPES = {"lorentz": _HYPERBOLOID, "poincare": _BALL, "sphere": _COSINE, "eucli
 
 
 class Agreement(NamedTuple):
-    """Of `queries` queries: the share whose k nearest are the exact ones, straight from the index, and re-ranked."""
+    """Share of `queries` queries whose k nearest are the exact ones, straight from the index, and re-ranked."""
 
     queries: int
     k: int
@@ -80,7 +80,7 @@ def to_bytes(index: Any) -> bytes:
 
 
 def read(path: Path) -> Any:
-    """The index in a file."""
+    """Read the index in a file."""
     import faiss
 
     return faiss.read_index(str(path))

@@ -49,12 +49,12 @@ class Metric:
 
     @property
     def curved(self) -> bool:
-        """Whether c belongs to it."""
+        """Whether the metric has a curvature c."""
         return self.kind in CURVED
 
     @cached_property
     def form(self) -> Form:
-        """How D is computed."""
+        """The formula by which D is computed."""
         if self.c is not None:
             return CURVED[self.kind](self.c)
         return FLAT[self.kind]()
@@ -108,15 +108,15 @@ class Embeddings:
 
     @property
     def device(self) -> torch.device:
-        """Where the points are."""
+        """Device that the points are on."""
         return self.points[0].device
 
     def select(self, rows: Tensor | slice) -> Embeddings:
-        """Those of a mask (N,), of positions, or of a slice."""
+        """Return the embeddings of a mask (N,), of positions, or of a slice."""
         return self._with(tuple(x[rows] for x in self.points))
 
     def to(self, device: torch.device | str) -> Embeddings:
-        """On another device."""
+        """Return the embeddings on another device."""
         return self._with(tuple(x.to(device) for x in self.points))
 
     def _with(self, points: tuple[Tensor, ...]) -> Embeddings:
@@ -134,7 +134,7 @@ class Embeddings:
 
     @property
     def width(self) -> int:
-        """Numbers in one embedding."""
+        """Count the numbers in one embedding."""
         return sum(x.shape[1] for x in self.points)
 
     def __str__(self) -> str:

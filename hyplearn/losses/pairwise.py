@@ -19,7 +19,7 @@ Reduction = Literal["pairs_sum", "mean", "sum", "m2"]
 
 
 def slots(labels: Tensor) -> Tensor:
-    """Where in the batch the i-th image of each class stands: (B,) to (m, N), classes in ascending order.
+    """Return where in the batch the i-th image of each class stands: (B,) to (m, N), classes in ascending order.
 
     The i-th images of all classes form slot i; the order within a class is that of the batch. ValueError unless every
     one of N >= 2 classes has the same number m >= 2 of images. Waits for the device.
@@ -147,7 +147,7 @@ class PairwiseCrossEntropy(EmbeddingLoss):
         return () if self.log_tau is None else (self.log_tau,)
 
     def scales(self, spaces: Sequence[Space]) -> list[Tensor]:
-        """What multiplies the distances of each space in the logits, (), differentiable."""
+        """Return what multiplies the distances of each space in the logits, (), differentiable."""
         if len(self.values) not in (1, len(spaces)):
             raise ValueError(
                 f"tau={list(self.values)} has {len(self.values)} values for {len(spaces)} space(s) "
@@ -169,7 +169,7 @@ class PairwiseCrossEntropy(EmbeddingLoss):
     ) -> Tensor:
         return pairwise_cross_entropy(points, labels, spaces, self.scales(spaces), reduction=self.reduction)
 
-    def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
+    def distance_weights(self, spaces: Sequence[Space]) -> tuple[float, ...]:
         """weight / tau of each space, halved on the sphere under 'dot'."""
         return tuple(scale.item() for scale in self.scales(spaces))
 

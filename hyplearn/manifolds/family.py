@@ -90,8 +90,10 @@ class Manifolds:
                 f"kind={kind!r} needs a curvature, which kind={self.kind!r} of the manifolds does not have"
             )
         if name not in self._made:
-            curved = _CURVED.get(kind)
-            self._made[name] = curved(self._c if c is None else c, **self._options) if curved else _FLAT[kind]()
+            if kind in _CURVED:
+                self._made[name] = _CURVED[kind](self._c if c is None else c, **self._options)
+            else:
+                self._made[name] = _FLAT[kind]()
         return self._made[name]
 
     def manifolds(self) -> dict[str, CurvedManifold]:

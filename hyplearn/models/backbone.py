@@ -72,7 +72,7 @@ class Backbone(nn.Module):
             raise ValueError(f"pool=class_token: {self.kind} has no class token; set model.pool=default")
 
     def train(self, mode: bool = True) -> Backbone:
-        """As of any module, but frozen batch norm stays in evaluation."""
+        """Set the mode as of any module, but leave frozen batch norm in evaluation."""
         super().train(mode)
         if self.freeze_norm:
             for part in self.network.modules():
@@ -144,7 +144,7 @@ def check_name(name: str) -> None:
 
 
 def data_config(name: str | None) -> dict[str, Any]:
-    """How images have to look for the weights of a timm model: mean, std, interpolation, crop_pct, input_size.
+    """Return how images have to look for the weights of a timm model: mean, std, interpolation, crop_pct, input_size.
 
     input_size: (channels, height, width). Nothing is built or downloaded. Raises ValueError as `check_name`,
     and for None, a model without weights.

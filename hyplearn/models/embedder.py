@@ -58,21 +58,21 @@ class Embedder(nn.Module):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """n of each space."""
+        """Sizes of the embedding: n of each space."""
         return self.head.sizes
 
     @property
     def feature_size(self) -> int:
-        """D, numbers of a feature."""
+        """Number of features D that the backbone gives."""
         return self.backbone.feature_size
 
     def features(self, images: Tensor) -> Tensor:
-        """What the backbone gives, (B, D), in float32 or in autocast's precision."""
+        """Return what the backbone gives, (B, D), in float32 or in autocast's precision."""
         features: Tensor = self.backbone(images)
         return features
 
     def points(self, features: Tensor) -> tuple[Tensor, ...]:
-        """What the neck makes of features (B, D): one tensor (B, n_i) of points per space."""
+        """Return what the neck makes of features (B, D): one tensor (B, n_i) of points per space."""
         points: tuple[Tensor, ...] = self.head(features)
         return points
 

@@ -140,7 +140,7 @@ class Neck:
 
 
 class BranchHead(Head):
-    """What a `Neck` describes. spaces: one per branch, with the manifold of each."""
+    """The head that a `Neck` describes. spaces: one per branch, with the manifold of each."""
 
     def __init__(self, features: int, neck: Neck, spaces: Sequence[Space]) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ class LorentzNeck:
 
 
 class LorentzHead(Head):
-    """What a `LorentzNeck` describes."""
+    """The head that a `LorentzNeck` describes."""
 
     def __init__(self, features: int, neck: LorentzNeck, space: Space) -> None:
         super().__init__()

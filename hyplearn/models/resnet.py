@@ -170,14 +170,14 @@ class ResNet(nn.Module):
         return Bottleneck(into, width, stride=stride, geometry=geometry, core=core)
 
     def _passage(self, before: Geometry, after: Geometry) -> nn.Module:
-        """The way from one space to another."""
+        """Return the layer that takes points from one space to another."""
         old, new = before.manifold, after.manifold
         if isinstance(old, Lorentz) and isinstance(new, Lorentz):
             return Transfer(old, new, rescale=self._rescale.transfer)
         return before.leave() if old is not None else after.enter()
 
     def _to_decoder(self, head: str, geometry: Geometry, entry: EntryKind, clip: float | None) -> nn.Module:
-        """From the pooled features to what the head reads."""
+        """Return the layer from the pooled features to what the head reads."""
         one_of("head_entry", entry, EntryKind)
         if clip is not None and (head == "linear" or geometry.manifold is not None):
             raise ValueError(f"clip={clip} belongs to hybrid models: Euclidean stages with a hyperbolic head")
@@ -203,7 +203,10 @@ class ResNet(nn.Module):
         return self._manifolds.used()
 
     def embed(self, images: Tensor) -> Tensor:
-        """What the head reads, (B, embedding_size): points of the decoder manifold, or features of a linear head."""
+        """Return what the head reads, (B, embedding_size).
+
+        Points of the decoder manifold, or features of a linear head.
+        """
         x = self.stages(self.stem(channels_last(images)))
         out: Tensor = self.dropout(self.to_decoder(self.pool(x)))
         return out
@@ -225,7 +228,7 @@ class ResNet(nn.Module):
         return found
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes)."""
+        """Return logits (B, num_classes)."""
         logits: Tensor = self.head(self.embed(images))
         return logits
 

@@ -148,7 +148,7 @@ class LorentzBatchNorm2d(nn.Module):
             raise ValueError("a batch of one image of 1 x 1 positions has no dispersion; use more images per batch")
 
     def by_definition(self, x: Tensor) -> Tensor:
-        """The same layer point by point through the manifold's operations; the only path of `per_channel`."""
+        """Normalize point by point through the manifold's operations; the only path of `per_channel`."""
         with torch.autocast(x.device.type, enabled=False):
             points = channels_last(x.to(torch.promote_types(x.dtype, torch.float32))).permute(0, 2, 3, 1)
             mean, dispersion = self.statistics()

@@ -37,7 +37,7 @@ class LorentzBoost(nn.Module):
             self.log_scale = nn.Parameter(torch.zeros(()))
 
     def point(self) -> Tensor | None:
-        """Where the boost takes the origin, (n,); the factor, (), of `scale`; None of `none`."""
+        """Return where the boost takes the origin, (n,); for `scale` its factor, (); for `none` None."""
         if self.kind == "none":
             return None
         if self.kind == "scale":

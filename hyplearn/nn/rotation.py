@@ -85,7 +85,7 @@ class RotationBoost(nn.Module):
             return weight.view(self.shape)
 
     def placement(self) -> Placement:
-        """The same steps for the fused path."""
+        """Return the steps of `move` for the fused path."""
         kind: Literal["vector", "scale", "none"] = "vector"
         if self.boost.kind in ("scale", "none"):
             kind = self.boost.kind

@@ -35,7 +35,7 @@ class Schedule(LRScheduler, abc.ABC):
 
     @abc.abstractmethod
     def factor(self, step: int, group: str | None) -> float:
-        """What multiplies the initial lr of the group of that name, after `step` steps."""
+        """Return what multiplies the initial lr of the group of that name, after `step` steps."""
 
     def get_lr(self) -> list[float | Tensor]:
         """The rates of all groups now."""
@@ -47,7 +47,7 @@ class Schedule(LRScheduler, abc.ABC):
 
 
 class Constant(Schedule):
-    """No change."""
+    """Schedule that leaves the rates as they are."""
 
     def __init__(self, optimizer: Optimizer, *, total_epochs: int, steps_per_epoch: int) -> None:
         super().__init__(optimizer)

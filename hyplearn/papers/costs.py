@@ -39,7 +39,7 @@ def _text(value: float | None) -> str:
 
 
 def rows(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One record a row, for CSV."""
+    """Return one record for each row, for CSV."""
     return [
         {"file": bench["file"], "device": bench.get("device"), "method": row["method"]}
         | {f"{source}{name}": record.get(name) for name in MEASURES for source, record in _sources(row)}

@@ -146,7 +146,7 @@ def _arm(side: Side) -> tuple[str, ...]:
 
 
 def _notes(side: Side) -> Iterator[str]:
-    """What a reader of the mean must know beside it."""
+    """Return what a reader of the mean must know beside it."""
     if side.diverged:
         yield f"diverged: {seeds_text(side.diverged)}"
     if side.without:

@@ -38,14 +38,14 @@ class Paired:
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """None without values."""
+    """Return mean and spread of values, None without any."""
     if not values:
         return None
     return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 def paired(differences: Sequence[float], *, null: float = 0.0) -> Paired | None:
-    """Of differences, one a seed. None without any."""
+    """Test the mean of differences, one for each seed. Returns None without any."""
     if not differences:
         return None
     n, mean = len(differences), statistics.fmean(differences)

@@ -34,7 +34,10 @@ Groups = Mapping[str, Sequence[Trace]]
 
 
 def median_epoch(traces: Sequence[Trace], target: float) -> float:
-    """Of the runs of a group, where one that never reaches the target counts as later than all; inf if so is half."""
+    """Return the median over the runs of a group, where one that never reaches the target counts as later than all.
+
+    Inf if so is half.
+    """
     found = [trace.reaches(target) for trace in traces]
     return median(math.inf if epoch is None else epoch for epoch in found)
 

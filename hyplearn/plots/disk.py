@@ -71,7 +71,7 @@ class Disk:
         return self.dim <= 2
 
     def distances(self, rows: Tensor) -> Tensor:
-        """Of the manifold, as the picture shows them, between points `rows` (M,): (M, M)."""
+        """Distances of the manifold, as the picture shows them, between points `rows` (M,): (M, M)."""
         x = self.points[rows]
         return poincare.dist(x[:, None], x, c=1.0) / math.sqrt(self.c)
 
@@ -253,7 +253,7 @@ def _rings(axes: Axes, disk: Disk, points: Tensor, seen: Window) -> None:
 
 
 def _freest(radius: float, points: Tensor, seen: Window) -> tuple[float, float] | None:
-    """Where on a circle around the origin, within the window, a label is farthest from all points."""
+    """Return where on a circle around the origin, within the window, a label is farthest from all points."""
     angles = torch.arange(720, dtype=torch.float64) * (math.pi / 360)
     circle = radius * torch.stack([angles.cos(), angles.sin()], dim=1)
     circle = circle[seen.holds(circle)]

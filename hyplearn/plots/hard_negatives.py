@@ -42,12 +42,12 @@ class Compared:
 
     @property
     def shared(self) -> int:
-        """How many images are in both lists."""
+        """Count the images that are in both lists."""
         return sum(not negative.only for negative in self.lists[0])
 
 
 def compare(first: Stored, second: Stored, *, nearest: int, seed: int) -> list[Compared]:
-    """Of up to 128 queries drawn at random, those whose lists share fewest images first.
+    """Compare the lists of up to 128 queries drawn at random, those whose lists share fewest images first.
 
     first, second: of the same images in the same order. nearest: >= 1; ValueError where a query has fewer images of
     other classes in the gallery.

@@ -25,7 +25,10 @@ MANY = 20  # negatives from which on ranks are drawn in powers
 
 
 def curve(batch: Stored, anchor: int) -> WeightCurve:
-    """Of the image at position `anchor` and the next of its class. batch: its metrics are weighted by weight/tau."""
+    """Return the weight curve of the image at position `anchor` and the next of its class.
+
+    batch: its metrics are weighted by weight/tau.
+    """
     assert batch.metrics is not None
     spaces = [_space(metric) for metric in batch.metrics]
     points = [x.double() for x in batch.points]
@@ -33,7 +36,7 @@ def curve(batch: Stored, anchor: int) -> WeightCurve:
 
 
 def mean_weights(batch: Stored) -> list[float]:
-    """By rank, over all anchors of the batch."""
+    """Return the mean weight by rank, over all anchors of the batch."""
     curves = [curve(batch, anchor).weights for anchor in range(len(batch.labels))]
     mean: list[float] = torch.stack(curves).mean(0).tolist()
     return mean
@@ -104,7 +107,7 @@ def _line(axes: Axes, place: int, weights: Sequence[float]) -> None:
 
 
 def _marked(count: int) -> list[int]:
-    """Which points have a marker: all of few, else those at powers of 2."""
+    """Choose which points have a marker: all of few, else those at powers of 2."""
     return list(range(count)) if count <= MANY else [2**i - 1 for i in range(count.bit_length())]
 
 
@@ -137,7 +140,7 @@ def _finish(figure: Figure, panels: Sequence[Axes], used: int, names: Sequence[s
 
 
 def _rows(name: str, batch: Stored, found: WeightCurve) -> list[dict[str, Any]]:
-    """Of one anchor: a row for each negative, D of each space without weight and temperature."""
+    """Return the rows of one anchor: a row for each negative, D of each space without weight and temperature."""
     assert batch.metrics is not None
     pairs = zip(found.negatives.tolist(), found.weights.tolist(), found.distances.T.tolist(), strict=True)
     return [

@@ -62,8 +62,8 @@ class Optimization:
         own = module.rate_groups()
         if self.scales and not own:
             raise ValueError(f"optim.scales={dict(self.scales)} is for the parts of a retrieval run: leave it out")
-        apart = {name: {**self._rates(name, parameters), "params": parameters} for name, parameters in own.items()}
-        return parameter_groups(module, **self.groups, apart=apart)
+        extra = {name: {**self._rates(name, parameters), "params": parameters} for name, parameters in own.items()}
+        return parameter_groups(module, **self.groups, extra_groups=extra)
 
     def _rates(self, name: str, parameters: list[nn.Parameter]) -> dict[str, float]:
         """Those of a part. Points have the rate and decay of points there, too."""

@@ -92,7 +92,7 @@ def trained_metrics(module: RetrievalModule) -> list[Metric | None]:
 
     Weighted as the loss weighs it, relative to the first that counts; None for a space that it leaves out.
     """
-    weights = module.loss.fusion(module.spaces)
+    weights = module.loss.distance_weights(module.spaces)
     first = next(weight for weight in weights if weight > 0)
     found: list[Metric | None] = []
     for space, weight in zip(module.spaces, weights, strict=True):

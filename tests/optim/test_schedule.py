@@ -113,9 +113,9 @@ def test_state_dict_round_trip(settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "cosin"}, "schedule.name: 'cosin' is unknown; Did you mean cosine"),
+        ({"name": "cosin"}, "schedule.name: 'cosin' is unknown; did you mean 'cosine'"),
         ({}, "schedule.name: None is unknown; choose from constant, step, multistep, cosine"),
-        ({**PAPER, "gama": 0.1}, "key of schedule.name=multistep: 'gama' is unknown; Did you mean gamma"),
+        ({**PAPER, "gama": 0.1}, "key of schedule.name=multistep: 'gama' is unknown; did you mean 'gamma'"),
         ({"name": "constant", "gamma": 0.1}, "'gamma' is unknown; choose from none"),
         ({"name": "multistep", "milestones": [0.5]}, "schedule.name=multistep needs schedule.gamma"),
         ({**PAPER, "gamma": 0.0}, r"schedule.gamma=0.0 must be in \(0, 1\]"),
@@ -148,5 +148,5 @@ def test_groups_that_are_held_stand_still_at_first() -> None:
     schedule = build_schedule(optimizer(), settings, total_epochs=200)
     free = rates(build_schedule(optimizer(), PAPER, total_epochs=200), 4)
     assert rates(schedule, 4) == [[r[0], 0.0 if step < 2 else r[1], r[2]] for step, r in enumerate(free)]
-    with pytest.raises(ValueError, match=r"group in schedule.hold: 'manifld' is unknown; Did you mean manifold"):
+    with pytest.raises(ValueError, match=r"group in schedule.hold: 'manifld' is unknown; did you mean 'manifold'"):
         build_schedule(optimizer(), {**PAPER, "hold": {"manifld": 2}}, total_epochs=200)

@@ -47,7 +47,7 @@ class ImageFiles:
         return len(self.paths)
 
     def sha256(self) -> str:
-        """Of relative paths, sizes in bytes (-1 where there is no file) and labels; the bytes are not read."""
+        """Hash of relative paths, sizes in bytes (-1 where there is no file) and labels; the bytes are not read."""
         digest = hashlib.sha256()
         for path, label in zip(self.paths, self.labels.tolist(), strict=True):
             digest.update(f"{path}\0{_size(self.root / path)}\0{label}\n".encode())

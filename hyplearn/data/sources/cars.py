@@ -125,5 +125,7 @@ def _structs(content: Mapping[str, Any], name: str, path: Path) -> list[Any]:
 def _class_names(base: Path, content: Mapping[str, Any]) -> list[str]:
     """The names of the 196 classes, where the annotations or devkit/cars_meta.mat have them."""
     meta = _annotations(base, "cars_meta.mat")
-    found = content if "class_names" in content else {} if meta is None else _load(meta)
+    found = content
+    if "class_names" not in content:
+        found = {} if meta is None else _load(meta)
     return [str(name) for name in found["class_names"]] if "class_names" in found else []

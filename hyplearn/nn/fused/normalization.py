@@ -109,7 +109,7 @@ class Centred:
 
     @property
     def coefficients(self) -> list[Tensor]:
-        """In the order b, mean, beta."""
+        """Coefficients of the vectors, in the order b, mean, beta."""
         return [s for s in (self.s_b, self.s_mean, self.s_beta) if s is not None]
 
 
@@ -191,7 +191,7 @@ class Directions:
 
     @classmethod
     def of(cls, b: Tensor | None, mean: Tensor, beta: Tensor) -> Directions:
-        """From all products at once."""
+        """Compute all products of the vectors as one Gram matrix."""
         vectors = torch.stack([mean, beta] if b is None else [mean, beta, b])
         gram, n = vectors @ vectors.mT, numbers(vectors)
         times = torch.sqrt(n.one + gram.diagonal())

@@ -17,7 +17,10 @@ from hyplearn.nn.fused.scalars import Limits, Radial, added, dot, floored, numbe
 
 @dataclass(frozen=True)
 class Placement:
-    """Which steps there are. boost: by a `vector`, a radial `scale` of the distance to the origin, or `none`."""
+    """Says which of the steps there are.
+
+    boost: by a `vector`, a radial `scale` of the distance to the origin, or `none`.
+    """
 
     match: bool = True
     rescale_before: bool = True
@@ -46,7 +49,7 @@ class Point(NamedTuple):
     q: Tensor
 
     def scaled(self, factor: Tensor) -> Point:
-        """The point times a factor."""
+        """Return the point times a factor."""
         a, q = _times(self.a, factor), factor.square() * self.q
         return Point(a, None if self.s is None else self.s * factor, q)
 
