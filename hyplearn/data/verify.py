@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Literal
 
 from hyplearn.data.errors import BadImageError, DatasetError, Problem
 from hyplearn.data.reading.decoding import decode, for_each_file, usable_cpus
@@ -61,7 +61,7 @@ class Report:
             lines.append(self.placement)
         return "\n".join(lines)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the report in types that JSON knows."""
         return {
             "name": self.name,

@@ -38,7 +38,7 @@ def _text(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
-def rows(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
+def rows(bench: Mapping[str, Any]) -> list[dict[str, object]]:
     """Return one record for each row, for CSV."""
     return [
         {"file": bench["file"], "device": bench.get("device"), "method": row["method"]}

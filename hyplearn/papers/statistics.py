@@ -52,7 +52,7 @@ def paired(differences: Sequence[float], *, null: float = 0.0) -> Paired | None:
     deviation = statistics.stdev(differences) if n > 1 else 0.0
     if deviation <= 1e-12 * max(1.0, abs(mean)):  # one pair, or all alike: the t-test is not defined
         return Paired(mean, None, None, n, None, _exact(differences, null))
-    from scipy import stats
+    from scipy import stats  # here: loading it takes longer than most commands that read tables
 
     error = deviation / math.sqrt(n)
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hyplearn.papers.cells import Cell, geometry
 from hyplearn.papers.evidence import marks, p_text, provenance
@@ -83,7 +82,7 @@ def blocks(table: str, protocol: str, found: Sequence[Line]) -> list[Block]:
     return [*made, *provenance([run for group in groups for run in group.runs.values()])]
 
 
-def records(protocol: str, found: Sequence[Line]) -> list[dict[str, Any]]:
+def records(protocol: str, found: Sequence[Line]) -> list[dict[str, object]]:
     """One record for a cell, a printed metric and a group of runs that may be averaged."""
     return [
         _record(line, name, group, protocol)
@@ -162,7 +161,7 @@ def _said(line: Line, group: Group, at: int) -> str:
     return f"{line.cell.name}: {seeds_text(runs)}{marks(runs)}; data {group.facts.data}; {group.facts.rule}{apart}"
 
 
-def _record(line: Line, name: str, group: Group | None, protocol: str) -> dict[str, Any]:
+def _record(line: Line, name: str, group: Group | None, protocol: str) -> dict[str, object]:
     cell, entry = line.cell, line.cell.entry
     published, ours = entry.metrics.get(name), cell.measures.get(name)
     values = list(group.values(ours).values()) if group and ours else []
