@@ -6,6 +6,7 @@ import difflib
 import signal
 from collections.abc import Iterable
 from pathlib import Path
+from typing import get_args
 
 OK, FAILED, CONFIG, NON_FINITE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -58,3 +59,15 @@ def require(fine: bool, key: str, value: object, allowed: str) -> None:
     """Raise a ValueError that names the key, its value and what is allowed, unless the value is fine."""
     if not fine:
         raise ValueError(f"{key}={value!r} must be {allowed}")
+
+
+def one_of(name: str, value: object, literal: object) -> None:
+    """Raise a ValueError unless `value` is one of the strings of a `Literal` type.
+
+    It names the argument, the value, the choices and the nearest of them. The type in the signature and the check at
+    run time are thus one list.
+    """
+    choices: tuple[str, ...] = get_args(literal)
+    if value not in choices:
+        hint = nearest(value, choices) if isinstance(value, str) else ""
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}.{hint}")

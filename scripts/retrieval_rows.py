@@ -22,9 +22,10 @@ from hyplearn.config.compose import compose
 from hyplearn.evaluation import metric, recall
 from hyplearn.inference.costs import available_bytes, peak_bytes, resident_bytes
 from hyplearn.losses import HIER
-from hyplearn.losses.placement import at_distance
+from hyplearn.losses.proxy_points import at_distance
 from hyplearn.losses.triplets import reciprocal_triplets
 from hyplearn.manifolds import CurvedManifold, Lorentz, PoincareBall
+from hyplearn.manifolds.family import Kind
 from hyplearn.nn.space import Space
 
 C, CLIP = 0.1, 2.3  # of the retrieval papers
@@ -177,7 +178,7 @@ def mix_row(options: argparse.Namespace) -> Row:
     return interleave(row, steps, repeats=2 * options.repeats, warmup=2, device=device)
 
 
-def recall_row(kind: metric.Kind, options: argparse.Namespace) -> Row:
+def recall_row(kind: Kind, options: argparse.Namespace) -> Row:
     """Recall of all against all, k = 1000, against a bare float32 product of blocks and its topk.
 
     In a process of its own, whose peak resident set beyond the inputs is the memory, in GB (1e9 bytes). The full
@@ -194,7 +195,7 @@ def recall_row(kind: metric.Kind, options: argparse.Namespace) -> Row:
 
 
 def retrieve(
-    kind: metric.Kind, points: np.ndarray[tuple[int, int], np.dtype[np.float32]], threads: int, rounds: int
+    kind: Kind, points: np.ndarray[tuple[int, int], np.dtype[np.float32]], threads: int, rounds: int
 ) -> tuple[dict[str, list[float]], int]:
     """Seconds of each round, the reference first, and the most memory that recall took beyond its inputs."""
     torch.set_num_threads(threads)
@@ -226,7 +227,7 @@ def product_topk(x: Tensor, k: int, rows: int = 512) -> None:
         torch.topk(product, k, out=(values[:size], indices[:size]))
 
 
-KINDS: tuple[metric.Kind, ...] = ("poincare", "lorentz")
+KINDS: tuple[Kind, ...] = ("poincare", "lorentz")
 PARTS = {"hier_loss": hier_row, "hier_sampler": sampler_row, "mix_step": mix_row}
 
 

@@ -35,18 +35,18 @@ class Board:
             self._progress.update(self._task, total=count)
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         if self._progress is None:
             print(text, flush=True)
         else:
             self._progress.console.print(text, soft_wrap=True)
 
     def epoch(self, label: str, number: int, epoch: int) -> None:
-        """Where a running trial stands."""
+        """Show where a running trial stands."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, description=f"{label} trial {number} epoch {epoch}")
 
     def advance(self) -> None:
-        """One trial is over."""
+        """Count one trial as over."""
         if self._progress is not None and self._task is not None:
             self._progress.advance(self._task)

@@ -15,7 +15,7 @@ from hyplearn.data.batches.loader import Batch, ImageLoader
 from hyplearn.data.batches.sampler import BatchSampler, OrderedBatches, ShuffledBatches
 from hyplearn.data.batches.splits import stratified_split, stratified_subset
 from hyplearn.data.batches.transforms import Augmentation, Normalization
-from hyplearn.data.reading.files import ImageFiles, Reading, Transform, read_files
+from hyplearn.data.reading.files import Cache, ImageFiles, OnBadImage, Reading, Transform, read_files
 from hyplearn.data.reading.images import ImageArrays, Images
 from hyplearn.data.sources.source import Facts, Source
 
@@ -61,10 +61,10 @@ class ImageDataModule(pl.LightningDataModule):
         channels: int | None = None,
         augmentation: Augmentation | None = None,
         drop_last: bool = False,
-        cache: Literal["auto", "memory", "none"] = "auto",
+        cache: Cache = "auto",
         memory_limit_gib: float = 4.0,
         num_workers: int | None = None,
-        on_bad_image: Literal["error", "skip"] = "error",
+        on_bad_image: OnBadImage = "error",
         check_images: bool = True,
         train_transform: Transform | None = None,
         eval_transform: Transform | None = None,
@@ -151,7 +151,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What identifies the data that have been read so far, in types that JSON knows.
+        """Return what identifies the data that have been read so far, in types that JSON knows.
 
         sha256 is of pixels and labels as the source gives them; for files, of their relative paths, sizes and labels.
         """

@@ -12,7 +12,7 @@ class DatasetError(ValueError):
 
 
 class BadImageError(DatasetError):
-    """One image cannot be used."""
+    """Says that one image cannot be used."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")

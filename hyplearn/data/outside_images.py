@@ -93,7 +93,10 @@ class SquareDecoder:
 
 
 def decoder(data: ImageDataModule, *, channels: int, size: int) -> ToPixels:
-    """What makes pixels (size, size, channels) of a file. channels, size: what the model was trained on."""
+    """Return a function that makes pixels (size, size, channels) of a file.
+
+    channels, size: what the model was trained on.
+    """
     if data.source.in_files:
         transform = data.reading.eval_transform or partial(resize_and_center_crop, size=size)
         return Decoder(channels=channels, size=size, transform=transform)

@@ -22,11 +22,14 @@ from hyplearn.data.batches.splits import held_out_classes, stratified_subset
 from hyplearn.data.batches.transforms import Augmentation
 from hyplearn.data.datamodule import ImageDataModule, Split
 from hyplearn.data.errors import BadImageError, BadImagesError, DatasetError, described
-from hyplearn.data.reading.files import ImageFiles, Transform, check_files
+from hyplearn.data.reading.files import Cache, ImageFiles, OnBadImage, Transform, check_files
 from hyplearn.data.reading.images import ImageArrays, Images
 from hyplearn.data.sources.indexed import IndexedSource
 from hyplearn.data.sources.retrieval_source import Evaluation, RetrievalImages, RetrievalSource
 from hyplearn.data.sources.source import Facts
+from hyplearn.errors import one_of
+
+SamplerKind = Literal["unique_class", "class_balanced", "shuffled"]
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +63,7 @@ class RetrievalDataModule(ImageDataModule):
         batch_size: int,
         mean: Sequence[float] | None,
         std: Sequence[float] | None,
-        sampler: Literal["unique_class", "class_balanced", "shuffled"] = "class_balanced",
+        sampler: SamplerKind = "class_balanced",
         images_per_class: int | None = None,
         select_on_test: bool = False,
         root: str | Path | None = None,
@@ -73,10 +76,10 @@ class RetrievalDataModule(ImageDataModule):
         channels: int | None = None,
         augmentation: Augmentation | None = None,
         drop_last: bool = False,
-        cache: Literal["auto", "memory", "none"] = "auto",
+        cache: Cache = "auto",
         memory_limit_gib: float = 4.0,
         num_workers: int | None = None,
-        on_bad_image: Literal["error", "skip"] = "error",
+        on_bad_image: OnBadImage = "error",
         check_images: bool = True,
         train_transform: Transform | None = None,
         eval_transform: Transform | None = None,
@@ -110,8 +113,7 @@ class RetrievalDataModule(ImageDataModule):
 
     def _check_options(self) -> None:
         super()._check_options()
-        if self.sampler not in ("unique_class", "class_balanced", "shuffled"):
-            raise ValueError(f"sampler must be unique_class, class_balanced or shuffled, got {self.sampler!r}")
+        one_of("sampler", self.sampler, SamplerKind)
         if self.sampler == "shuffled":
             if self.images_per_class is not None:
                 raise ValueError(
@@ -161,7 +163,7 @@ class RetrievalDataModule(ImageDataModule):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """As of `ImageDataModule`, with the number of classes of each part that has been read, and the selection."""
+        """Return the fingerprint of `ImageDataModule`, the number of classes of each part read, and the selection."""
         classes = {split: len(self._evaluations[split].labels.unique()) for split in self._evaluations}
         return {
             **super().fingerprint,
@@ -242,7 +244,7 @@ class RetrievalDataModule(ImageDataModule):
         return images
 
     def _with_places(self, bad: list[BadImageError]) -> list[BadImageError]:
-        """The same with the index lines that name the images, where lines do."""
+        """Return the errors with the index lines that name the images, where lines do."""
         if not isinstance(self.source, IndexedSource):
             return bad
         index = self.source.index(self.root)

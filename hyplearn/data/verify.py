@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Literal
 
 from hyplearn.data.errors import BadImageError, DatasetError, Problem
 from hyplearn.data.reading.decoding import decode, for_each_file, usable_cpus
@@ -52,14 +52,17 @@ class Report:
         if self.complete is False and any(found for found, _ in self.counts.values()):
             lines.append("Not the full archive: it can be trained on, but published results are of the full one.")
         count = len(self.problems)
-        lines.append(f"{count:,} problem{'s' if count > 1 else ''}:" if count else "no problems")
+        if count == 0:
+            lines.append("no problems")
+        else:
+            lines.append("1 problem:" if count == 1 else f"{count:,} problems:")
         lines += [f"  {problem}" for problem in self.problems]
         if self.placement is not None and (self.problems or self.complete is False):
             lines.append(self.placement)
         return "\n".join(lines)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The same in types that JSON knows."""
+    def to_dict(self) -> dict[str, object]:
+        """Return the report in types that JSON knows."""
         return {
             "name": self.name,
             "root": None if self.root is None else str(self.root),

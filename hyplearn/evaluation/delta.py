@@ -46,7 +46,10 @@ class Draw:
 
 @dataclass(frozen=True)
 class Hyperbolicity:
-    """Of one set of points. samples: points in a draw. total: points there are. width: numbers of a point."""
+    """Hyperbolicity of one set of points.
+
+    samples: points in a draw. total: points there are. width: numbers of a point.
+    """
 
     metric: Metric
     draws: tuple[Draw, ...]
@@ -55,11 +58,11 @@ class Hyperbolicity:
     width: int
 
     def mean(self, convention: Convention = "relative") -> float:
-        """Of the draws."""
+        """Mean over the draws."""
         return sum(draw.ratio(convention) for draw in self.draws) / len(self.draws)
 
     def std(self, convention: Convention = "relative") -> float | None:
-        """Of the draws (n - 1); None of a single one."""
+        """Standard deviation over the draws (n - 1), None for a single one."""
         if len(self.draws) == 1:
             return None
         mean = self.mean(convention)
@@ -82,7 +85,7 @@ def hyperbolicity(
     seed: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Hyperbolicity:
-    """Of `draws` draws of `samples` points without replacement, all points where there are fewer.
+    """Measure `draws` draws of `samples` points without replacement, all points where there are fewer.
 
     points: what stands at positions (m,), as (m, n). The first point of a draw is its base point. Memory: about
     four matrices of samples^2 float64, beside the points. Raises ValueError for less than 4 points
@@ -152,7 +155,7 @@ def distance_matrix(points: Tensor, metric: Metric) -> Tensor:
 
 
 def _euclidean(points: Tensor) -> Tensor:
-    """By one product of centred coordinates, which leaves a distance with an error of 1e-8 of the largest at most."""
+    """Compute distances by one product of centred coordinates, to 1e-8 of the largest."""
     gram = torch.zeros(len(points), len(points), dtype=torch.float64, device=points.device)
     for columns in points.split(COLUMNS, dim=1):
         x = columns.double()

@@ -32,7 +32,7 @@ class Distinct:
 
     @property
     def most(self) -> int:
-        """How many positions hold the same point, at most."""
+        """Return how many positions hold the same point, at most."""
         return int(self.counts.max())
 
     def expand(self, points: Tensor, distances: Tensor, k: int, own: Tensor | None) -> tuple[Tensor, Tensor]:

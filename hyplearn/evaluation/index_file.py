@@ -8,7 +8,7 @@ ones, which `check` proves for a sample of queries.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor
 
 from hyplearn.evaluation.metric import Embeddings, Metric
 from hyplearn.evaluation.neighbours import MARGIN, neighbours
+
+if TYPE_CHECKING:
+    import faiss
 
 _HYPERBOLOID = {
     "gallery": "k = 1/sqrt(c), y_t = sqrt(k^2 + |y|^2): vector (y_t - k, y)",
@@ -33,7 +36,7 @@ RECIPES = {"lorentz": _HYPERBOLOID, "poincare": _BALL, "sphere": _COSINE, "eucli
 
 
 class Agreement(NamedTuple):
-    """Of `queries` queries: the share whose k nearest are the exact ones, straight from the index, and re-ranked."""
+    """Share of `queries` queries whose k nearest are the exact ones, straight from the index, and re-ranked."""
 
     queries: int
     k: int
@@ -61,17 +64,17 @@ def query_vectors(embeddings: Embeddings) -> Tensor:
     return only_metric(embeddings).form.query(embeddings.points[0].double()).vectors.float()
 
 
-def build(embeddings: Embeddings, ids: Tensor) -> Any:
+def build(embeddings: Embeddings, ids: Tensor) -> faiss.Index:
     """A flat index of inner products that answers with ids (N,)."""
-    import faiss
+    import faiss  # in all three functions after torch, whose OpenMP runtime comes first
 
     vectors = gallery_vectors(embeddings).numpy()
-    index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
+    index: faiss.Index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
     index.add_with_ids(np.ascontiguousarray(vectors), ids.numpy().astype(np.int64))
     return index
 
 
-def to_bytes(index: Any) -> bytes:
+def to_bytes(index: faiss.Index) -> bytes:
     """The content of a file that `faiss.read_index` reads."""
     import faiss
 
@@ -79,15 +82,16 @@ def to_bytes(index: Any) -> bytes:
     return content
 
 
-def read(path: Path) -> Any:
-    """The index in a file."""
+def read(path: Path) -> faiss.Index:
+    """Read the index in a file."""
     import faiss
 
-    return faiss.read_index(str(path))
+    index: faiss.Index = faiss.read_index(str(path))
+    return index
 
 
 def check(
-    index: Any, query: Embeddings, gallery: Embeddings, query_ids: Tensor, gallery_ids: Tensor, *, k: int
+    index: faiss.Index, query: Embeddings, gallery: Embeddings, query_ids: Tensor, gallery_ids: Tensor, *, k: int
 ) -> Agreement:
     """Compare the index with the exact search. A query is no neighbour of itself."""
     k = min(k, len(gallery) - 1)

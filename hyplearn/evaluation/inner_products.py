@@ -67,7 +67,7 @@ def _queries(square: Tensor, tail: Tensor, midst: Midst) -> Lifted:
 
 
 def _gallery(square: Tensor, tail: Tensor, midst: Midst) -> Lifted:
-    """Gallery points likewise."""
+    """Gallery points by differences to the midst, to be multiplied with queries."""
     reach = (4 * midst.radius).expand_as(square)
     sizes = torch.cat([reach.square(), 2 * squared_norm(tail).sqrt()], dim=-1)
     return Lifted(torch.cat([-square, tail], dim=-1).contiguous(), sizes, torch.zeros_like(square).squeeze(-1))
@@ -79,7 +79,7 @@ class Form(ABC):
     scale: float
 
     def midst(self, y: Tensor) -> Midst | None:
-        """Of a gallery."""
+        """Return the midst of a gallery."""
         return _midst(y)
 
     @abstractmethod
@@ -90,14 +90,14 @@ class Form(ABC):
 
     @abstractmethod
     def distance(self, gap: Tensor) -> Tensor:
-        """D of any gaps >= 0."""
+        """Return D of any gaps >= 0."""
 
     @abstractmethod
     def direct(self, x: Tensor, y: Tensor) -> Tensor:
         """D of pairs, (P, n), (P, n) to (P,). The value of a pair does not depend on the other pairs."""
 
     def check(self, points: Tensor) -> str | None:
-        """What is wrong with finite points (N, n) float64, None if nothing is."""
+        """Return what is wrong with finite points (N, n) float64, None if nothing is."""
         return None
 
 
@@ -162,7 +162,7 @@ class Ball(Hyperboloid):
         return (1 - self.c * squared_norm(x)).reciprocal()
 
     def _largest_factor(self, midst: Midst) -> Tensor:
-        """Of the ball around the midst; not > 0 where that touches the boundary."""
+        """Largest conformal factor of the ball around the midst; not > 0 where that touches the boundary."""
         return self._factor((midst.point.norm() + midst.radius).view(1)).squeeze()
 
     def query(self, x: Tensor, midst: Midst | None = None) -> Lifted:

@@ -6,15 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from hyplearn.errors import one_of
 from hyplearn.evaluation.inner_products import CURVED, FLAT, Form
 from hyplearn.geometry import lorentz
+from hyplearn.manifolds.family import Kind
 
-Kind = Literal["lorentz", "poincare", "sphere", "euclidean"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # Squares of coordinates, and products of two, stay within float64.
@@ -38,8 +39,7 @@ class Metric:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind={self.kind!r} must be one of {', '.join(KINDS)}")
+        one_of("kind", self.kind, Kind)
         if self.curved and (self.c is None or not 0 < self.c < math.inf):
             raise ValueError(f"c={self.c} must be > 0 with kind={self.kind!r}: its sectional curvature is -c")
         if not self.curved and self.c is not None:
@@ -49,12 +49,12 @@ class Metric:
 
     @property
     def curved(self) -> bool:
-        """Whether c belongs to it."""
+        """Whether the metric has a curvature c."""
         return self.kind in CURVED
 
     @cached_property
     def form(self) -> Form:
-        """How D is computed."""
+        """The formula by which D is computed."""
         if self.c is not None:
             return CURVED[self.kind](self.c)
         return FLAT[self.kind]()
@@ -108,15 +108,15 @@ class Embeddings:
 
     @property
     def device(self) -> torch.device:
-        """Where the points are."""
+        """Device that the points are on."""
         return self.points[0].device
 
     def select(self, rows: Tensor | slice) -> Embeddings:
-        """Those of a mask (N,), of positions, or of a slice."""
+        """Return the embeddings of a mask (N,), of positions, or of a slice."""
         return self._with(tuple(x[rows] for x in self.points))
 
     def to(self, device: torch.device | str) -> Embeddings:
-        """On another device."""
+        """Return the embeddings on another device."""
         return self._with(tuple(x.to(device) for x in self.points))
 
     def _with(self, points: tuple[Tensor, ...]) -> Embeddings:
@@ -134,7 +134,7 @@ class Embeddings:
 
     @property
     def width(self) -> int:
-        """Numbers in one embedding."""
+        """Count the numbers in one embedding."""
         return sum(x.shape[1] for x in self.points)
 
     def __str__(self) -> str:

@@ -17,12 +17,13 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hyplearn.errors import one_of
 from hyplearn.evaluation.duplicates import Distinct
 from hyplearn.evaluation.inner_products import Lifted
 from hyplearn.evaluation.metric import Embeddings, Metric
@@ -110,7 +111,7 @@ class _Term:
         return self.gap(rows, score.squeeze(-1))
 
     def distance(self, gap: Tensor) -> Tensor:
-        """Weighted D."""
+        """Return the weighted D."""
         return self.form.distance(gap.clamp(min=0)).mul_(self.metric.weight)
 
     def close(self, rows: Lifted, index: Tensor, gap: Tensor) -> Tensor:
@@ -134,8 +135,7 @@ class Search:
         gallery_ids: Tensor | None = None,
         index: Index = "auto",
     ) -> None:
-        if index not in get_args(Index):
-            raise ValueError(f"index={index!r} must be one of {', '.join(get_args(Index))}")
+        one_of("index", index, Index)
         _check_comparable(query, gallery)
         self.query, self.gallery = query, gallery
         self.own = _positions(query, gallery, query_ids, gallery_ids)
@@ -331,7 +331,7 @@ def _check_comparable(query: Embeddings, gallery: Embeddings) -> None:
 def _positions(
     query: Embeddings, gallery: Embeddings, query_ids: Tensor | None, gallery_ids: Tensor | None
 ) -> Tensor | None:
-    """Where in the gallery each query itself is, (Nq,), -1 if it is not there. None without ids."""
+    """Return where in the gallery each query itself is, (Nq,), -1 if it is not there. None without ids."""
     if query_ids is None and gallery_ids is None:
         return None
     if query_ids is None or gallery_ids is None:
@@ -350,7 +350,7 @@ def _positions(
 
 @contextmanager
 def _threads(faiss: object, count: int) -> Iterator[None]:
-    """As many threads for FAISS, which has an OpenMP runtime of its own, as torch uses."""
+    """Give FAISS, which has an OpenMP runtime of its own, as many threads as torch uses."""
     before = faiss.omp_get_max_threads()  # type: ignore[attr-defined]
     faiss.omp_set_num_threads(count)  # type: ignore[attr-defined]
     try:

@@ -177,7 +177,7 @@ def _measured(asked: Tensor, labels: Tensor, offered: Tensor, matches: Tensor, f
 
 
 def _without_r(results: QueryResults) -> QueryResults:
-    """As if the R nearest were unknown: they are, where R is more than the depth of the search."""
+    """Return results as if the R nearest were unknown: they are, where R is more than the depth of the search."""
     unknown = torch.full((len(results),), torch.nan, dtype=torch.float64)
     return replace(results, hits=unknown, average_precision=unknown)
 

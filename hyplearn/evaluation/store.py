@@ -55,7 +55,7 @@ class Stored:
 
     @property
     def embeddings(self) -> Embeddings:
-        """Under the metric they were stored with."""
+        """Embeddings under the metric they were stored with."""
         if self.metrics is None:
             raise ValueError("the file names no metric: say by which geometry the embeddings are to be compared")
         return Embeddings(self.points, self.metrics)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from pytorch_metric_learning.distances import BaseDistance
 from torch import Tensor
 from torch.nn import functional as F
 
+from hyplearn.errors import one_of
 from hyplearn.geometry.numerics import safe_sqrt
 from hyplearn.losses.base import EmbeddingLoss
 from hyplearn.manifolds import Sphere
@@ -35,8 +36,7 @@ class SpaceDistance(BaseDistance):  # type: ignore[misc]
 
     def __init__(self, form: Form, *, similarity: Similarity, scale: float) -> None:
         super().__init__(normalize_embeddings=False, is_inverted=form == "similarity")
-        if similarity not in get_args(Similarity):
-            raise ValueError(f"similarity={similarity!r} must be 'cosine' (directions of the points) or 'geometry'")
+        one_of("similarity", similarity, Similarity)
         if not scale > 0:
             raise ValueError(f"scale={scale} must be > 0: the radius of the embeddings, 4.6 for a clip of 2.3")
         self.form, self.similarity, self.scale = form, similarity, scale
@@ -45,7 +45,7 @@ class SpaceDistance(BaseDistance):  # type: ignore[misc]
 
     @contextmanager
     def over(self, spaces: Sequence[Space], sizes: Sequence[int]) -> Iterator[None]:
-        """What the columns of embeddings mean, for the time of one loss."""
+        """Say what the columns of embeddings mean, for the time of one loss."""
         self._spaces, self._sizes = spaces, sizes
         try:
             yield
@@ -90,7 +90,7 @@ class SpaceDistance(BaseDistance):  # type: ignore[misc]
         return self.similarity == "cosine" or isinstance(space.manifold, Sphere)
 
     def divisor(self, space: Space) -> float:
-        """What divides the distances of a space: 2 where they are those of cosines, else the scale."""
+        """Return what divides the distances of a space: 2 where they are those of cosines, else the scale."""
         return 2.0 if self._is_cosine(space) else self.scale
 
 
@@ -105,10 +105,10 @@ class AdaptedLoss(EmbeddingLoss):
 
     @property
     def sees_directions(self) -> bool:
-        """With similarity 'cosine'."""
+        """Whether the similarity is 'cosine', of directions alone."""
         return self.distance.similarity == "cosine"
 
-    def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
+    def distance_weights(self, spaces: Sequence[Space]) -> tuple[float, ...]:
         """weight / divisor of each space; with similarity 'cosine' for the cosine of the directions in each."""
         return tuple(space.weight.item() / self.distance.divisor(space) for space in spaces)
 

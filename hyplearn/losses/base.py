@@ -67,8 +67,11 @@ class EmbeddingLoss(nn.Module, ABC):
         """Whether the loss compares the directions of points alone, so that their cosine is the metric it trains."""
         return False
 
-    def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
-        """What multiplies the distances of each space in the metric that this loss trains; only the ratios count."""
+    def distance_weights(self, spaces: Sequence[Space]) -> tuple[float, ...]:
+        """Return what multiplies the distances of each space in the metric that this loss trains.
+
+        Only the ratios count.
+        """
         return tuple(space.weight.item() for space in spaces)
 
 

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from hyplearn.losses.adapter import AdaptedLoss, Form, Similarity, side_by_side
-from hyplearn.losses.placement import bounded
+from hyplearn.losses.proxy_points import bounded
 from hyplearn.manifolds import Sphere
 from hyplearn.nn.space import Space
 
@@ -54,7 +54,10 @@ class ClassProxyLoss(AdaptedLoss):
         """The loss of points x (B, sum n_i) and proxies (P, sum n_i)."""
 
     def start(self, vectors: Tensor, spaces: Sequence[Space]) -> None:
-        """In place, (P, sum n_i): with 'geometry', N(0, 1) at a distance of about START scale outside of spheres."""
+        """Draw the first proxies in place, (P, sum n_i).
+
+        With 'geometry', N(0, 1) at a distance of about START scale outside of spheres.
+        """
         if self.distance.similarity == "cosine":
             return
         for block, space in zip(vectors.split(self.sizes, 1), spaces, strict=True):
@@ -90,7 +93,7 @@ class ClassProxyLoss(AdaptedLoss):
             )
 
     def proxies(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        """The class proxies."""
+        """Return the class proxies by the name of their parameter group."""
         return {"class_proxies": [self.vectors]}
 
     def extra_repr(self) -> str:

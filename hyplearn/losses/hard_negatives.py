@@ -3,7 +3,7 @@
 The gradient of the loss of one anchor is sum_k p_k grad(D_+ - D_k) / tau over its negatives k (Eqs. 8-9), where
 p_k = exp(-D_k/tau) / (exp(-D_+/tau) + sum_l exp(-D_l/tau)). Anchors, positives and negatives are those of the loss, see
 `pairwise.pair_losses`; in a model of several spaces D/tau is the sum of Eq. 10. `scales` are the weight/tau of each
-space, as `PairwiseCrossEntropy.fusion` gives them. Nothing here has a gradient.
+space, as `PairwiseCrossEntropy.distance_weights` gives them. Nothing here has a gradient.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TOP = (1, 5, 10)
 
 @dataclass(frozen=True)
 class TripletWeights:
-    """Of one metric, means over all anchors and positives of a batch.
+    """Weights of the negatives under one metric, means over all anchors and positives of a batch.
 
     total: sum of p over the negatives, 1 - p of the positive: 0 when the anchor is solved. largest: the largest p of
     the batch. The others describe the negatives among themselves, q = p / total: entropy in nats, at most that of a
@@ -104,7 +104,7 @@ def _weights(logits: Tensor, top: Sequence[int]) -> TripletWeights:
 
 
 def _nearest(logits: Tensor, nearest: int) -> Tensor:
-    """Which images are among the `nearest` of other classes, (B, B) bool."""
+    """Mark the images that are among the `nearest` of other classes, (B, B) bool."""
     m, n = logits.shape[:2]
     own = torch.eye(n, dtype=torch.bool, device=logits.device)[:, None]
     flat = logits.masked_fill(own, -math.inf).reshape(m * n, m * n)

@@ -9,11 +9,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from hyplearn.errors import one_of
 from hyplearn.losses.base import EmbeddingLoss, build_part
-from hyplearn.losses.placement import at_distance
+from hyplearn.losses.proxy_points import at_distance
 from hyplearn.losses.triplets import Triplets, generator_on, reciprocal_triplets
 from hyplearn.manifolds import CurvedManifold, manifold_parameter
 from hyplearn.nn.space import Space
+
+ProxyKind = Literal["manifold", "tangent"]
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +171,7 @@ class HIER(EmbeddingLoss):
         triplets: int = 50,
         masked: bool = True,
         label_boost: bool = True,
-        parametrization: Literal["manifold", "tangent"] = "manifold",
+        parametrization: ProxyKind = "manifold",
         radius: float = RADIUS,
         rescale: bool = False,
         clip: float = 2.3,
@@ -178,8 +181,7 @@ class HIER(EmbeddingLoss):
         _check(proxies=proxies, tau=tau, topk=topk, triplets=triplets, radius=radius, clip=clip)
         if not margin >= 0:
             raise ValueError(f"margin={margin} must be >= 0, a geodesic distance; 0.1 in HIER")
-        if parametrization not in ("manifold", "tangent"):
-            raise ValueError(f"parametrization={parametrization!r} must be 'manifold' or 'tangent'")
+        one_of("parametrization", parametrization, ProxyKind)
         self.tau, self.margin, self.topk, self.triplets = tau, margin, topk, triplets
         self.masked, self.label_boost, self.parametrization = masked, label_boost, parametrization
         self.rescale, self.clip, self.riemannian = rescale, clip, riemannian
@@ -238,7 +240,7 @@ class HIER(EmbeddingLoss):
         return hierarchical(below, triplets, tau=self.tau, margin=self.margin, masked=self.masked, generator=generator)
 
     def proxies(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        """The hierarchical proxies."""
+        """Return the hierarchical proxies by the name of their parameter group."""
         return {"hierarchical_proxies": [self.rho]}
 
     def extra_repr(self) -> str:
@@ -290,16 +292,16 @@ class HierarchicalLoss(EmbeddingLoss):
         return total
 
     def proxies(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        """Those of both parts."""
+        """Return the proxies of both parts."""
         return {**self.base.proxies(), **self.hier.proxies()}
 
     def scalars(self) -> Sequence[nn.Parameter]:
-        """Those of the metric loss."""
+        """Return the learned scalars of the metric loss."""
         return self.base.scalars()
 
-    def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
-        """That of the metric loss."""
-        return self.base.fusion(spaces)
+    def distance_weights(self, spaces: Sequence[Space]) -> tuple[float, ...]:
+        """Return the distance weights of the metric loss."""
+        return self.base.distance_weights(spaces)
 
     def extra_repr(self) -> str:
         return f"lambda_metric={self.lambda_metric}, lambda_hier={self.lambda_hier}"

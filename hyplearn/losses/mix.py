@@ -48,13 +48,15 @@ class ConvexCombination(EmbeddingLoss):
         return {group: [*first.get(group, ()), *second.get(group, ())] for group in {**first, **second}}
 
     def scalars(self) -> Sequence[nn.Parameter]:
-        """Those of both losses."""
+        """Return the learned scalars of both losses."""
         return (*self.first.scalars(), *self.second.scalars())
 
-    def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
-        """The distances of each space as its own loss scales them, times the share of that loss."""
+    def distance_weights(self, spaces: Sequence[Space]) -> tuple[float, ...]:
+        """Return the weights of the distances as the loss of each space scales them, times the share of that loss."""
         _check_two(spaces)
-        return (1 - self.lam) * self.first.fusion(spaces[:1])[0], self.lam * self.second.fusion(spaces[1:])[0]
+        return (1 - self.lam) * self.first.distance_weights(spaces[:1])[0], self.lam * self.second.distance_weights(
+            spaces[1:]
+        )[0]
 
     def extra_repr(self) -> str:
         return f"lam={self.lam}"

@@ -237,7 +237,7 @@ class CrossBatchMemory(EmbeddingLoss):
 
     @property
     def sees_directions(self) -> bool:
-        """As the loss between the points does."""
+        """Whether the loss between the points compares directions alone."""
         return self.base.sees_directions
 
     def check(self, spaces: Sequence[Space], *, batch_size: int) -> None:
@@ -260,7 +260,7 @@ class CrossBatchMemory(EmbeddingLoss):
 
     @torch.no_grad()
     def _enqueue(self, points: Sequence[Tensor], labels: Tensor, spaces: Sequence[Space]) -> Tensor:
-        """Where each point of the batch stands in the memory, (B,)."""
+        """Put the batch into the memory and return where each of its points stands there, (B,)."""
         self.check(spaces, batch_size=len(labels))
         place = (self.written + torch.arange(len(labels), device=labels.device)) % self.size
         vectors = [_to_origin(x, space) for x, space in zip(points, spaces, strict=True)]
@@ -270,12 +270,12 @@ class CrossBatchMemory(EmbeddingLoss):
         return place
 
     def proxies(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        """Those of the base loss."""
+        """Return the proxies of the base loss."""
         return self.base.proxies()
 
-    def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
-        """That of the base loss."""
-        return self.base.fusion(spaces)
+    def distance_weights(self, spaces: Sequence[Space]) -> tuple[float, ...]:
+        """Return the distance weights of the base loss."""
+        return self.base.distance_weights(spaces)
 
     def extra_repr(self) -> str:
         return f"size={self.size}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hyplearn.errors import one_of
 from hyplearn.losses.base import EmbeddingLoss
 from hyplearn.nn.space import Space, distances
 
@@ -18,7 +19,7 @@ Reduction = Literal["pairs_sum", "mean", "sum", "m2"]
 
 
 def slots(labels: Tensor) -> Tensor:
-    """Where in the batch the i-th image of each class stands: (B,) to (m, N), classes in ascending order.
+    """Return where in the batch the i-th image of each class stands: (B,) to (m, N), classes in ascending order.
 
     The i-th images of all classes form slot i; the order within a class is that of the batch. ValueError unless every
     one of N >= 2 classes has the same number m >= 2 of images. Waits for the device.
@@ -130,10 +131,8 @@ class PairwiseCrossEntropy(EmbeddingLoss):
             raise ValueError(
                 f"tau={tau} must be > 0, one number for all spaces or one for each space, as in [0.1, 0.2]"
             )
-        if convention not in get_args(Convention):
-            raise ValueError(f"convention={convention!r} must be one of {get_args(Convention)}")
-        if reduction not in get_args(Reduction):
-            raise ValueError(f"reduction={reduction!r} must be one of {get_args(Reduction)}")
+        one_of("convention", convention, Convention)
+        one_of("reduction", reduction, Reduction)
         self.convention, self.reduction = convention, reduction
         self.values = tuple(map(float, values))
         self.log_tau = nn.Parameter(torch.tensor(self.values).log()) if learned_tau else None
@@ -148,7 +147,7 @@ class PairwiseCrossEntropy(EmbeddingLoss):
         return () if self.log_tau is None else (self.log_tau,)
 
     def scales(self, spaces: Sequence[Space]) -> list[Tensor]:
-        """What multiplies the distances of each space in the logits, (), differentiable."""
+        """Return what multiplies the distances of each space in the logits, (), differentiable."""
         if len(self.values) not in (1, len(spaces)):
             raise ValueError(
                 f"tau={list(self.values)} has {len(self.values)} values for {len(spaces)} space(s) "
@@ -170,7 +169,7 @@ class PairwiseCrossEntropy(EmbeddingLoss):
     ) -> Tensor:
         return pairwise_cross_entropy(points, labels, spaces, self.scales(spaces), reduction=self.reduction)
 
-    def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
+    def distance_weights(self, spaces: Sequence[Space]) -> tuple[float, ...]:
         """weight / tau of each space, halved on the sphere under 'dot'."""
         return tuple(scale.item() for scale in self.scales(spaces))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from hyplearn.errors import one_of
 
 Parametrization = Literal["K", "log_c"]
 
@@ -28,8 +30,7 @@ def _check(c: float, parametrization: str, bounds: tuple[float, float]) -> None:
         raise ValueError(f"bounds={tuple(bounds)} must satisfy 0 < low < high < inf, for example (0.05, 20.0)")
     if not low <= c <= high:
         raise ValueError(f"c={c} must lie in bounds=[{low}, {high}]; widen the bounds or choose another c")
-    if parametrization not in get_args(Parametrization):
-        raise ValueError(f"parametrization={parametrization!r} must be one of {get_args(Parametrization)}")
+    one_of("parametrization", parametrization, Parametrization)
 
 
 class Curvature(nn.Module):

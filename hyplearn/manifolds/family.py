@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+from hyplearn.errors import one_of
 from hyplearn.manifolds.curvature import Parametrization
 from hyplearn.manifolds.curved import CurvedManifold
 from hyplearn.manifolds.euclidean import Euclidean
@@ -41,11 +42,8 @@ class Manifolds:
         x_t_max: float | None = None,
         decoder_c: float | None = None,
     ) -> None:
-        kinds = (*_CURVED, *_FLAT)
-        if kind not in kinds:
-            raise ValueError(f"kind={kind!r} must be one of {kinds}")
-        if share not in get_args(Sharing):
-            raise ValueError(f"share={share!r} must be one of {get_args(Sharing)}")
+        one_of("kind", kind, Kind)
+        one_of("share", share, Sharing)
         if share == "single" and decoder_c is not None:
             raise ValueError(f"decoder_c={decoder_c} needs share='encoder_decoder' or 'per_stage', not share='single'")
         self.kind, self.share = kind, share
@@ -92,8 +90,10 @@ class Manifolds:
                 f"kind={kind!r} needs a curvature, which kind={self.kind!r} of the manifolds does not have"
             )
         if name not in self._made:
-            curved = _CURVED.get(kind)
-            self._made[name] = curved(self._c if c is None else c, **self._options) if curved else _FLAT[kind]()
+            if kind in _CURVED:
+                self._made[name] = _CURVED[kind](self._c if c is None else c, **self._options)
+            else:
+                self._made[name] = _FLAT[kind]()
         return self._made[name]
 
     def manifolds(self) -> dict[str, CurvedManifold]:

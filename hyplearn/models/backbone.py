@@ -6,21 +6,22 @@ import difflib
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import timm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hyplearn.errors import one_of
 from hyplearn.models.small import Small
 from hyplearn.models.weights import DOWNLOAD_ERRORS, check_reachable, load_weights, unavailable
-from hyplearn.nn.checks import one_of, positive
+from hyplearn.nn.checks import positive
 from hyplearn.nn.layout import channels_last
 
 log = logging.getLogger(__name__)
 
-POOLS = ("default", "class_token", "reference", "avg", "max", "avg_max")
-FROZEN = ("none", "patch_embed")
+Pool = Literal["default", "class_token", "reference", "avg", "max", "avg_max"]
+FrozenPart = Literal["none", "patch_embed"]
 SMALL_IMAGE = 64  # pixels; below, 16 x 16 patches or a stride of 32 leave next to nothing
 
 
@@ -40,13 +41,13 @@ class Backbone(nn.Module):
         self,
         network: nn.Module,
         *,
-        pool: str = "default",
-        frozen: str | int = "none",
+        pool: Pool = "default",
+        frozen: FrozenPart | int = "none",
         freeze_norm: bool = False,
         drop_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        one_of("pool", pool, POOLS)
+        one_of("pool", pool, Pool)
         if not 0 <= drop_rate < 1:
             raise ValueError(f"drop_rate={drop_rate} must be in [0, 1)")
         self.network, self.pool, self.freeze_norm = network, pool, freeze_norm
@@ -71,7 +72,7 @@ class Backbone(nn.Module):
             raise ValueError(f"pool=class_token: {self.kind} has no class token; set model.pool=default")
 
     def train(self, mode: bool = True) -> Backbone:
-        """As of any module, but frozen batch norm stays in evaluation."""
+        """Set the mode as of any module, but leave frozen batch norm in evaluation."""
         super().train(mode)
         if self.freeze_norm:
             for part in self.network.modules():
@@ -110,9 +111,9 @@ def _positions(network: nn.Module, x: Tensor) -> Tensor:
     return (x if getattr(network, "output_fmt", "NCHW") == "NHWC" else x.movedim(1, -1)).flatten(1, 2)
 
 
-def _freeze(network: nn.Module, frozen: str | int) -> None:
+def _freeze(network: nn.Module, frozen: FrozenPart | int) -> None:
     if isinstance(frozen, bool) or not isinstance(frozen, int):
-        one_of("frozen", frozen, FROZEN)
+        one_of("frozen", frozen, FrozenPart)
     if frozen == "none":
         return
     parts: list[Any] = [getattr(network, "patch_embed", None), *getattr(network, "blocks", ())]
@@ -143,7 +144,7 @@ def check_name(name: str) -> None:
 
 
 def data_config(name: str | None) -> dict[str, Any]:
-    """How images have to look for the weights of a timm model: mean, std, interpolation, crop_pct, input_size.
+    """Return how images have to look for the weights of a timm model: mean, std, interpolation, crop_pct, input_size.
 
     input_size: (channels, height, width). Nothing is built or downloaded. Raises ValueError as `check_name`,
     and for None, a model without weights.
@@ -168,8 +169,8 @@ def build_backbone(
     in_channels: int,
     image_size: int,
     small: Small | None,
-    pool: str = "default",
-    frozen: str | int = "none",
+    pool: Pool = "default",
+    frozen: FrozenPart | int = "none",
     freeze_norm: bool = False,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from hyplearn.manifolds import CurvatureParameter, CurvedManifold, Manifold, Manifolds
-from hyplearn.models.backbone import build_backbone
+from hyplearn.models.backbone import FrozenPart, Pool, build_backbone
 from hyplearn.models.base import Output
 from hyplearn.models.necks import Head, LorentzNeck, Neck
 from hyplearn.models.small import SmallConvNet, SmallViT
@@ -34,8 +34,8 @@ class Embedder(nn.Module):
         pretrained: bool = False,
         weights: str | None = None,
         small: SmallViT | SmallConvNet | None = None,
-        pool: str = "default",
-        frozen: str | int = "none",
+        pool: Pool = "default",
+        frozen: FrozenPart | int = "none",
         freeze_norm: bool = False,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -63,21 +63,21 @@ class Embedder(nn.Module):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """n of each space."""
+        """Sizes of the embedding: n of each space."""
         return self.head.sizes
 
     @property
     def feature_size(self) -> int:
-        """D, numbers of a feature."""
+        """Number of features D that the backbone gives."""
         return self.backbone.feature_size
 
     def features(self, images: Tensor) -> Tensor:
-        """What the backbone gives, (B, D), in float32 or in autocast's precision."""
+        """Return what the backbone gives, (B, D), in float32 or in autocast's precision."""
         features: Tensor = self.backbone(images)
         return features
 
     def points(self, features: Tensor) -> tuple[Tensor, ...]:
-        """What the neck makes of features (B, D): one tensor (B, n_i) of points per space."""
+        """Return what the neck makes of features (B, D): one tensor (B, n_i) of points per space."""
         points: tuple[Tensor, ...] = self.head(features)
         return points
 

@@ -17,6 +17,8 @@ from hyplearn.models.options import ConvolutionOptions, NormOptions, RescaleSite
 from hyplearn.nn.batchnorm import LorentzBatchNorm2d
 from hyplearn.nn.block import LorentzBlock
 from hyplearn.nn.conv import LorentzConv2d, OriginalLorentzConv2d
+from hyplearn.nn.fused.lift import EntryKind
+from hyplearn.nn.fused.norm import ExitKind
 from hyplearn.nn.lift import Lift, Unlift
 from hyplearn.nn.poincare_batchnorm import PoincareBatchNorm2d
 from hyplearn.nn.poincare_conv import PoincareConv2d
@@ -101,8 +103,8 @@ class Hyperboloid:
     conv: ConvolutionOptions
     norm: NormOptions
     rescale: RescaleSites
-    entry: str
-    exit: str
+    entry: EntryKind
+    exit: ExitKind
     fused: bool
 
     def unit(

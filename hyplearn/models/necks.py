@@ -10,28 +10,31 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hyplearn.errors import one_of
 from hyplearn.geometry import lorentz, sphere
 from hyplearn.geometry.numerics import vector_norm
 from hyplearn.manifolds import CurvedManifold, Lorentz, Manifold, Manifolds
+from hyplearn.manifolds.family import Kind
 from hyplearn.manifolds.precision import promote
 from hyplearn.nn import monitor
-from hyplearn.nn.checks import one_of, positive
-from hyplearn.nn.lift import ENTRIES, Lift
+from hyplearn.nn.checks import positive
+from hyplearn.nn.fused.lift import EntryKind
+from hyplearn.nn.lift import Lift
 from hyplearn.nn.linear import LorentzLinear, OriginalLorentzLinear
 from hyplearn.nn.poincare_gradient import riemannian_gradient
+from hyplearn.nn.rotation import RescaleSide
 from hyplearn.nn.space import Space, numbered, space_names
 
-KINDS = ("sphere", "euclidean", "poincare", "lorentz")
 CURVED = ("poincare", "lorentz")
-NORMALIZATIONS = ("none", "l2", "layer_norm")
-INPUTS = ("raw", "unit")
-LINEARS = ("rotation_boost", "original")
+FeatureNormalization = Literal["none", "l2", "layer_norm"]
+BranchInput = Literal["raw", "unit"]
+NeckLinear = Literal["rotation_boost", "original"]
 MANIFOLD_OF = {  # the choice of group `manifold` that goes with a kind
     "sphere": "sphere",
     "euclidean": "euclidean",
@@ -72,14 +75,14 @@ class Branch:
     or lorentz branch, each of which has a curvature of its own; None for the manifold's.
     """
 
-    kind: str | None = None
+    kind: Kind | None = None
     weight: float = 1.0
     learned: bool = False
     c: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind is not None:
-            one_of("kind", self.kind, KINDS)
+            one_of("kind", self.kind, Kind)
         if self.c is not None and self.kind in ("sphere", "euclidean"):
             raise ValueError(f"c={self.c}: a branch of kind {self.kind} has no curvature; set c=null")
 
@@ -103,14 +106,14 @@ class Neck:
     size: int
     branches: Mapping[str, Branch | None]
     clip: float | None = None
-    normalize: str = "none"
-    branch_input: str = "raw"
+    normalize: FeatureNormalization = "none"
+    branch_input: BranchInput = "raw"
     riemannian_gradient: bool = False
 
     def __post_init__(self) -> None:
         positive("size", self.size)
-        one_of("normalize", self.normalize, NORMALIZATIONS)
-        one_of("branch_input", self.branch_input, INPUTS)
+        one_of("normalize", self.normalize, FeatureNormalization)
+        one_of("branch_input", self.branch_input, BranchInput)
         _check_clip(self.clip)
         if not any(self.branches.values()):
             raise ValueError("branches must name at least one geometry")
@@ -137,7 +140,7 @@ class Neck:
 
 
 class BranchHead(Head):
-    """What a `Neck` describes. spaces: one per branch, with the manifold of each."""
+    """The head that a `Neck` describes. spaces: one per branch, with the manifold of each."""
 
     def __init__(self, features: int, neck: Neck, spaces: Sequence[Space]) -> None:
         super().__init__()
@@ -217,14 +220,14 @@ class LorentzNeck:
     """
 
     size: int
-    linear: str = "rotation_boost"
-    entry: str = "project"
+    linear: NeckLinear = "rotation_boost"
+    entry: EntryKind = "project"
     clip: float | None = None
 
     def __post_init__(self) -> None:
         positive("size", self.size)
-        one_of("linear", self.linear, LINEARS)
-        one_of("entry", self.entry, ENTRIES)
+        one_of("linear", self.linear, NeckLinear)
+        one_of("entry", self.entry, EntryKind)
         _check_clip(self.clip)
 
     def build(self, features: int, manifolds: Manifolds | None) -> Head:
@@ -235,7 +238,7 @@ class LorentzNeck:
 
 
 class LorentzHead(Head):
-    """What a `LorentzNeck` describes."""
+    """The head that a `LorentzNeck` describes."""
 
     def __init__(self, features: int, neck: LorentzNeck, space: Space) -> None:
         super().__init__()
@@ -246,7 +249,7 @@ class LorentzHead(Head):
         if neck.linear == "original":
             self.linear = OriginalLorentzLinear(features, neck.size, manifold=manifold)
         else:  # its last step is the rescaling, which must not be applied twice
-            rescale = "both" if neck.clip is None else "pre_boost"
+            rescale: RescaleSide = "both" if neck.clip is None else "pre_boost"
             self.linear = LorentzLinear(features, neck.size, manifold=manifold, rescale=rescale)
 
     def place(self, z: Tensor) -> tuple[Tensor, ...]:
@@ -277,9 +280,9 @@ def _kind_of(manifolds: Manifolds | None) -> str:
 def _kinds(branches: Sequence[Branch], manifolds: Manifolds | None) -> list[str]:
     """The kind of every branch. Raises ValueError if they and the manifold do not go together."""
     family = _kind_of(manifolds)
-    if family not in KINDS:
+    if family not in get_args(Kind):
         raise ValueError(
-            f"manifold={family}: a neck places points on {', '.join(KINDS)} alone; derive the manifold from Lorentz or "
+            f"manifold={family}: a neck places points on {', '.join(get_args(Kind))} alone; derive the manifold from Lorentz or "
             "PoincareBall, or place its points in a model of your own"
         )
     kinds = [branch.kind or family for branch in branches]

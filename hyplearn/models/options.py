@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from hyplearn.nn.batchnorm import CENTROIDS, COORDINATES, DISPERSIONS
-from hyplearn.nn.boost import BOOSTS
-from hyplearn.nn.checks import one_of
-from hyplearn.nn.rotation import NORM_MATCHES, ORTHOGONALS, RESCALES
+from hyplearn.errors import one_of
+from hyplearn.nn.batchnorm import Centroid, Coordinates, Dispersion
+from hyplearn.nn.boost import BoostKind
+from hyplearn.nn.fused.conv import NormMatch
+from hyplearn.nn.rotation import Orthogonal, RescaleSide
 
-KINDS = ("rotation", "original")
+ConvolutionKind = Literal["rotation", "original"]
 
 
 @dataclass(frozen=True)
@@ -17,32 +19,32 @@ class ConvolutionOptions:
     """kind: `rotation`, the convolution of Bdeir Section 3.3, with the options of `LorentzConv2d`; or `original`, that
     of HCNN, which has a bias and none of the other options."""
 
-    kind: str = "rotation"
-    norm_match: str = "exact"
-    orthogonal: str = "cayley"
-    boost: str = "full"
+    kind: ConvolutionKind = "rotation"
+    norm_match: NormMatch = "exact"
+    orthogonal: Orthogonal = "cayley"
+    boost: BoostKind = "full"
 
     def __post_init__(self) -> None:
-        one_of("conv.kind", self.kind, KINDS)
-        one_of("conv.norm_match", self.norm_match, NORM_MATCHES)
-        one_of("conv.orthogonal", self.orthogonal, ORTHOGONALS)
-        one_of("conv.boost", self.boost, BOOSTS)
+        one_of("conv.kind", self.kind, ConvolutionKind)
+        one_of("conv.norm_match", self.norm_match, NormMatch)
+        one_of("conv.orthogonal", self.orthogonal, Orthogonal)
+        one_of("conv.boost", self.boost, BoostKind)
 
 
 @dataclass(frozen=True)
 class NormOptions:
     """Options of `LorentzBatchNorm2d`; momentum and eps hold for the Euclidean batch norms as well."""
 
-    dispersion: str = "mean_distance"
-    centroid: str = "two_stage"
-    coordinates: str = "space"
+    dispersion: Dispersion = "mean_distance"
+    centroid: Centroid = "two_stage"
+    coordinates: Coordinates = "space"
     momentum: float = 0.1
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        one_of("norm.dispersion", self.dispersion, DISPERSIONS)
-        one_of("norm.centroid", self.centroid, CENTROIDS)
-        one_of("norm.coordinates", self.coordinates, COORDINATES)
+        one_of("norm.dispersion", self.dispersion, Dispersion)
+        one_of("norm.centroid", self.centroid, Centroid)
+        one_of("norm.coordinates", self.coordinates, Coordinates)
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,10 @@ class RescaleSites:
     """
 
     entry: bool = True
-    conv: str = "both"
+    conv: RescaleSide = "both"
     norm: bool = True
     residual: bool = True
     transfer: bool = True
 
     def __post_init__(self) -> None:
-        one_of("rescale.conv", self.conv, RESCALES)
+        one_of("rescale.conv", self.conv, RescaleSide)

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 from torch import Tensor, nn
 
+from hyplearn.errors import one_of
 from hyplearn.manifolds import Lorentz, Manifold, Manifolds, PoincareBall
 from hyplearn.models.blocks import BasicBlock, Bottleneck
 from hyplearn.models.geometries import Ball, Euclidean, Geometry, Hyperboloid
 from hyplearn.models.options import ConvolutionOptions, NormOptions, RescaleSites
 from hyplearn.nn.activation import LorentzDropout
-from hyplearn.nn.checks import one_of, positive
+from hyplearn.nn.checks import positive
+from hyplearn.nn.fused.lift import EntryKind
+from hyplearn.nn.fused.norm import ExitKind
 from hyplearn.nn.layout import channels_last
-from hyplearn.nn.lift import ENTRIES, EXITS, Lift, Transfer
+from hyplearn.nn.lift import Lift, Transfer
 from hyplearn.nn.mlr import LorentzMLR
 from hyplearn.nn.poincare_lift import PoincareLift
 from hyplearn.nn.poincare_mlr import PoincareMLR
 
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
-STAGES = ("euclidean", "lorentz", "lorentz_core", "poincare")
-STEMS = ("euclidean", "lorentz", "poincare")
-HEADS = ("linear", "lorentz_mlr", "poincare_mlr")
+StageKind = Literal["euclidean", "lorentz", "lorentz_core", "poincare"]
+StemKind = Literal["euclidean", "lorentz", "poincare"]
+HeadKind = Literal["linear", "lorentz_mlr", "poincare_mlr"]
 SMALL_IMAGE = 64  # up to here the stem is a 3 x 3 convolution of stride 1, above it 7 x 7 of stride 2; never a pool
 SMALLEST_IMAGE = 8
 
@@ -50,24 +54,24 @@ class ResNet(nn.Module):
         num_classes: int,
         image_size: int,
         manifold: Manifolds | None = None,
-        stem: str = "euclidean",
-        stages: Sequence[str] = ("euclidean",) * 4,
-        head: str = "linear",
+        stem: StemKind = "euclidean",
+        stages: Sequence[StageKind] = ("euclidean",) * 4,
+        head: HeadKind = "linear",
         width: int = 64,
         conv: ConvolutionOptions | None = None,
         norm: NormOptions | None = None,
         rescale: RescaleSites | None = None,
-        entry: str = "project",
-        exit: str = "log0",
-        head_entry: str | None = None,
+        entry: EntryKind = "project",
+        exit: ExitKind = "log0",
+        head_entry: EntryKind | None = None,
         clip: float | None = None,
         dropout: float = 0.0,
         fused: bool = True,
     ) -> None:
         super().__init__()
         self._check(depth, in_channels, num_classes, image_size, stem, stages, head, width)
-        one_of("entry", entry, ENTRIES)
-        one_of("exit", exit, EXITS)
+        one_of("entry", entry, EntryKind)
+        one_of("exit", exit, ExitKind)
         self._manifolds = _Named(manifold)
         self._conv, self._norm = conv or ConvolutionOptions(), norm or NormOptions()
         self._rescale, self._entry, self._exit, self._fused = rescale or RescaleSites(), entry, exit, fused
@@ -98,7 +102,7 @@ class ResNet(nn.Module):
     @staticmethod
     def _check(
         depth: int, in_channels: int, num_classes: int, image_size: int,
-        stem: str, stages: Sequence[str], head: str, width: int,
+        stem: str, stages: Sequence[StageKind], head: str, width: int,
     ) -> None:  # fmt: skip
         if depth not in BLOCKS:
             raise ValueError(f"depth={depth!r} must be one of {', '.join(map(str, BLOCKS))}")
@@ -109,12 +113,12 @@ class ResNet(nn.Module):
                 f"image_size={image_size} must be >= {SMALLEST_IMAGE}: three strides of 2 leave nothing of it; "
                 "set dataset.image_size to enlarge the images"
             )
-        one_of("stem", stem, STEMS)
-        one_of("head", head, HEADS)
+        one_of("stem", stem, StemKind)
+        one_of("head", head, HeadKind)
         if len(stages) != 4:
             raise ValueError(f"stages={list(stages)} must name four geometries, one for each stage")
         for number, kind in enumerate(stages, start=1):
-            one_of(f"stages[{number}]", kind, STAGES)
+            one_of(f"stages[{number}]", kind, StageKind)
         if "lorentz_core" in stages and depth == 18:
             raise ValueError("stages with lorentz_core need depth=50: the core is the 3 x 3 layer of a bottleneck")
         ball = [kind == "poincare" for kind in (stem, *stages)]
@@ -166,15 +170,15 @@ class ResNet(nn.Module):
         return Bottleneck(into, width, stride=stride, geometry=geometry, core=core)
 
     def _passage(self, before: Geometry, after: Geometry) -> nn.Module:
-        """The way from one space to another."""
+        """Return the layer that takes points from one space to another."""
         old, new = before.manifold, after.manifold
         if isinstance(old, Lorentz) and isinstance(new, Lorentz):
             return Transfer(old, new, rescale=self._rescale.transfer)
         return before.leave() if old is not None else after.enter()
 
-    def _to_decoder(self, head: str, geometry: Geometry, entry: str, clip: float | None) -> nn.Module:
-        """From the pooled features to what the head reads."""
-        one_of("head_entry", entry, ENTRIES)
+    def _to_decoder(self, head: str, geometry: Geometry, entry: EntryKind, clip: float | None) -> nn.Module:
+        """Return the layer from the pooled features to what the head reads."""
+        one_of("head_entry", entry, EntryKind)
         if clip is not None and (head == "linear" or geometry.manifold is not None):
             raise ValueError(f"clip={clip} belongs to hybrid models: Euclidean stages with a hyperbolic head")
         if head == "linear":
@@ -199,7 +203,10 @@ class ResNet(nn.Module):
         return self._manifolds.used()
 
     def embed(self, images: Tensor) -> Tensor:
-        """What the head reads, (B, embedding_size): points of the decoder manifold, or features of a linear head."""
+        """Return what the head reads, (B, embedding_size).
+
+        Points of the decoder manifold, or features of a linear head.
+        """
         x = self.stages(self.stem(channels_last(images)))
         out: Tensor = self.dropout(self.to_decoder(self.pool(x)))
         return out
@@ -221,7 +228,7 @@ class ResNet(nn.Module):
         return found
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes)."""
+        """Return logits (B, num_classes)."""
         logits: Tensor = self.head(self.embed(images))
         return logits
 

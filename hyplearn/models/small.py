@@ -13,7 +13,7 @@ from hyplearn.nn.checks import positive
 
 
 class Small(Protocol):
-    """What builds such a network; it ends like a timm model, in `forward_features` and `forward_head`."""
+    """Settings that build a small network; it ends like a timm model, in `forward_features` and `forward_head`."""
 
     def build(self, *, in_channels: int, image_size: int, drop_path_rate: float) -> nn.Module: ...
 
@@ -45,8 +45,8 @@ class SmallViT:
             raise ValueError(f"small.position_std={self.position_std} must be > 0")
 
     def build(self, *, in_channels: int, image_size: int, drop_path_rate: float) -> nn.Module:
-        """Raises ValueError for images that are no multiple of the patch."""
-        patch = self.patch or (2 if image_size < 16 else 4 if image_size < 48 else 8)
+        """Build the network. Raises ValueError for images that are no multiple of the patch."""
+        patch = self.patch or _patch_for(image_size)
         if image_size % patch:
             raise ValueError(
                 f"image_size={image_size} must be a multiple of the patch of {patch} pixels: set dataset.image_size, "
@@ -65,6 +65,13 @@ class SmallViT:
         nn.init.normal_(network.pos_embed, std=self.position_std)
         made: nn.Module = network
         return made
+
+
+def _patch_for(image_size: int) -> int:
+    """Return the side of a patch: at least 4 x 4 patches, from images of 8 pixels on."""
+    if image_size < 16:
+        return 2
+    return 4 if image_size < 48 else 8
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ class SmallConvNet:
 
 
 class ConvNet(nn.Module):
-    """What `SmallConvNet` describes, with the ends of a timm model."""
+    """The network that `SmallConvNet` describes, with the ends of a timm model."""
 
     def __init__(self, in_channels: int, width: int, *, pools: tuple[bool, bool]) -> None:
         super().__init__()

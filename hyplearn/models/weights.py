@@ -91,7 +91,7 @@ def _cleaned(state: Mapping[str, Any], network: nn.Module) -> dict[str, Tensor]:
 
 
 def _filtered(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As timm's module of the architecture rewrites a state dict, and without the classifier."""
+    """Return the state dict as timm's module of the architecture rewrites it, without the classifier."""
     rewrite: Callable[..., dict[str, Tensor]] | None = getattr(
         sys.modules[type(network).__module__], "checkpoint_filter_fn", None
     )

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
+from hyplearn.errors import one_of
 from hyplearn.manifolds import AmbientLorentz, Lorentz, ManifoldParameter
 from hyplearn.nn import monitor
-from hyplearn.nn.checks import one_of, positive
-from hyplearn.nn.fused.norm import Block, normalize
+from hyplearn.nn.checks import positive
+from hyplearn.nn.fused.norm import Block, NormalizeInputs, normalize
 from hyplearn.nn.fused.normalization import Normalization, midpoint
 from hyplearn.nn.fused.scalars import Limits, numbers, radial
 from hyplearn.nn.layout import channels_last
 from hyplearn.nn.processes import total
 
-DISPERSIONS = ("mean_distance", "rms", "per_channel")
-CENTROIDS = ("two_stage", "joint")
-COORDINATES = ("space", "ambient")
+Dispersion = Literal["mean_distance", "rms", "per_channel"]
+Centroid = Literal["two_stage", "joint"]
+Coordinates = Literal["space", "ambient"]
 
 
 class LorentzBatchNorm2d(nn.Module):
@@ -48,17 +51,17 @@ class LorentzBatchNorm2d(nn.Module):
         manifold: Lorentz,
         momentum: float = 0.1,
         eps: float = 1e-5,
-        dispersion: str = "mean_distance",
-        centroid: str = "two_stage",
+        dispersion: Dispersion = "mean_distance",
+        centroid: Centroid = "two_stage",
         rescale: bool = True,
         synchronized: bool = False,
-        coordinates: str = "space",
+        coordinates: Coordinates = "space",
     ) -> None:
         super().__init__()
         positive("num_features", num_features)
-        one_of("dispersion", dispersion, DISPERSIONS)
-        one_of("centroid", centroid, CENTROIDS)
-        one_of("coordinates", coordinates, COORDINATES)
+        one_of("dispersion", dispersion, Dispersion)
+        one_of("centroid", centroid, Centroid)
+        one_of("coordinates", coordinates, Coordinates)
         if not 0 < momentum <= 1:
             raise ValueError(f"momentum={momentum} must lie in (0, 1]: it is the weight of the new batch")
         self.manifold, self.num_features, self.momentum, self.eps = manifold, num_features, momentum, eps
@@ -78,7 +81,8 @@ class LorentzBatchNorm2d(nn.Module):
         return self.dispersion != "per_channel" and self.coordinates == "space"
 
     def normalization(self) -> Normalization:
-        """The options for the fused path."""
+        """The options for the fused path, which a `fusable` norm has."""
+        assert self.dispersion != "per_channel"
         return Normalization(
             eps=self.eps,
             dispersion=self.dispersion,
@@ -119,8 +123,8 @@ class LorentzBatchNorm2d(nn.Module):
         if not self.fusable:
             return self.by_definition(x)
         mean, dispersion = self.statistics()
-        out, mean, dispersion = normalize(
-            x,
+        inputs = NormalizeInputs(
+            y=x,
             q_patch=None,
             residual=None,
             b=None,
@@ -129,9 +133,9 @@ class LorentzBatchNorm2d(nn.Module):
             c=self.manifold.c,
             mean=mean,
             dispersion=dispersion,
-            limits=self.limits(),
-            block=Block(placement=None, normalization=self.normalization(), activation=False),
         )
+        block = Block(placement=None, normalization=self.normalization(), activation=False)
+        out, mean, dispersion = normalize(inputs, limits=self.limits(), block=block)
         if self.training:
             self.track(mean, dispersion)
         return out
@@ -144,7 +148,7 @@ class LorentzBatchNorm2d(nn.Module):
             raise ValueError("a batch of one image of 1 x 1 positions has no dispersion; use more images per batch")
 
     def by_definition(self, x: Tensor) -> Tensor:
-        """The same layer point by point through the manifold's operations; the only path of `per_channel`."""
+        """Normalize point by point through the manifold's operations; the only path of `per_channel`."""
         with torch.autocast(x.device.type, enabled=False):
             points = channels_last(x.to(torch.promote_types(x.dtype, torch.float32))).permute(0, 2, 3, 1)
             mean, dispersion = self.statistics()

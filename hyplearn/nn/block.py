@@ -10,7 +10,7 @@ from hyplearn.nn.batchnorm import LorentzBatchNorm2d
 from hyplearn.nn.conv import LorentzConv2d, OriginalLorentzConv2d
 from hyplearn.nn.fused.conv import convolve
 from hyplearn.nn.fused.lift import Entry
-from hyplearn.nn.fused.norm import Block, normalize
+from hyplearn.nn.fused.norm import Block, NormalizeInputs, normalize
 from hyplearn.nn.lift import Lift, Unlift
 from hyplearn.nn.residual import LorentzResidual
 
@@ -82,8 +82,8 @@ class LorentzBlock(nn.Module):
         norm.check(y)
         placement = conv.placement() if isinstance(conv, LorentzConv2d) else None
         given_mean, given_dispersion = norm.statistics()
-        out, mean, dispersion = normalize(
-            y,
+        inputs = NormalizeInputs(
+            y=y,
             q_patch=q_patch if placement is not None and placement.match else None,
             residual=shortcut,
             b=conv.boost.point() if isinstance(conv, LorentzConv2d) else None,
@@ -92,6 +92,9 @@ class LorentzBlock(nn.Module):
             c=c,
             mean=given_mean,
             dispersion=given_dispersion,
+        )
+        out, mean, dispersion = normalize(
+            inputs,
             limits=limits,
             block=Block(
                 placement=placement,

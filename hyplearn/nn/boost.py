@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
+from hyplearn.errors import one_of
 from hyplearn.manifolds import Lorentz
-from hyplearn.nn.checks import one_of, positive
+from hyplearn.nn.checks import positive
 from hyplearn.nn.fused.scalars import floored
 
-BOOSTS = ("full", "axis", "scale", "none")
+BoostKind = Literal["full", "axis", "scale", "none"]
 MAX_RAPIDITY = 3.0  # keeps cosh of the boost near 10; the largest radial scale of existing code is 3 as well
 
 
@@ -21,9 +24,9 @@ class LorentzBoost(nn.Module):
     A full boost adds at most k times its rapidity to the distance to the origin.
     """
 
-    def __init__(self, features: int, *, manifold: Lorentz, kind: str = "full") -> None:
+    def __init__(self, features: int, *, manifold: Lorentz, kind: BoostKind = "full") -> None:
         super().__init__()
-        one_of("boost", kind, BOOSTS)
+        one_of("boost", kind, BoostKind)
         positive("features", features)
         self.manifold, self.kind, self.features = manifold, kind, features
         if kind == "full":
@@ -34,7 +37,7 @@ class LorentzBoost(nn.Module):
             self.log_scale = nn.Parameter(torch.zeros(()))
 
     def point(self) -> Tensor | None:
-        """Where the boost takes the origin, (n,); the factor, (), of `scale`; None of `none`."""
+        """Return where the boost takes the origin, (n,); for `scale` its factor, (); for `none` None."""
         if self.kind == "none":
             return None
         if self.kind == "scale":

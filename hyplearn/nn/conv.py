@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyplearn.manifolds import Lorentz
+from hyplearn.nn.boost import BoostKind
 from hyplearn.nn.checks import positive
-from hyplearn.nn.fused.conv import Convolution
+from hyplearn.nn.fused.conv import Convolution, NormMatch
 from hyplearn.nn.layout import squared_norm
-from hyplearn.nn.rotation import RotationBoost
+from hyplearn.nn.rotation import Orthogonal, RescaleSide, RotationBoost
 
 Pair = int | Sequence[int]
 
@@ -48,10 +49,10 @@ class LorentzConv2d(RotationBoost):
         stride: Pair = 1,
         padding: Pair = 0,
         dilation: Pair = 1,
-        norm_match: str = "exact",
-        orthogonal: str = "cayley",
-        boost: str = "full",
-        rescale: str = "both",
+        norm_match: NormMatch = "exact",
+        orthogonal: Orthogonal = "cayley",
+        boost: BoostKind = "full",
+        rescale: RescaleSide = "both",
     ) -> None:
         positive("in_channels", in_channels)
         positive("out_channels", out_channels)

@@ -51,13 +51,15 @@ def row_dots(x: Tensor, y: Tensor) -> Tensor:
 
 
 def promoted(x: Tensor) -> Tensor:
-    """x in float32 or better."""
+    """Return x in float32 or better."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def outside_autocast(backward: Backward) -> Backward:
-    """For the backward pass of an autograd function, which may be called inside autocast: there the products of its
-    float32 scalars would change their type."""
+    """Run the backward pass of an autograd function without autocast, inside which it may be called.
+
+    There the products of its float32 scalars would change their type.
+    """
 
     @functools.wraps(backward)
     def wrapped(ctx: Any, *grads: Tensor) -> Any:

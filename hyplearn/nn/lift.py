@@ -5,14 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hyplearn.errors import one_of
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn import monitor
-from hyplearn.nn.checks import one_of
-from hyplearn.nn.fused.lift import Entry, lift_relu
+from hyplearn.nn.fused.lift import Entry, EntryKind, lift_relu
+from hyplearn.nn.fused.norm import ExitKind
 from hyplearn.nn.fused.scalars import Limits
-
-ENTRIES = ("project", "exp0")
-EXITS = ("log0", "space")
 
 
 class Lift(nn.Module):
@@ -25,10 +23,10 @@ class Lift(nn.Module):
     """
 
     def __init__(
-        self, manifold: Lorentz, *, kind: str = "exp0", rescale: bool = True, clip: float | None = None
+        self, manifold: Lorentz, *, kind: EntryKind = "exp0", rescale: bool = True, clip: float | None = None
     ) -> None:
         super().__init__()
-        one_of("kind", kind, ENTRIES)
+        one_of("kind", kind, EntryKind)
         if clip is not None and not clip > 0:
             raise ValueError(f"clip={clip} must be > 0, or None for no clipping")
         self.manifold, self.kind, self.rescale, self.clip = manifold, kind, rescale, clip
@@ -57,9 +55,9 @@ class Lift(nn.Module):
 class Unlift(nn.Module):
     """Points (B, n, ...) to Euclidean features: the space part of the logarithm at the origin, or of the point."""
 
-    def __init__(self, manifold: Lorentz, *, kind: str = "log0") -> None:
+    def __init__(self, manifold: Lorentz, *, kind: ExitKind = "log0") -> None:
         super().__init__()
-        one_of("kind", kind, EXITS)
+        one_of("kind", kind, ExitKind)
         self.manifold, self.kind = manifold, kind
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyplearn.manifolds import Lorentz
+from hyplearn.nn.boost import BoostKind
 from hyplearn.nn.checks import positive
-from hyplearn.nn.rotation import RotationBoost
+from hyplearn.nn.fused.conv import NormMatch
+from hyplearn.nn.rotation import Orthogonal, RescaleSide, RotationBoost
 
 
 class LorentzLinear(RotationBoost):
@@ -23,10 +25,10 @@ class LorentzLinear(RotationBoost):
         out_features: int,
         *,
         manifold: Lorentz,
-        norm_match: str = "exact",
-        orthogonal: str = "cayley",
-        boost: str = "full",
-        rescale: str = "both",
+        norm_match: NormMatch = "exact",
+        orthogonal: Orthogonal = "cayley",
+        boost: BoostKind = "full",
+        rescale: RescaleSide = "both",
     ) -> None:
         positive("in_features", in_features)
         positive("out_features", out_features)

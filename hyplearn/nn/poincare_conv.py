@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hyplearn.errors import one_of
 from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
-from hyplearn.nn.checks import one_of, positive
-from hyplearn.nn.poincare_linear import INITIALIZATIONS, fully_connected, initialize, norm_of
+from hyplearn.nn.checks import positive
+from hyplearn.nn.poincare_linear import Initialization, fully_connected, initialize, norm_of
 from hyplearn.nn.poincare_tangent import squared_norm
 
 
@@ -45,7 +46,7 @@ class PoincareConv2d(nn.Module):
         padding: int = 0,
         dilation: int = 1,
         bias: bool = True,
-        init: str = "identity",
+        init: Initialization = "identity",
     ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("kernel_size", kernel_size)):
@@ -54,7 +55,7 @@ class PoincareConv2d(nn.Module):
         positive("dilation", dilation)
         if padding < 0:
             raise ValueError(f"padding={padding} must be >= 0")
-        one_of("init", init, INITIALIZATIONS)
+        one_of("init", init, Initialization)
         self.manifold, self.init = manifold, init
         self.stride, self.padding, self.dilation = stride, padding, dilation
         self.ratio = beta_ratio(in_channels, kernel_size**2)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hyplearn.errors import one_of
 from hyplearn.geometry.numerics import asinhc, scalar_like, sinhc
 from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
-from hyplearn.nn.checks import one_of, positive
+from hyplearn.nn.checks import positive
 from hyplearn.nn.poincare_tangent import clip_factor, squared_norm
 
-INITIALIZATIONS = ("identity", "normal")
+Initialization = Literal["identity", "normal"]
 
 # For larger angles sinh is exp/2 to the last digit of float64; the sum of squares of sinh(40) still fits float32.
 _LARGE = 40.0
@@ -77,7 +79,7 @@ def norm_of(z: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def initialize(z: Tensor, bias: Tensor | None, init: str) -> None:
+def initialize(z: Tensor, bias: Tensor | None, init: Initialization) -> None:
     """Weights (outputs, ...), flattened to (outputs, inputs): 'identity' is I/2, which maps exp_0(u) to itself."""
     flat = z.view(z.shape[0], -1)
     if init == "identity":
@@ -102,12 +104,12 @@ class PoincareLinear(nn.Module):
         *,
         manifold: PoincareBall,
         bias: bool = True,
-        init: str = "identity",
+        init: Initialization = "identity",
     ) -> None:
         super().__init__()
         positive("in_features", in_features)
         positive("out_features", out_features)
-        one_of("init", init, INITIALIZATIONS)
+        one_of("init", init, Initialization)
         self.manifold, self.init = manifold, init
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None

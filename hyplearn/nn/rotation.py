@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal as orthogonal_parametrization
 from torch.nn.utils.parametrize import register_parametrization
 
+from hyplearn.errors import one_of
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn import monitor
-from hyplearn.nn.boost import LorentzBoost
-from hyplearn.nn.checks import one_of
+from hyplearn.nn.boost import BoostKind, LorentzBoost
+from hyplearn.nn.fused.conv import NormMatch
 from hyplearn.nn.fused.placement import Placement, match_factor
 
-NORM_MATCHES = ("exact", "sum", "mean", "none")
-ORTHOGONALS = ("cayley", "householder", "matrix_exp")
-RESCALES = ("both", "pre_boost", "post_boost", "none")
+Orthogonal = Literal["cayley", "householder", "matrix_exp"]
+RescaleSide = Literal["both", "pre_boost", "post_boost", "none"]
 
 
 class CayleyColumns(nn.Module):
@@ -47,19 +49,19 @@ class RotationBoost(nn.Module):
         shape: tuple[int, ...],
         *,
         manifold: Lorentz,
-        norm_match: str,
-        orthogonal: str,
-        boost: str,
-        rescale: str,
+        norm_match: NormMatch,
+        orthogonal: Orthogonal,
+        boost: BoostKind,
+        rescale: RescaleSide,
     ) -> None:
         super().__init__()
-        one_of("norm_match", norm_match, NORM_MATCHES)
-        one_of("orthogonal", orthogonal, ORTHOGONALS)
-        one_of("rescale", rescale, RESCALES)
+        one_of("norm_match", norm_match, NormMatch)
+        one_of("orthogonal", orthogonal, Orthogonal)
+        one_of("rescale", rescale, RescaleSide)
         self.manifold, self.shape = manifold, shape
         out, fan_in = shape[0], int(torch.Size(shape[1:]).numel())
         self.is_orthogonal = fan_in <= out
-        self.norm_match = "none" if self.is_orthogonal else norm_match
+        self.norm_match: NormMatch = "none" if self.is_orthogonal else norm_match
         self.rescale = rescale
         self.boost = LorentzBoost(out, manifold=manifold, kind=boost)
         weight = torch.empty(shape).uniform_(-((2 / fan_in) ** 0.5), (2 / fan_in) ** 0.5)
@@ -83,8 +85,10 @@ class RotationBoost(nn.Module):
             return weight.view(self.shape)
 
     def placement(self) -> Placement:
-        """The same steps for the fused path."""
-        kind = {"full": "vector", "axis": "vector"}.get(self.boost.kind, self.boost.kind)
+        """Return the steps of `move` for the fused path."""
+        kind: Literal["vector", "scale", "none"] = "vector"
+        if self.boost.kind in ("scale", "none"):
+            kind = self.boost.kind
         return Placement(
             match=self.norm_match != "none",
             rescale_before=self.rescale in ("both", "pre_boost"),

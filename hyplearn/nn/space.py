@@ -50,7 +50,7 @@ class Space(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """(), > 0, differentiable."""
+        """Weight of the distances of this space: (), > 0, differentiable."""
         return self.log_weight.exp()
 
     @property

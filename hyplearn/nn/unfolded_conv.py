@@ -20,7 +20,7 @@ class UnfoldedLorentzConv2d(OriginalLorentzConv2d):
 
     @classmethod
     def of(cls, conv: OriginalLorentzConv2d) -> UnfoldedLorentzConv2d:
-        """The same layer with the parameters of `conv`."""
+        """Return the same layer with the parameters of `conv`."""
         out, into = conv.weight.shape[:2]
         shape = conv.convolution
         made = cls(

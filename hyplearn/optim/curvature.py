@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from hyplearn.manifolds.curvature import Curvature
+from hyplearn.optim.parameter_stack import ParameterStack, stacked
 from hyplearn.optim.roles import curvatures_among, is_point, manifold_of, manifolds_of
-from hyplearn.optim.spaces import Space, space_of
-from hyplearn.optim.stack import Stack, stacked
+from hyplearn.optim.spaces import ParameterSpace, space_of
 from hyplearn.optim.state import like_parameter, matched_by_name
 
 Group = dict[str, Any]
@@ -34,7 +34,7 @@ class Roles:
     weights: list[tuple[Group, list[Tensor]]]
     points: list[tuple[Group, Tensor]]
     curvatures: list[tuple[Group, list[Tensor]]]
-    owners: list[tuple[Space, list[Tensor]]]
+    owners: list[tuple[ParameterSpace, list[Tensor]]]
 
 
 class CurvatureAware(Optimizer):
@@ -74,16 +74,18 @@ class CurvatureAware(Optimizer):
         """One step of Euclidean parameters by torch's own implementation."""
 
     @abc.abstractmethod
-    def _step_points(self, stack: Stack, gradient: Tensor) -> None:
+    def _step_points(self, stack: ParameterStack, gradient: Tensor) -> None:
         """One step of stacked points. gradient: derivatives by the coordinates of `stack.space`."""
 
-    def _check_space(self, group: Group, space: Space) -> None:
+    def _check_space(self, group: Group, space: ParameterSpace) -> None:
         """Raise a ValueError where points of a space cannot be stepped with the options of their group."""
 
     # Parameter groups
 
     def add_param_group(self, param_group: Group) -> None:
-        """As in torch.optim, with one more key: `curvatures`, modules whose raw value is among the parameters.
+        """Add a group as in torch.optim, with one more key.
+
+        `curvatures`, modules whose raw value is among the parameters.
 
         It is needed for learned curvatures that no parameter lies on; `groups.parameter_groups` fills it in.
         """
@@ -115,7 +117,7 @@ class CurvatureAware(Optimizer):
     def _select(self, wanted: Callable[[Tensor], bool]) -> list[tuple[Group, list[Tensor]]]:
         return [(group, list(filter(wanted, group["params"]))) for group in self.param_groups]
 
-    def _owners(self, everything: list[Tensor], curvatures: set[Tensor]) -> list[tuple[Space, list[Tensor]]]:
+    def _owners(self, everything: list[Tensor], curvatures: set[Tensor]) -> list[tuple[ParameterSpace, list[Tensor]]]:
         owned = {m: [p for p in m.parameters() if p in curvatures] for m in manifolds_of(everything)}
         known = {module.raw for module in self._curvatures}.union(*owned.values())
         if not curvatures <= known:
@@ -166,7 +168,7 @@ class CurvatureAware(Optimizer):
             return set()
         return {id(space.manifold) for space, mine in roles.owners if any(p.grad is not None for p in mine)}
 
-    def _stacks(self, entries: Iterable[tuple[Group, Tensor]]) -> list[Stack]:
+    def _stacks(self, entries: Iterable[tuple[Group, Tensor]]) -> list[ParameterStack]:
         return stacked(entries, self.state, tangent_names=self.tangent_names, scalar_names=self.scalar_names)
 
     def _step_euclidean(self, group: Group, params: list[Tensor]) -> None:
@@ -191,7 +193,10 @@ class CurvatureAware(Optimizer):
     # State
 
     def load_state_dict(self, state_dict: StateDict) -> None:
-        """As in torch.optim. Where both sides know the names of their parameters, states go by name, not by order."""
+        """Load the state as in torch.optim.
+
+        Where both sides know the names of their parameters, states go by name, not by order.
+        """
         super().load_state_dict(matched_by_name(state_dict, self.param_groups))
 
     def __getstate__(self) -> Group:

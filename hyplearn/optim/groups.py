@@ -24,7 +24,7 @@ def parameter_groups(
     manifold_lr_scale: float = 1.0,
     manifold_weight_decay: float | None = None,
     curvature_lr: float = 1e-4,
-    apart: Mapping[str, Mapping[str, Any]] | None = None,
+    extra_groups: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Group]:
     """The groups 'euclidean', 'manifold' and 'curvature' of a model, as far as it has such parameters.
 
@@ -32,17 +32,17 @@ def parameter_groups(
     at curvature_lr without decay. Every trainable parameter is in exactly one group. Frozen points whose curvature is
     learned are in 'manifold' too, because they must follow the curvature.
 
-    apart: further groups before these, name -> {'params': parameters of the model, and options such as 'lr'}, for a
-    backbone or proxies with rates of their own. Curvatures among them stay in 'curvature'; for points in a group apart
-    the optimizers need nothing else.
+    extra_groups: further groups before these, name -> {'params': parameters of the model, and options such as 'lr'},
+    for a backbone or proxies with rates of their own. Curvatures among them stay in 'curvature'; for points in such a
+    group the optimizers need nothing else.
 
-    Raises a ValueError naming a parameter that two groups apart claim, that the model does not have, or a learned
+    Raises a ValueError naming a parameter that two extra groups claim, that the model does not have, or a learned
     curvature that is not registered in the model and so would be neither moved to a device nor saved.
     """
     # torch.compile wraps a model and puts its mark into the names; a checkpoint must fit with and without it.
     named = {name.replace("_orig_mod.", ""): parameter for name, parameter in model.named_parameters()}
     curvatures = _curvatures(model, named)
-    groups = _groups_apart(apart or {}, named, curvatures)
+    groups = _extra_groups(extra_groups or {}, named, curvatures)
     taken = {parameter for group in groups for parameter in group["params"]}
     kinds: dict[str, dict[str, Tensor]] = {"euclidean": {}, "manifold": {}, "curvature": {}}
     for name, parameter in named.items():
@@ -95,17 +95,19 @@ def _curvatures(model: nn.Module, named: Mapping[str, Tensor]) -> set[Tensor]:
     return curvatures_among(named.values()) | owned
 
 
-def _groups_apart(
-    apart: Mapping[str, Mapping[str, Any]], named: Mapping[str, Tensor], curvatures: set[Tensor]
+def _extra_groups(
+    extra_groups: Mapping[str, Mapping[str, Any]], named: Mapping[str, Tensor], curvatures: set[Tensor]
 ) -> list[Group]:
     names = {parameter: name for name, parameter in named.items()}
     groups, owner = [], dict[Tensor, str]()
-    for group_name, given in apart.items():
+    for group_name, given in extra_groups.items():
         members: dict[str, Tensor] = {}
         for parameter in given["params"]:
             if parameter not in names:
                 shape = tuple(parameter.shape)
-                raise ValueError(f"apart[{group_name!r}] has a parameter of shape {shape} that is not the model's")
+                raise ValueError(
+                    f"extra_groups[{group_name!r}] has a parameter of shape {shape} that is not the model's"
+                )
             if owner.setdefault(parameter, group_name) != group_name:
                 both = f"{owner[parameter]!r} and {group_name!r}"
                 raise ValueError(f"parameter {names[parameter]!r} must be in one group, not in {both}")

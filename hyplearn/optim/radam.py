@@ -14,12 +14,12 @@ from torch.optim.optimizer import ParamsT
 from hyplearn.optim import update
 from hyplearn.optim.curvature import CurvatureAware, Group
 from hyplearn.optim.options import AT_LEAST_0, BELOW_1, check_options
-from hyplearn.optim.stack import Stack, State
+from hyplearn.optim.parameter_stack import ParameterStack, State
 from hyplearn.optim.state import aligned
 
 
 class AdamFamily(CurvatureAware):
-    """What Adam and AdamW share. State of a point: step, exp_avg (a tangent vector), exp_avg_sq of shape (..., 1)."""
+    """Base of Adam and AdamW. State of a point: step, exp_avg (a tangent vector), exp_avg_sq of shape (..., 1)."""
 
     tangent_names = ("exp_avg",)
     scalar_names = ("exp_avg_sq", "max_exp_avg_sq")
@@ -62,7 +62,7 @@ class AdamFamily(CurvatureAware):
                 state[name] = torch.zeros_like(parameter)
         return state
 
-    def _adapt(self, stack: Stack, gradient: Tensor) -> None:
+    def _adapt(self, stack: ParameterStack, gradient: Tensor) -> None:
         """Adam's step of stacked points, after every kind of decay."""
         group, zero = stack.group, stack.x.new_zeros(())
         moments = update.Moments(
@@ -121,6 +121,6 @@ class RiemannianAdam(AdamFamily):
         }
         super().__init__(params, defaults, curvature_scheme=curvature_scheme)
 
-    def _step_points(self, stack: Stack, gradient: Tensor) -> None:
+    def _step_points(self, stack: ParameterStack, gradient: Tensor) -> None:
         penalty = stack.group["weight_decay"] * stack.space.half_square_gradient(stack.x)
         self._adapt(stack, gradient + penalty)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.optimizer import ParamsT
 
+from hyplearn.errors import one_of
 from hyplearn.optim import update
 from hyplearn.optim.curvature import Group
+from hyplearn.optim.parameter_stack import ParameterStack
 from hyplearn.optim.radam import AdamFamily
-from hyplearn.optim.spaces import Space
-from hyplearn.optim.stack import Stack
+from hyplearn.optim.spaces import ParameterSpace
 
 Decay = Literal["centroid", "retraction", "none"]
 
@@ -62,17 +63,16 @@ class RiemannianAdamW(AdamFamily):
 
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
-        if group["decay"] not in get_args(Decay):
-            raise ValueError(f"decay={group['decay']!r} must be one of {get_args(Decay)}")
+        one_of("decay", group["decay"], Decay)
 
-    def _check_space(self, group: Group, space: Space) -> None:
+    def _check_space(self, group: Group, space: ParameterSpace) -> None:
         if group["weight_decay"] and group["decay"] != "none" and not space.decays:
             raise ValueError(
                 f"weight_decay={group['weight_decay']} must be 0 for points on {space.manifold.name}, which has no "
                 "origin to decay to; put them in a parameter group with weight_decay=0 or decay='none'"
             )
 
-    def _step_points(self, stack: Stack, gradient: Tensor) -> None:
+    def _step_points(self, stack: ParameterStack, gradient: Tensor) -> None:
         group = stack.group
         weight = group["lr"] * group["weight_decay"]
         if weight and group["decay"] != "none":

@@ -30,7 +30,9 @@ def manifolds_of(parameters: Iterable[Tensor]) -> Iterator[Manifold]:
 
 
 def curvatures_among(parameters: Iterable[Tensor]) -> set[Tensor]:
-    """Those of the parameters that are curvatures: marked as such by type, or owned by the manifold of another one.
+    """Return those of the parameters that are curvatures.
+
+    Marked as such by type, or owned by the manifold of another one.
 
     The second rule finds the learnable curvatures of geoopt's manifolds (`Lorentz.k`, `PoincareBall.isp_c`).
     """

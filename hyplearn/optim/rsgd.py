@@ -9,7 +9,7 @@ from torch.optim.sgd import sgd
 from hyplearn.optim import update
 from hyplearn.optim.curvature import CurvatureAware, Group
 from hyplearn.optim.options import AT_LEAST_0, check_options
-from hyplearn.optim.stack import Stack
+from hyplearn.optim.parameter_stack import ParameterStack
 from hyplearn.optim.state import aligned
 
 
@@ -85,7 +85,7 @@ class RiemannianSGD(CurvatureAware):
             maximize=group["maximize"],
         )
 
-    def _step_points(self, stack: Stack, gradient: Tensor) -> None:
+    def _step_points(self, stack: ParameterStack, gradient: Tensor) -> None:
         group, space = stack.group, stack.space
         penalty = group["weight_decay"] * space.half_square_gradient(stack.x)
         stack.x, buffer = update.sgd(

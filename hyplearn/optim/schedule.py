@@ -43,7 +43,7 @@ class Schedule(LRScheduler, abc.ABC):
 
     @abc.abstractmethod
     def factor(self, step: int, group: str | None) -> float:
-        """What multiplies the initial lr of the group of that name, after `step` steps."""
+        """Return what multiplies the initial lr of the group of that name, after `step` steps."""
 
     def get_lr(self) -> list[float | Tensor]:
         """The rates of all groups now."""
@@ -55,7 +55,7 @@ class Schedule(LRScheduler, abc.ABC):
 
 
 class Constant(Schedule):
-    """The rates stay as they are."""
+    """Schedule that leaves the rates as they are."""
 
     def factor(self, step: int, group: str | None) -> float:
         return 1.0

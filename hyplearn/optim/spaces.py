@@ -1,6 +1,6 @@
 """What an optimizer has to know of a manifold, for many points at once.
 
-A `Space` is a manifold at one moment: it keeps the curvature it was made with, so that a step that changes the
+A `ParameterSpace` is a manifold at one moment: it keeps the curvature it was made with, so that a step that changes the
 curvature can still say where its points come from. The steps in `update.py` see nothing else of a manifold. Points come
 stacked, (P, *point), in the coordinates of `enter_point`; no method edits its arguments.
 
@@ -28,7 +28,7 @@ from hyplearn.optim import hyperboloid
 GEOOPT_K_BOUNDS = (1e-6, 1e6)
 
 
-class Space:
+class ParameterSpace:
     """Points of any geoopt manifold, by the manifold's own methods, at a curvature that does not change."""
 
     pads = False  # appending zero coordinates to points and vectors changes no result
@@ -41,11 +41,11 @@ class Space:
     # Between the stored coordinates and those of the computation
 
     def enter_point(self, stored: Tensor) -> Tensor:
-        """Stored points to the coordinates that all other methods use."""
+        """Take stored points to the coordinates that all other methods use."""
         return stored
 
     def enter_tangent(self, stored: Tensor) -> Tensor:
-        """Stored tangent vectors likewise."""
+        """Take stored tangent vectors to the coordinates that all other methods use."""
         return stored
 
     def enter_gradient(self, x: Tensor, gradient: Tensor) -> Tensor:
@@ -53,11 +53,11 @@ class Space:
         return gradient
 
     def leave_point(self, x: Tensor) -> Tensor:
-        """The way back."""
+        """Return points in the coordinates they are stored in."""
         return x
 
     def leave_tangent(self, x: Tensor, v: Tensor) -> Tensor:
-        """The way back of a tangent vector v at x."""
+        """Return a tangent vector v at x in the coordinates it is stored in."""
         return v
 
     # Steps
@@ -93,12 +93,12 @@ class Space:
     def project_curvature_(self) -> None:
         """Put the curvature of the manifold back into its bounds, in place."""
 
-    def follow(self, x: Tensor, vectors: list[Tensor], new: Space) -> tuple[Tensor, list[Tensor]]:
+    def follow(self, x: Tensor, vectors: list[Tensor], new: ParameterSpace) -> tuple[Tensor, list[Tensor]]:
         """Points and tangent vectors of this space in `new`, the same manifold after its curvature step."""
         raise NotImplementedError(f"no rule moves points of {self.manifold.name} to another curvature")
 
 
-class CurvedSpace(Space):
+class CurvedSpace(ParameterSpace):
     """Points of curvature -c, by the manifold's own retraction and otherwise the closed forms of `geometry`."""
 
     pads = True
@@ -124,7 +124,7 @@ class CurvedSpace(Space):
     def project_curvature_(self) -> None:
         self.manifold.curvature.project_()
 
-    def follow(self, x: Tensor, vectors: list[Tensor], new: Space) -> tuple[Tensor, list[Tensor]]:
+    def follow(self, x: Tensor, vectors: list[Tensor], new: ParameterSpace) -> tuple[Tensor, list[Tensor]]:
         c = {"c_old": self.c, "c_new": cast(CurvedSpace, new).c}
         moved = [self.geometry.change_curvature_tangent(x, v, **c, mode=self.mode) for v in vectors]
         return new.manifold.projx(self.geometry.change_curvature(x, **c, mode=self.mode)), moved
@@ -144,7 +144,7 @@ class HyperboloidSpace(CurvedSpace):
         y, (v,) = hyperboloid.towards_origin(x, [v], weight, c=self.c)
         return y, v
 
-    def follow(self, x: Tensor, vectors: list[Tensor], new: Space) -> tuple[Tensor, list[Tensor]]:
+    def follow(self, x: Tensor, vectors: list[Tensor], new: ParameterSpace) -> tuple[Tensor, list[Tensor]]:
         c_new = cast(CurvedSpace, new).c
         return hyperboloid.follow(x, vectors, c_old=self.c, c_new=c_new, mode=self.mode)
 
@@ -181,7 +181,7 @@ class AmbientSpace(HyperboloidSpace):
 
 
 class SharedAmbientSpace(AmbientSpace):
-    """The same with the curvature of a manifold of ours."""
+    """Ambient points with the curvature of a manifold of ours."""
 
     def project_curvature_(self) -> None:
         self.manifold.curvature.project_()
@@ -195,31 +195,31 @@ class GeooptBallSpace(CurvedSpace):
 
 
 @singledispatch
-def space_of(manifold: Manifold) -> Space:
+def space_of(manifold: Manifold) -> ParameterSpace:
     """The space of a manifold at its present curvature."""
-    return Space(manifold)
+    return ParameterSpace(manifold)
 
 
 @space_of.register
-def _(manifold: CurvedManifold) -> Space:
+def _(manifold: CurvedManifold) -> ParameterSpace:
     return CurvedSpace(manifold, geometry=manifold.geometry, c=manifold.c)
 
 
 @space_of.register
-def _(manifold: Lorentz) -> Space:
+def _(manifold: Lorentz) -> ParameterSpace:
     return HyperboloidSpace(manifold, geometry=lorentz, c=manifold.c)
 
 
 @space_of.register(geoopt.Lorentz)
-def _(manifold: Manifold) -> Space:
+def _(manifold: Manifold) -> ParameterSpace:
     return AmbientSpace(manifold, geometry=lorentz, c=manifold.k.reciprocal())
 
 
 @space_of.register(AmbientLorentz)
-def _(manifold: Manifold) -> Space:
+def _(manifold: Manifold) -> ParameterSpace:
     return SharedAmbientSpace(manifold, geometry=lorentz, c=manifold.k.reciprocal())
 
 
 @space_of.register(geoopt.PoincareBall)
-def _(manifold: Manifold) -> Space:
+def _(manifold: Manifold) -> ParameterSpace:
     return GeooptBallSpace(manifold, geometry=poincare, c=manifold.c)

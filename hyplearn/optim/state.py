@@ -56,7 +56,7 @@ def like_parameter(value: Tensor, parameter: Tensor) -> Tensor:
 
 
 def aligned(state: dict[str, Any], name: str, parameter: Tensor) -> Tensor:
-    """What the state holds under `name`, in the memory layout of the parameter from now on."""
+    """Return what the state holds under `name`, in the memory layout of the parameter from now on."""
     value: Tensor = state[name]
     if value.stride() != parameter.stride():
         value = state[name] = like_parameter(value, parameter)

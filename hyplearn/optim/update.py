@@ -1,4 +1,4 @@
-"""The steps of the Riemannian optimizers as pure functions of stacked points; `spaces.Space` supplies the geometry.
+"""The steps of the Riemannian optimizers as pure functions of stacked points; a `ParameterSpace` supplies the geometry.
 
 x: (P, *point), u: Riemannian gradients at x. Every function returns new tensors and edits none.
 """
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hyplearn.optim.spaces import Space
+from hyplearn.optim.spaces import ParameterSpace
 
 
 def sgd(
-    space: Space,
+    space: ParameterSpace,
     x: Tensor,
     u: Tensor,
     buffer: Tensor | None,
@@ -48,7 +48,7 @@ class Moments:
 
 
 def adam(
-    space: Space,
+    space: ParameterSpace,
     x: Tensor,
     u: Tensor,
     moments: Moments,
@@ -71,7 +71,7 @@ def adam(
     return x, Moments(first, second, largest)
 
 
-def towards_origin(space: Space, x: Tensor, v: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+def towards_origin(space: ParameterSpace, x: Tensor, v: Tensor, weight: float) -> tuple[Tensor, Tensor]:
     """Centroid of x and the origin with weights (1 - weight, weight), the tangent vector v taken along.
 
     The decay of Bdeir Section 3.2. Raises a ValueError for a weight beyond 1, which would throw x to the far side.
@@ -81,7 +81,7 @@ def towards_origin(space: Space, x: Tensor, v: Tensor, weight: float) -> tuple[T
     return space.towards_origin(x, v, weight)
 
 
-def down_the_square(space: Space, x: Tensor, v: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+def down_the_square(space: ParameterSpace, x: Tensor, v: Tensor, weight: float) -> tuple[Tensor, Tensor]:
     """A step of size `weight` down the gradient of half the squared length of the coordinates, v taken along."""
     u = space.riemannian_gradient(x, space.half_square_gradient(x))
     return space.retract_transport(x, -weight * u, v)

@@ -89,7 +89,7 @@ class Cell:
 
     @property
     def backbone(self) -> str | None:
-        """Of the row as it is computed; where a paper prints none, that of the paper it quotes."""
+        """Backbone of the row as it is computed; where a paper prints none, that of the paper it quotes."""
         return _backbone(self.entry)
 
 
@@ -158,7 +158,7 @@ def _absent(entry: Entry) -> str | None:
 
 
 def _choice(entry: Entry) -> str:
-    """What an experiment is called behind its table and data set."""
+    """Return what an experiment is called behind its table and data set."""
     if entry.paper == "bdeir" and entry.table in (2, 3):
         return f"{CLASSIFIERS[entry.method]}_{'r18' if entry.table == 2 else 'r50'}"
     if entry.paper == "bdeir" and entry.table == 5:
@@ -188,7 +188,7 @@ def _backbone(entry: Entry) -> str | None:
 
 
 def _measures(entry: Entry) -> dict[str, str]:
-    """Which of our metrics stands for which printed one.
+    """Return which of our metrics stands for which printed one.
 
     yue Table 2, the pretrained encoders and "Hyp" with 384 numbers in bdeir Table 1 read out the encoder. Mix is ranked
     by the cosine of its unit vector in yue Table 1, as its authors' code does.
@@ -196,7 +196,11 @@ def _measures(entry: Entry) -> dict[str, str]:
     if "accuracy" in entry.metrics:
         return {"accuracy": "test/top1"}
     encoder = entry.method in BACKBONES or (geometry(entry) is not None and _of_encoder(entry))
-    part = "backbone/" if encoder else "sphere/" if geometry(entry) == "mix" else ""
+    part = ""
+    if encoder:
+        part = "backbone/"
+    elif geometry(entry) == "mix":
+        part = "sphere/"
     return {name: f"test/{part}recall@{name.removeprefix('R@')}" for name in entry.metrics}
 
 

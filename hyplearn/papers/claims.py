@@ -47,7 +47,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Side:
-    """What an arm measured: values and runs by seed."""
+    """What one arm of a comparison measured: values and runs by seed."""
 
     arm: Arm
     values: Mapping[int, float]
@@ -124,7 +124,9 @@ def overall(answers: Sequence[str]) -> str:
         return answers[0]
     if {YES, NO} <= kinds:
         return "mixed"
-    return "yes in part" if YES in kinds else "no in part" if NO in kinds else UNCLEAR
+    if YES in kinds:
+        return "yes in part"
+    return "no in part" if NO in kinds else UNCLEAR
 
 
 def _answer(claim: Claim, measured: Callable[[str], Measured]) -> Answered:
@@ -164,7 +166,7 @@ def _side(arm: Arm, metric: str, measured: Callable[[str], Measured]) -> Side:
 
 
 def _best(mains: Mapping[str, Mapping[int, RunDirectory]], seed: int, select: str | None) -> str:
-    """Of the settings of a seed the one with the best validation metric, the first of equals."""
+    """Choose of the settings of a seed the one with the best validation metric, the first of equals."""
     if select is None:
         return next(iter(mains))
     return max(mains, key=lambda name: mains[name][seed].metrics.get(select, float("-inf")))

@@ -38,8 +38,8 @@ def _text(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
-def rows(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One record a row, for CSV."""
+def rows(bench: Mapping[str, Any]) -> list[dict[str, object]]:
+    """Return one record for each row, for CSV."""
     return [
         {"file": bench["file"], "device": bench.get("device"), "method": row["method"]}
         | {f"{source}{name}": record.get(name) for name in MEASURES for source, record in _sources(row)}

@@ -46,12 +46,12 @@ def evidence(answered: Sequence[Answered], bench: Mapping[str, Any] | None) -> l
     return [*blocks, *provenance(runs)]
 
 
-def rows(answered: Sequence[Answered]) -> Iterator[dict[str, Any]]:
+def rows(answered: Sequence[Answered]) -> Iterator[dict[str, object]]:
     """One record a comparison, with every number and every run id."""
     for one in answered:
         for comparison in one.comparisons:
             sides = {"first": one.sides[comparison.first], "second": one.sides[comparison.second]}
-            record: dict[str, Any] = {"claim": one.claim.key, "question": one.claim.question, "data": one.claim.data}
+            record: dict[str, object] = {"claim": one.claim.key, "question": one.claim.question, "data": one.claim.data}
             record |= {"metric": one.claim.metric, "larger_is_better": one.claim.larger_is_better}
             record |= {"margin": one.claim.margin, "answer": comparison.answer}
             for name, side in sides.items():
@@ -146,7 +146,7 @@ def _arm(side: Side) -> tuple[str, ...]:
 
 
 def _notes(side: Side) -> Iterator[str]:
-    """What a reader of the mean must know beside it."""
+    """Return what a reader of the mean must know beside it."""
     if side.diverged:
         yield f"diverged: {seeds_text(side.diverged)}"
     if side.without:
@@ -176,7 +176,7 @@ def p_text(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _record(name: str, side: Side) -> dict[str, Any]:
+def _record(name: str, side: Side) -> dict[str, object]:
     found = side.spread
     return {
         name: side.arm.label,

@@ -31,7 +31,7 @@ class Group:
     runs: Mapping[int, RunDirectory]
 
     def values(self, metric: str) -> dict[int, float]:
-        """By seed; runs without the metric are left out."""
+        """Return values by seed; runs without the metric are left out."""
         found = {seed: value(run, metric) for seed, run in self.runs.items()}
         return {seed: number for seed, number in found.items() if number is not None}
 
@@ -66,7 +66,7 @@ def collect(runs: Iterable[RunDirectory]) -> dict[str, Measured]:
 
 
 def smoke_runs(runs: Iterable[RunDirectory]) -> Counter[str]:
-    """How many finished smoke runs each experiment has. Their data, so their ids, are not those of the cell."""
+    """Count how many finished smoke runs each experiment has. Their data, so their ids, are not those of the cell."""
     return Counter(str(run.config.get("choices", {}).get("experiment")) for run in runs if run.smoke and run.finished)
 
 
@@ -91,7 +91,7 @@ def facts(run: RunDirectory) -> Facts:
 
 
 def commits(run: RunDirectory) -> list[str]:
-    """Of each session: twelve digits, and a mark where files differed from the commit."""
+    """Commits of each session: twelve digits, and a mark where files differed from the commit."""
     found = [session.get("source") or {} for session in run.manifest.get("sessions", [])]
     return list(dict.fromkeys(_commit(source) for source in found)) or ["unknown"]
 

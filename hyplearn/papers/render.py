@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Heading:
-    """level: 1 is the title."""
+    """A heading. level: 1 is the title."""
 
     text: str
     level: int = 2
@@ -58,7 +58,7 @@ def markdown(blocks: Sequence[Block]) -> str:
 
 
 def latex(blocks: Sequence[Block]) -> str:
-    """To be read by \\input into a document with booktabs, longtable and array."""
+    """Render a text to be read by \\input into a document with booktabs, longtable and array."""
     start = "% \\usepackage{booktabs,longtable,array}"
     return "\n\n".join([start, *(_latex(block) for block in blocks)]) + "\n"
 

@@ -38,21 +38,21 @@ class Paired:
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """None without values."""
+    """Return mean and spread of values, None without any."""
     if not values:
         return None
     return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 def paired(differences: Sequence[float], *, null: float = 0.0) -> Paired | None:
-    """Of differences, one a seed. None without any."""
+    """Test the mean of differences, one for each seed. Returns None without any."""
     if not differences:
         return None
     n, mean = len(differences), statistics.fmean(differences)
     deviation = statistics.stdev(differences) if n > 1 else 0.0
     if deviation <= 1e-12 * max(1.0, abs(mean)):  # one pair, or all alike: the t-test is not defined
         return Paired(mean, None, None, n, None, _exact(differences, null))
-    from scipy import stats
+    from scipy import stats  # here: loading it takes longer than most commands that read tables
 
     error = deviation / math.sqrt(n)
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hyplearn.papers.cells import Cell, geometry
 from hyplearn.papers.evidence import marks, p_text, provenance
@@ -45,7 +44,7 @@ class Line:
 
     @property
     def missing(self) -> str:
-        """What stands between this cell and the paper's; empty where nothing does."""
+        """Say what stands between this cell and the paper's; empty where nothing does."""
         if self.cell.experiment is None:
             return self.cell.absent or ""
         main, wanted = self.measured.main, SEEDS if self.cell.entry.std else 1
@@ -62,12 +61,12 @@ class Line:
 
 
 def lines(cells: Sequence[Cell], measured: Callable[[str], Measured]) -> list[Line]:
-    """Of every cell, in the order of the paper. measured: the runs of an experiment."""
+    """Return the lines of every cell, in the order of the paper. measured: the runs of an experiment."""
     return [Line(cell, measured(cell.experiment) if cell.experiment else Measured()) for cell in cells]
 
 
 def blocks(table: str, protocol: str, found: Sequence[Line]) -> list[Block]:
-    """The report of one table."""
+    """Return the report of one table."""
     possible = [line for line in found if line.cell.experiment]
     done = sum(line.measured.main is not None for line in possible)
     text = (
@@ -83,7 +82,7 @@ def blocks(table: str, protocol: str, found: Sequence[Line]) -> list[Block]:
     return [*made, *provenance([run for group in groups for run in group.runs.values()])]
 
 
-def records(protocol: str, found: Sequence[Line]) -> list[dict[str, Any]]:
+def records(protocol: str, found: Sequence[Line]) -> list[dict[str, object]]:
     """One record for a cell, a printed metric and a group of runs that may be averaged."""
     return [
         _record(line, name, group, protocol)
@@ -103,7 +102,9 @@ def _numbers(found: Sequence[Line]) -> Table:
 def _triple(line: Line, name: str) -> tuple[str, str, str]:
     entry, main = line.cell.entry, line.measured.main
     value, std = entry.metrics.get(name), entry.std.get(name)
-    published = "" if value is None else f"{value:g}" if std is None else f"{value:.2f} ± {std:.2f}"
+    published = ""
+    if value is not None:
+        published = f"{value:g}" if std is None else f"{value:.2f} ± {std:.2f}"
     got = main.spread(line.cell.measures[name]) if main and name in line.cell.measures else None
     if got is None:
         return published, "", ""
@@ -160,7 +161,7 @@ def _said(line: Line, group: Group, at: int) -> str:
     return f"{line.cell.name}: {seeds_text(runs)}{marks(runs)}; data {group.facts.data}; {group.facts.rule}{apart}"
 
 
-def _record(line: Line, name: str, group: Group | None, protocol: str) -> dict[str, Any]:
+def _record(line: Line, name: str, group: Group | None, protocol: str) -> dict[str, object]:
     cell, entry = line.cell, line.cell.entry
     published, ours = entry.metrics.get(name), cell.measures.get(name)
     values = list(group.values(ours).values()) if group and ours else []

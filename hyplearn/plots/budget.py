@@ -21,7 +21,7 @@ class Tried(NamedTuple):
 
 @dataclass(frozen=True)
 class Budget:
-    """Of one geometry. seeds: of each seed the settings tried, as many in each."""
+    """Search results of one geometry. seeds: of each seed the settings tried, as many in each."""
 
     geometry: str
     seeds: Mapping[int, Sequence[Tried]]

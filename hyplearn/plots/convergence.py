@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
-from typing import TYPE_CHECKING, Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from hyplearn.plots.style import COLOURS, DASHES, MARKERS, TEXT, TITLE, WIDTH, new_figure, plain, save
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,10 @@ Groups = Mapping[str, Sequence[Trace]]
 
 
 def median_epoch(traces: Sequence[Trace], target: float) -> float:
-    """Of the runs of a group, where one that never reaches the target counts as later than all; inf if so is half."""
+    """Return the median over the runs of a group, where one that never reaches the target counts as later than all.
+
+    Inf if so is half.
+    """
     found = [trace.reaches(target) for trace in traces]
     return median(math.inf if epoch is None else epoch for epoch in found)
 
@@ -115,8 +117,6 @@ def _reached(axes: Axes, place: int, traces: Sequence[Trace], target: float, sty
 
 def whole_epochs(axes: Axes) -> None:
     """Ticks of the horizontal axis at whole numbers."""
-    from matplotlib.ticker import MaxNLocator
-
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -125,7 +125,7 @@ def short(name: str) -> str:
     return textwrap.fill(name, 40)
 
 
-def _rows(groups: Groups, target: float) -> list[dict[str, Any]]:
+def _rows(groups: Groups, target: float) -> list[dict[str, object]]:
     return [
         {"group": name, "run": trace.run, "seed": trace.seed, "epoch": epoch, "value": value, "target": target}
         | {"reached_at": trace.reaches(target)}

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from hyplearn.plots.convergence import Groups, Trace, at_epochs, short, whole_epochs
 from hyplearn.plots.style import COLOURS, DASHES, MARKERS, TEXT, TITLE, WIDTH, new_figure, plain, save
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 NEAR = 1.5  # times a bound within which it is drawn
 WIDE = 5.0  # ratio from which on the scale is logarithmic
@@ -72,8 +71,6 @@ def _group(axes: Axes, name: str, traces: Sequence[Trace], index: int) -> None:
 
 def _scale(axes: Axes, values: Sequence[float], bounds: Sequence[float]) -> None:
     """Logarithmic for a wide range; a still curve, not its rounding, fills the picture; bounds that are near."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
     low, high = min(values), max(values)
     if high > WIDE * low:
         axes.set_yscale("log")

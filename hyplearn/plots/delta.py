@@ -53,7 +53,7 @@ def draw_delta(path: Path, found: Mapping[str, Hyperbolicity], *, convention: Co
 
 
 def printed() -> dict[str, float]:
-    """By data set, from the headers of Bdeir's Table 2: 2 delta / diameter, of an encoder that is not stated."""
+    """Return by data set, from the headers of Bdeir's Table 2: 2 delta / diameter, of an encoder that is not stated."""
     content = yaml.safe_load((files("hyplearn.papers") / "published_results.yaml").read_text())
     found: dict[str, float] = content["protocols"]["A2"]["delta_rel"]
     return found

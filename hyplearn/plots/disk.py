@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, Rectangle
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -18,9 +21,6 @@ from hyplearn.geometry import lorentz, poincare
 from hyplearn.geometry.isometry import lorentz_to_poincare, poincare_to_lorentz
 from hyplearn.plots.classes import Group
 from hyplearn.plots.style import GREY, TEXT, TITLE, WIDTH, new_figure, save
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 COMPARED = 400  # points whose distances tell how good an approximation is
 STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # between radius rings
@@ -71,7 +71,7 @@ class Disk:
         return self.dim <= 2
 
     def distances(self, rows: Tensor) -> Tensor:
-        """Of the manifold, as the picture shows them, between points `rows` (M,): (M, M)."""
+        """Distances of the manifold, as the picture shows them, between points `rows` (M,): (M, M)."""
         x = self.points[rows]
         return poincare.dist(x[:, None], x, c=1.0) / math.sqrt(self.c)
 
@@ -176,7 +176,14 @@ def neighbours(centroids: Tensor) -> Iterator[tuple[int, int]]:
 
 
 def draw_disk(
-    path: Path, disk: Disk, shown: Tensor, classes: Sequence[Group], between: Tensor, *, title: str, rows: Sequence[Any]
+    path: Path,
+    disk: Disk,
+    shown: Tensor,
+    classes: Sequence[Group],
+    between: Tensor,
+    *,
+    title: str,
+    rows: Sequence[Mapping[str, object]],
 ) -> list[Path]:
     """Write the picture and its points; returns both paths.
 
@@ -220,15 +227,11 @@ def _frame(axes: Axes, seen: Window) -> None:
 
 
 def _boundary(axes: Axes) -> None:
-    from matplotlib.patches import Circle
-
     axes.add_patch(Circle((0, 0), 1.0, facecolor="#FAFAFA", edgecolor="black", linewidth=1.6, zorder=0))
 
 
 def _rings(axes: Axes, disk: Disk, points: Tensor, seen: Window) -> None:
     """Circles at round distances, each labelled where it is farthest from the points (M, 2)."""
-    from matplotlib.patches import Circle
-
     middle = math.hypot(seen.x, seen.y)
     corner = min(middle + math.sqrt(2) * seen.half, 1.0)
     inner = 0.0 if seen.half > max(abs(seen.x), abs(seen.y)) else max(middle - math.sqrt(2) * seen.half, 0.0)
@@ -253,7 +256,7 @@ def _rings(axes: Axes, disk: Disk, points: Tensor, seen: Window) -> None:
 
 
 def _freest(radius: float, points: Tensor, seen: Window) -> tuple[float, float] | None:
-    """Where on a circle around the origin, within the window, a label is farthest from all points."""
+    """Return where on a circle around the origin, within the window, a label is farthest from all points."""
     angles = torch.arange(720, dtype=torch.float64) * (math.pi / 360)
     circle = radius * torch.stack([angles.cos(), angles.sin()], dim=1)
     circle = circle[seen.holds(circle)]
@@ -277,8 +280,6 @@ def _scatter(axes: Axes, points: Tensor, group: Group, *, size: float, edge: str
 
 
 def _legend(axes: Axes, classes: Sequence[Group], centre: Centre) -> None:
-    from matplotlib.lines import Line2D
-
     handles = [
         Line2D([], [], linestyle="", color=g.colour, marker=g.marker, label=f"{g.name} ({int(g.rows.sum())})")
         for g in classes
@@ -302,8 +303,6 @@ def _legend(axes: Axes, classes: Sequence[Group], centre: Centre) -> None:
 
 def _overview(axes: Axes, points: Tensor, seen: Window) -> None:
     """The whole disk, with the part that the picture shows."""
-    from matplotlib.patches import Rectangle
-
     _frame(axes, Window(0.0, 0.0, 1.04))
     _boundary(axes)
     axes.plot(*points.T.numpy(), ".", color="#666666", markersize=1.5)

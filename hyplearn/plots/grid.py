@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
 
 from hyplearn.plots.style import COLOURS, DASHES, GREY, LABEL, MARKERS, TEXT, TITLE, WIDTH, new_figure, plain, save
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,6 @@ class Grid:
 
 def draw_heat_map(path: Path, grid: Grid, *, title: str) -> list[Path]:
     """Write means, with their standard deviation over seeds in the cells, as PNG and .csv; missing cells hatched."""
-    from matplotlib.patches import Rectangle
-
     rows, columns = grid.rows, grid.columns
     figure = new_figure(max(WIDTH, 1.1 * len(columns) + 2), 1.6 + 0.62 * len(rows))
     axes = figure.add_subplot()
@@ -95,8 +93,6 @@ def draw_curves(path: Path, grid: Grid, *, title: str) -> list[Path]:
 
 def _positions(axes: Axes, columns: Sequence[float | str]) -> dict[float | str, float]:
     """Numbers where they are, in powers where they are positive; names side by side."""
-    from matplotlib.ticker import NullLocator
-
     numbers = [column for column in columns if not isinstance(column, str)]
     if len(numbers) < len(columns):
         axes.set_xticks(range(len(columns)), [_text(column) for column in columns])
@@ -143,7 +139,7 @@ def _text(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
-def _table(grid: Grid) -> list[dict[str, Any]]:
+def _table(grid: Grid) -> list[dict[str, object]]:
     return [
         {grid.by: row, grid.x: column, "metric": grid.metric, "seeds": len(values)}
         | {"mean": mean(values), "std": _std(values), "values": " ".join(f"{value:.6g}" for value in values)}

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Polygon
 from torch import Tensor
 
 from hyplearn.data.randomness import generator
@@ -15,9 +19,6 @@ from hyplearn.evaluation.neighbours import neighbours
 from hyplearn.plots.style import COLOURS, TEXT, TITLE, WIDTH, new_figure, save
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from hyplearn.evaluation.store import Stored
 
 DRAWN = 128  # anchors whose lists are compared to choose those that are shown
@@ -42,12 +43,12 @@ class Compared:
 
     @property
     def shared(self) -> int:
-        """How many images are in both lists."""
+        """Count the images that are in both lists."""
         return sum(not negative.only for negative in self.lists[0])
 
 
 def compare(first: Stored, second: Stored, *, nearest: int, seed: int) -> list[Compared]:
-    """Of up to 128 queries drawn at random, those whose lists share fewest images first.
+    """Compare the lists of up to 128 queries drawn at random, those whose lists share fewest images first.
 
     first, second: of the same images in the same order. nearest: >= 1; ValueError where a query has fewer images of
     other classes in the gallery.
@@ -97,7 +98,7 @@ def draw_hard_negatives(
     metrics: tuple[str, str],
     captions: Sequence[str],
     pictures: Pictures,
-    data: Mapping[str, Any],
+    data: Mapping[str, object],
     *,
     title: str,
 ) -> list[Path]:
@@ -155,8 +156,6 @@ def _picture(axes: Axes, image: Tensor, caption: str) -> None:
 
 def _mark(axes: Axes) -> None:
     """A thick frame, and a corner that is seen in grey as well."""
-    from matplotlib.patches import Polygon
-
     axes.spines[:].set_color(FRAME)
     axes.spines[:].set_linewidth(2.4)
     corner = Polygon(
@@ -171,8 +170,6 @@ def _vertical(figure: Figure, x: float, y: float, text: str) -> None:
 
 
 def _line(figure: Figure, y: float) -> None:
-    from matplotlib.lines import Line2D
-
     height = 1 - y / figure.get_figheight()
     figure.add_artist(Line2D([0.01, 0.99], [height, height], color="#CCCCCC", linewidth=0.8))
 

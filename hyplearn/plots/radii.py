@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from hyplearn.plots.classes import Group
 from hyplearn.plots.style import TEXT, TITLE, WIDTH, new_figure, plain, save
+
+Numbers = npt.NDArray[np.float64]
 
 BINS = 48
 NEAR = 0.7  # share of a limit from which on it is drawn
@@ -24,7 +27,7 @@ def draw_radii(
     *,
     limits: Mapping[str, float],
     title: str,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, object]],
 ) -> list[Path]:
     """Write histograms of the distances to the origin (N,), a row for each class, as PNG with all radii as .csv.
 
@@ -54,13 +57,13 @@ def draw_radii(
     return save(figure, path, [{**row, "radius": radius} for row, radius in zip(rows, values.tolist(), strict=True)])
 
 
-def _edges(values: np.ndarray[Any, Any], near: Mapping[str, float]) -> np.ndarray[Any, Any]:
+def _edges(values: Numbers, near: Mapping[str, float]) -> Numbers:
     low, high = float(values.min()), float(values.max())
     margin = max(0.03 * (high - low), 0.02 * high, 1e-6)  # points of one radius
     return np.linspace(max(low - margin, 0.0), high + margin, BINS + 1)
 
 
-def _histogram(axes: Any, values: np.ndarray[Any, Any], edges: np.ndarray[Any, Any], place: int, colour: str) -> None:
+def _histogram(axes: Axes, values: Numbers, edges: Numbers, place: int, colour: str) -> None:
     """One row, its highest bar as high as that of every other; a stroke at the median."""
     counts, _ = np.histogram(values, edges)
     top = place - HEIGHT * counts / max(counts.max(), 1)

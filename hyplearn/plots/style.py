@@ -6,14 +6,13 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from hyplearn.plots.training_curves import COLOURS, DASHES, MARKERS
 from hyplearn.runs.atomic import write_json, write_text, write_whole
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["COLOURS", "DASHES", "DPI", "GREY", "LABEL", "MARKERS", "TEXT", "TITLE", "WIDTH", "plain", "save", "table"]
 
@@ -25,9 +24,6 @@ GREY = "#999999"
 
 def new_figure(width: float = WIDTH, height: float = 4.0) -> Figure:
     """An empty figure, in inches; no window and no state of pyplot is involved."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -44,7 +40,7 @@ def plain(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def save(figure: Figure, path: Path, data: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Path]:
+def save(figure: Figure, path: Path, data: Mapping[str, object] | Sequence[Mapping[str, object]]) -> list[Path]:
     """Write the figure as PNG `path` and what it shows beside it: rows as .csv, anything else as .json; returns both.
 
     The picture holds no time and no version, so that the same data give the same bytes.
@@ -60,7 +56,7 @@ def save(figure: Figure, path: Path, data: Mapping[str, Any] | Sequence[Mapping[
     return [path, beside]
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
+def table(rows: Sequence[Mapping[str, object]]) -> str:
     """Comma-separated values, floats to six digits; a column for each key of any row, in order of appearance."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
@@ -71,7 +67,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -58,6 +58,7 @@ def _points(rows: Sequence[Row], name: str) -> Points:
 
 
 def _axes(title: str, label: str) -> tuple[Figure, Axes]:
+    # here and below: a run that draws no figures should not wait for matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

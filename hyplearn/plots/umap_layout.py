@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +31,7 @@ def umap_layout(distances: Tensor, *, seed: int) -> Tensor:
     """(N, 2) from distances (N, N); the same for the same seed. Raises ValueError for less than 5 points."""
     if len(distances) < FEWEST:
         raise ValueError(f"UMAP needs at least {FEWEST} points, got {len(distances)}")
-    import umap
+    import umap  # an optional dependency, and it compiles for seconds
 
     model = umap.UMAP(
         n_neighbors=min(NEIGHBOURS, len(distances) - 1),
@@ -47,7 +46,7 @@ def umap_layout(distances: Tensor, *, seed: int) -> Tensor:
 
 
 def draw_umap(
-    path: Path, layout: Tensor, classes: Sequence[Group], *, title: str, rows: Sequence[Mapping[str, Any]]
+    path: Path, layout: Tensor, classes: Sequence[Group], *, title: str, rows: Sequence[Mapping[str, object]]
 ) -> list[Path]:
     """Write the points (M, 2) by class as PNG and .csv. classes: rows of the M points."""
     figure = new_figure(WIDTH, 4.8)

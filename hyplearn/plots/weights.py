@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from hyplearn.losses.hard_negatives import WeightCurve, weight_curve
 from hyplearn.losses.pairwise import slots
@@ -15,9 +18,6 @@ from hyplearn.nn.space import Space
 from hyplearn.plots.style import COLOURS, DASHES, MARKERS, TEXT, TITLE, WIDTH, new_figure, plain, save
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from hyplearn.evaluation.metric import Metric
     from hyplearn.evaluation.store import Stored
 
@@ -25,7 +25,10 @@ MANY = 20  # negatives from which on ranks are drawn in powers
 
 
 def curve(batch: Stored, anchor: int) -> WeightCurve:
-    """Of the image at position `anchor` and the next of its class. batch: its metrics are weighted by weight/tau."""
+    """Return the weight curve of the image at position `anchor` and the next of its class.
+
+    batch: its metrics are weighted by weight/tau.
+    """
     assert batch.metrics is not None
     spaces = [_space(metric) for metric in batch.metrics]
     points = [x.double() for x in batch.points]
@@ -33,7 +36,7 @@ def curve(batch: Stored, anchor: int) -> WeightCurve:
 
 
 def mean_weights(batch: Stored) -> list[float]:
-    """By rank, over all anchors of the batch."""
+    """Return the mean weight by rank, over all anchors of the batch."""
     curves = [curve(batch, anchor).weights for anchor in range(len(batch.labels))]
     mean: list[float] = torch.stack(curves).mean(0).tolist()
     return mean
@@ -59,7 +62,7 @@ def draw_weights(path: Path, batches: Mapping[str, Stored], anchors: Sequence[in
     figure = new_figure(WIDTH, 1.1 + 2.3 * ((len(anchors) + 2) // 2) + 0.22 * len(batches))
     figure.suptitle(title, x=0.01, ha="left", fontsize=TITLE)
     panels = figure.subplots((len(anchors) + 2) // 2, 2, squeeze=False, sharex=True, sharey=True).flatten().tolist()
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for axes, identity in zip(panels, anchors, strict=False):
         plain(axes)
         for place, (name, batch) in enumerate(batches.items()):
@@ -104,14 +107,12 @@ def _line(axes: Axes, place: int, weights: Sequence[float]) -> None:
 
 
 def _marked(count: int) -> list[int]:
-    """Which points have a marker: all of few, else those at powers of 2."""
+    """Choose which points have a marker: all of few, else those at powers of 2."""
     return list(range(count)) if count <= MANY else [2**i - 1 for i in range(count.bit_length())]
 
 
 def _finish(figure: Figure, panels: Sequence[Axes], used: int, names: Sequence[str], *, many: bool) -> None:
     """Axis labels, the largest weights above the lines of each panel, and which line is which run."""
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
-
     columns = 2 if len(names) in (2, 4) else 3
 
     panels[0].set_ylim(0, panels[0].get_ylim()[1] * (1 + 0.1 * (2 + -(-len(names) // columns))))
@@ -136,8 +137,8 @@ def _finish(figure: Figure, panels: Sequence[Axes], used: int, names: Sequence[s
     figure.legend(handles, list(names), loc="outside lower left", ncols=columns, frameon=False, fontsize=TEXT)
 
 
-def _rows(name: str, batch: Stored, found: WeightCurve) -> list[dict[str, Any]]:
-    """Of one anchor: a row for each negative, D of each space without weight and temperature."""
+def _rows(name: str, batch: Stored, found: WeightCurve) -> list[dict[str, object]]:
+    """Return the rows of one anchor: a row for each negative, D of each space without weight and temperature."""
     assert batch.metrics is not None
     pairs = zip(found.negatives.tolist(), found.weights.tolist(), found.distances.T.tolist(), strict=True)
     return [

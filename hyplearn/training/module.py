@@ -49,7 +49,7 @@ class Optimization:
             raise ValueError(f"optim.scales.{unknown[0]} is no part of a model or loss: known are {known}")
         if scales and not own:
             raise ValueError(f"optim.scales={dict(scales)} is for the parts of a retrieval run: leave it out")
-        apart = {name: {**self._rates(name, parameters), "params": parameters} for name, parameters in own.items()}
+        extra = {name: {**self._rates(name, parameters), "params": parameters} for name, parameters in own.items()}
         return parameter_groups(
             module,
             lr=rates.lr,
@@ -57,7 +57,7 @@ class Optimization:
             manifold_lr_scale=rates.manifold_lr_scale,
             manifold_weight_decay=rates.manifold_weight_decay,
             curvature_lr=rates.curvature_lr,
-            apart=apart,
+            extra_groups=extra,
         )
 
     def _rates(self, name: str, parameters: list[nn.Parameter]) -> dict[str, float]:

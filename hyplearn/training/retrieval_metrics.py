@@ -12,10 +12,11 @@ from torch import Tensor
 
 from hyplearn.data.sources.retrieval_source import Evaluation
 from hyplearn.evaluation.clustering import clustering
-from hyplearn.evaluation.metric import Embeddings, Kind, Metric
+from hyplearn.evaluation.metric import Embeddings, Metric
 from hyplearn.evaluation.recall import QueryResults, concatenate, evaluate, summarize
 from hyplearn.losses.base import EmbeddingLoss
 from hyplearn.manifolds import CurvedManifold
+from hyplearn.manifolds.family import Kind
 from hyplearn.nn.processes import processes
 from hyplearn.nn.space import Space, space_names
 from hyplearn.training.settings import EvaluationSettings
@@ -144,7 +145,7 @@ def trained_metrics(spaces: Sequence[Space], loss: EmbeddingLoss) -> list[Metric
 
     Weighted as the loss weighs it, relative to the first that counts; None for a space that it leaves out.
     """
-    weights = loss.fusion(spaces)
+    weights = loss.distance_weights(spaces)
     first = next(weight for weight in weights if weight > 0)
     found: list[Metric | None] = []
     for space, weight in zip(spaces, weights, strict=True):

@@ -109,7 +109,7 @@ MISTAKES = {
     "optim.lr=null": "optim.lr=null: expected a number, got null.",
     "manifold.bounds=[0.1]": "expected a list of a number, a number, got another list.",
     "manifold.parametrization=k": "manifold.parametrization=k: expected one of K, log_c.",
-    "model.stages=lorentz": "expected a list of texts, got a text.",
+    "model.stages=lorentz": "expected a list of one of euclidean, lorentz, lorentz_core, poincare, got a text.",
     "dataset=3": "unknown choice dataset=3.",
     "optim.optimizer._target_=hyplearn.optim.Nothing": "optim.optimizer._target_=hyplearn.optim.Nothing: ",
     "trainer.max_epochs=-1": "trainer.max_epochs=-1 must be at least 0",

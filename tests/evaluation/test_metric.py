@@ -104,7 +104,7 @@ def test_ambient_points_are_checked_against_the_curvature() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Metric("hyperbolic"), "kind='hyperbolic' must be one of lorentz, poincare, sphere, euclidean"),
+        (lambda: Metric("hyperbolic"), "kind='hyperbolic' must be one of 'lorentz', 'poincare', 'euclidean', 'sphere'"),
         (lambda: Metric("lorentz"), "c=None must be > 0 with kind='lorentz'"),
         (lambda: Metric("poincare", -1.0), "c=-1.0 must be > 0"),
         (lambda: Metric("sphere", 1.0), "c=1.0 must be None with kind='sphere'"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from hyplearn.evaluation import inner_products as forms
+from hyplearn.evaluation import inner_products
 from hyplearn.evaluation import neighbours as module
 from hyplearn.evaluation.metric import Embeddings, Metric
 from hyplearn.evaluation.neighbours import Search, neighbours
@@ -194,7 +194,7 @@ def test_float32_search_is_proven_for_most_queries_as_trained(monkeypatch: pytes
 
 def test_a_wrong_float32_candidate_set_is_found_out_and_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the proof the float32 order of far points 1e-3 apart would decide."""
-    monkeypatch.setattr(forms, "NEAR", 0.0)
+    monkeypatch.setattr(inner_products, "NEAR", 0.0)
     v = torch.full((300, 4), 4.2, dtype=torch.float64) + 1e-4 * directions(300, 4)
     embeddings = Embeddings(lorentz.expmap0(v, c=1.0), Metric("lorentz", 1.0))
     indices, _ = brute.neighbours(embeddings, embeddings, 5)
@@ -321,7 +321,10 @@ def points(count: int = 3, dim: int = 2) -> Embeddings:
     ("call", "message"),
     [
         (lambda: neighbours(points(), points(), 0), "k=0 must be >= 1"),
-        (lambda: neighbours(points(), points(), 1, index="hnsw"), "index='hnsw' must be one of auto, faiss, torch"),
+        (
+            lambda: neighbours(points(), points(), 1, index="hnsw"),
+            "index='hnsw' must be one of 'auto', 'faiss', 'torch'",
+        ),
         (lambda: neighbours(points(), points(3, 4), 1), "euclidean points of 2 dimensions, gallery of 4"),
         (lambda: neighbours(points(), points(0), 1), "gallery has no points"),
         (

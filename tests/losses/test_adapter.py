@@ -78,7 +78,7 @@ def test_antipodes_at_the_scale_have_similarity_minus_one() -> None:
 def test_fusion_ranks_as_the_distance_that_is_trained(kind: str, similarity: str) -> None:
     spaces = spaces_of(kind)
     loss = built("margin", kind, spaces, similarity=similarity)
-    weights = loss.fusion(spaces)
+    weights = loss.distance_weights(spaces)
     expected = [s.weight.item() / (2 if s.name == "sphere" or similarity == "cosine" else 4.6) for s in spaces]
     assert weights == pytest.approx(expected)
     if similarity == "geometry":
@@ -91,7 +91,7 @@ def test_fusion_ranks_as_the_distance_that_is_trained(kind: str, similarity: str
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"similarity": "euclid"}, "similarity='euclid' must be 'cosine'"),
+        ({"similarity": "euclid"}, "similarity='euclid' must be one of 'cosine', 'geometry'"),
         ({"scale": 0.0}, r"scale=0.0 must be > 0: the radius"),
     ],
 )

@@ -126,7 +126,7 @@ def test_half_precision_embeddings_are_taken_in_float32() -> None:
 def test_scales_are_those_of_the_loss() -> None:
     points, labels, spaces = mix()
     loss = PairwiseCrossEntropy(tau=[0.1, 0.4], reduction="mean")
-    total = hard_negatives(points, labels, spaces, loss.fusion(spaces)).fused.total
+    total = hard_negatives(points, labels, spaces, loss.distance_weights(spaces)).fused.total
     p = loops(points, labels, spaces, [1 / 0.1, 2 / 0.4])
     assert total == pytest.approx(sum(map(sum, p)) / len(p), rel=1e-6)
 

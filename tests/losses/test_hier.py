@@ -218,7 +218,7 @@ def test_without_a_hyperbolic_space_the_way_out_is_named(manifold: Manifold) -> 
         ({"triplets": 0}, "triplets=0 must be > 0"),
         ({"margin": math.nan}, "margin=nan must be >= 0"),
         ({"clip": 0.0}, r"clip=0.0 must be > 0"),
-        ({"parametrization": "ball"}, "parametrization='ball' must be 'manifold' or 'tangent'"),
+        ({"parametrization": "ball"}, "parametrization='ball' must be one of 'manifold', 'tangent'"),
     ],
 )
 def test_values_out_of_range_are_named(option: dict[str, Any], message: str) -> None:
@@ -336,7 +336,7 @@ class Radius(EmbeddingLoss):
     def proxies(self) -> dict[str, list[torch.nn.Parameter]]:
         return {"class_proxies": [self.weight]}
 
-    def fusion(self, spaces: Sequence[Space]) -> tuple[float, ...]:
+    def distance_weights(self, spaces: Sequence[Space]) -> tuple[float, ...]:
         return (7.0,)
 
 
@@ -356,7 +356,7 @@ def test_the_hierarchical_loss_is_the_weighted_sum() -> None:
     value = loss([x], LABELS, [space], generator=seeded())
     assert value.item() == pytest.approx(2 * parts[0] + 0.5 * parts[1], rel=1e-6)
     assert set(loss.proxies()) == {"class_proxies", "hierarchical_proxies"}
-    assert loss.fusion([space]) == (7.0,)
+    assert loss.distance_weights([space]) == (7.0,)
     assert (loss.least_per_class, loss.equal_per_class) == (2, True)
     with pytest.raises(ValueError, match=r"lambda_hier=-1.0 must be >= 0"):
         HierarchicalLoss(spaces=[space], sizes=[6], num_classes=8, base=Radius, hier=HIER, lambda_hier=-1.0)

@@ -43,7 +43,7 @@ def test_it_is_not_equation_10() -> None:
 def test_metric_is_that_of_the_parts_in_their_shares() -> None:
     first, second = parts()
     loss = ConvexCombination(first=first, second=second, lam=0.25)
-    assert loss.fusion(mix()[2]) == pytest.approx((0.75 / 0.1, 0.25 * 1.5 / 0.2))
+    assert loss.distance_weights(mix()[2]) == pytest.approx((0.75 / 0.1, 0.25 * 1.5 / 0.2))
     assert (loss.least_per_class, loss.equal_per_class) == (2, True)
 
 
@@ -83,4 +83,4 @@ def test_models_of_one_space_are_refused() -> None:
     with pytest.raises(ValueError, match=r"needs a model of two spaces, as mix_\*, not of 1 \(sphere\)"):
         loss(points[:1], labels, spaces[:1])
     with pytest.raises(ValueError, match=r"not of 1 \(poincare\)"):
-        loss.fusion(spaces[1:])
+        loss.distance_weights(spaces[1:])

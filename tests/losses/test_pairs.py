@@ -200,6 +200,10 @@ def test_sizes_and_bases_that_do_not_work_are_named() -> None:
 def test_the_memory_trains_the_metric_of_its_base() -> None:
     loss = memory("two", 60)
     base: EmbeddingLoss = loss.base
-    assert loss.fusion(spaces_of("two")) == base.fusion(spaces_of("two")) == pytest.approx((1 / 2, 3 / 4.6))
+    assert (
+        loss.distance_weights(spaces_of("two"))
+        == base.distance_weights(spaces_of("two"))
+        == pytest.approx((1 / 2, 3 / 4.6))
+    )
     assert loss.proxies() == {}
     assert "size=60" in repr(loss)

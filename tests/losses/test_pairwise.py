@@ -184,9 +184,9 @@ def test_conventions_are_inverse(tau: float, lam: float) -> None:
 
 def test_dot_convention_halves_only_the_sphere() -> None:
     spaces = [Space(Sphere()), Space(manifold("poincare"), weight=3.0)]
-    assert PairwiseCrossEntropy(tau=[0.05, 0.2], convention="dot").fusion(spaces) == pytest.approx((10, 15))
-    assert PairwiseCrossEntropy(tau=[0.05, 0.2]).fusion(spaces) == pytest.approx((20, 15))
-    assert PairwiseCrossEntropy(tau=0.1, learned_tau=True).fusion(spaces) == pytest.approx((10, 30))
+    assert PairwiseCrossEntropy(tau=[0.05, 0.2], convention="dot").distance_weights(spaces) == pytest.approx((10, 15))
+    assert PairwiseCrossEntropy(tau=[0.05, 0.2]).distance_weights(spaces) == pytest.approx((20, 15))
+    assert PairwiseCrossEntropy(tau=0.1, learned_tau=True).distance_weights(spaces) == pytest.approx((10, 30))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -233,9 +233,9 @@ def test_impossible_temperatures_are_named(tau: float | list[float]) -> None:
 
 
 def test_wrong_options_are_named() -> None:
-    with pytest.raises(ValueError, match=r"convention='cos' must be one of \('distance', 'dot'\)"):
+    with pytest.raises(ValueError, match=r"convention='cos' must be one of 'distance', 'dot'"):
         PairwiseCrossEntropy(convention="cos")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"reduction='none' must be one of"):
         PairwiseCrossEntropy(reduction="none")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"tau=\[0.1, 0.2\] has 2 values for 1 space\(s\) \(sphere\)"):
-        PairwiseCrossEntropy(tau=[0.1, 0.2]).fusion([Space(Sphere())])
+        PairwiseCrossEntropy(tau=[0.1, 0.2]).distance_weights([Space(Sphere())])

@@ -147,8 +147,8 @@ def test_groups_cover_all_that_is_trained_once() -> None:
     trained = {id(p) for p in model.parameters() if p.requires_grad and not isinstance(p, CurvatureParameter)}
     assert set(ids) == trained
     assert {id(p) for p in parts["neck"]} <= {id(p) for p in model.head.parameters()}
-    apart = {name: {"params": params, "lr": rate} for (name, params), rate in zip(parts.items(), (1, 2), strict=True)}
-    made = parameter_groups(model, lr=0.1, apart=apart)
+    extra = {name: {"params": params, "lr": rate} for (name, params), rate in zip(parts.items(), (1, 2), strict=True)}
+    made = parameter_groups(model, lr=0.1, extra_groups=extra)
     assert [(group["name"], group["lr"]) for group in made] == [("backbone", 1), ("neck", 2), ("curvature", 1e-4)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from torch.testing import assert_close
 
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.conv import LorentzConv2d, OriginalLorentzConv2d
-from hyplearn.nn.rotation import NORM_MATCHES, RESCALES
+from hyplearn.nn.rotation import NormMatch, RescaleSide
 from tests.support.gradients import random
 
 CURVATURES = [0.05, 0.3, 1.0, 4.0, 20.0]
@@ -45,8 +47,8 @@ def test_output_has_the_norm_of_its_patch(c: float, shape: dict[str, int], out: 
 
 
 @pytest.mark.parametrize("c", CURVATURES)
-@pytest.mark.parametrize("rescale", RESCALES)
-@pytest.mark.parametrize("norm_match", NORM_MATCHES)
+@pytest.mark.parametrize("rescale", get_args(RescaleSide))
+@pytest.mark.parametrize("norm_match", get_args(NormMatch))
 def test_steps_one_by_one(c: float, rescale: str, norm_match: str) -> None:
     manifold, x = Lorentz(c).double(), random(2, 3, 6, 5) / c**0.5
     layer = LorentzConv2d(3, 4, 3, manifold=manifold, padding=1, norm_match=norm_match, rescale=rescale).double()

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.linear import LorentzLinear, OriginalLorentzLinear
-from hyplearn.nn.rotation import RESCALES
+from hyplearn.nn.rotation import RescaleSide
 from tests.support.gradients import random
 
 CURVATURES = [0.05, 1.0, 20.0]
 
 
 @pytest.mark.parametrize("c", CURVATURES)
-@pytest.mark.parametrize("rescale", RESCALES)
+@pytest.mark.parametrize("rescale", get_args(RescaleSide))
 @pytest.mark.parametrize("sizes", [(6, 3), (3, 6)])
 def test_rotation_rescaling_boost(c: float, rescale: str, sizes: tuple[int, int]) -> None:
     manifold, x = Lorentz(c).double(), random(7, sizes[0]) / c**0.5

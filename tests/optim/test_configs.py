@@ -47,8 +47,8 @@ def test_recipe_takes_a_step(name: str) -> None:
     parts = {"backbone": [network[0].weight]} if scales else {}  # which only a retrieval run has
     assert set(scales) <= set(PARTS)
     check_supports(partial, network)
-    apart = {name: {"params": members, "lr": recipe["lr"]} for name, members in parts.items()}
-    groups = parameter_groups(network, **recipe, apart=apart)
+    extra = {name: {"params": members, "lr": recipe["lr"]} for name, members in parts.items()}
+    groups = parameter_groups(network, **recipe, extra_groups=extra)
     check_groups(groups, network)
     optimizer = partial(groups, lr=recipe["lr"])
     scheduler = build_schedule(optimizer, changing, total_epochs=10)

@@ -78,11 +78,11 @@ def test_names_are_those_of_the_model_before_compilation() -> None:
     assert names(wrapped) == names(Net())
 
 
-def test_groups_apart_take_their_parameters_out() -> None:
+def test_extra_groups_take_their_parameters_out() -> None:
     model = Net()
     found = names(
         model,
-        apart={
+        extra_groups={
             "backbone": {"params": model.backbone.parameters(), "lr": 0.01},
             "proxies": {"params": [model.proxies, model.ball.isp_c], "lr": 5.0, "weight_decay": 0.0},
         },
@@ -93,24 +93,24 @@ def test_groups_apart_take_their_parameters_out() -> None:
     assert "ball.isp_c" in found["curvature"]
 
 
-def test_groups_apart_keep_their_options() -> None:
+def test_extra_groups_keep_their_options() -> None:
     model = Net()
-    apart = {"backbone": {"params": model.backbone.parameters(), "lr": 0.01, "momentum": 0.5}}
-    group = parameter_groups(model, lr=0.1, apart=apart)[0]
+    extra = {"backbone": {"params": model.backbone.parameters(), "lr": 0.01, "momentum": 0.5}}
+    group = parameter_groups(model, lr=0.1, extra_groups=extra)[0]
     assert (group["lr"], group["momentum"]) == (0.01, 0.5)
     assert "weight_decay" not in group
 
 
-def test_a_parameter_in_two_groups_apart_is_named() -> None:
+def test_a_parameter_in_two_extra_groups_is_named() -> None:
     model = Net()
-    apart = {"a": {"params": [model.backbone.weight]}, "b": {"params": model.backbone.parameters()}}
+    extra = {"a": {"params": [model.backbone.weight]}, "b": {"params": model.backbone.parameters()}}
     with pytest.raises(ValueError, match=r"'backbone\.weight' must be in one group, not in 'a' and 'b'"):
-        parameter_groups(model, lr=0.1, apart=apart)
+        parameter_groups(model, lr=0.1, extra_groups=extra)
 
 
 def test_a_parameter_of_another_model_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"apart\['a'\] has a parameter of shape \(9,\)"):
-        parameter_groups(Net(), lr=0.1, apart={"a": {"params": [nn.Parameter(torch.zeros(9))]}})
+    with pytest.raises(ValueError, match=r"extra_groups\['a'\] has a parameter of shape \(9,\)"):
+        parameter_groups(Net(), lr=0.1, extra_groups={"a": {"params": [nn.Parameter(torch.zeros(9))]}})
 
 
 def test_an_unregistered_curvature_is_named() -> None:

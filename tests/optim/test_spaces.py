@@ -20,11 +20,11 @@ from hyplearn.optim.spaces import space_of
         (geoopt.Lorentz(), spaces.AmbientSpace),
         (geoopt.PoincareBall(), spaces.GeooptBallSpace),
         (geoopt.PoincareBallExact(), spaces.GeooptBallSpace),
-        (geoopt.Sphere(), spaces.Space),
-        (geoopt.Stiefel(), spaces.Space),
+        (geoopt.Sphere(), spaces.ParameterSpace),
+        (geoopt.Stiefel(), spaces.ParameterSpace),
     ],
 )
-def test_space_by_class_of_manifold(manifold: Any, kind: type[spaces.Space]) -> None:
+def test_space_by_class_of_manifold(manifold: Any, kind: type[spaces.ParameterSpace]) -> None:
     assert type(space_of(manifold)) is kind
 
 

@@ -8,14 +8,14 @@ from torch.testing import assert_close
 from hyplearn.geometry import lorentz
 from hyplearn.manifolds import Lorentz
 from hyplearn.optim import update
-from hyplearn.optim.spaces import Space, space_of
+from hyplearn.optim.spaces import ParameterSpace, space_of
 
 SGD = {"lr": 0.1, "dampening": 0.0, "nesterov": False}
 ADAM = {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8}
 
 
 @pytest.fixture
-def space() -> Space:
+def space() -> ParameterSpace:
     return space_of(Lorentz(c=0.5, learned=False).double())
 
 
@@ -25,14 +25,14 @@ def tensors() -> tuple[Tensor, Tensor, Tensor]:
     return x, u, v
 
 
-def test_sgd_without_momentum_is_the_exponential_map(space: Space, tensors: tuple[Tensor, ...]) -> None:
+def test_sgd_without_momentum_is_the_exponential_map(space: ParameterSpace, tensors: tuple[Tensor, ...]) -> None:
     x, u, _ = tensors
     y, buffer = update.sgd(space, x, u, None, momentum=0.0, **SGD)
     assert_close(y, lorentz.expmap(x, -0.1 * u, c=0.5))
     assert buffer is None
 
 
-def test_sgd_starts_its_momentum_with_the_gradient(space: Space, tensors: tuple[Tensor, ...]) -> None:
+def test_sgd_starts_its_momentum_with_the_gradient(space: ParameterSpace, tensors: tuple[Tensor, ...]) -> None:
     x, u, _ = tensors
     y, buffer = update.sgd(space, x, u, None, momentum=0.9, **{**SGD, "dampening": 0.5})
     assert buffer is not None
@@ -41,7 +41,7 @@ def test_sgd_starts_its_momentum_with_the_gradient(space: Space, tensors: tuple[
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_sgd_with_momentum(space: Space, tensors: tuple[Tensor, ...], nesterov: bool) -> None:
+def test_sgd_with_momentum(space: ParameterSpace, tensors: tuple[Tensor, ...], nesterov: bool) -> None:
     x, u, v = tensors
     y, buffer = update.sgd(space, x, u, v, momentum=0.9, **{**SGD, "nesterov": nesterov})
     momentum = 0.9 * v + u
@@ -50,7 +50,9 @@ def test_sgd_with_momentum(space: Space, tensors: tuple[Tensor, ...], nesterov: 
     assert_close(buffer, lorentz.transp(x, y, momentum, c=0.5))
 
 
-def test_adam_scales_the_averaged_gradient_by_one_number_per_point(space: Space, tensors: tuple[Tensor, ...]) -> None:
+def test_adam_scales_the_averaged_gradient_by_one_number_per_point(
+    space: ParameterSpace, tensors: tuple[Tensor, ...]
+) -> None:
     x, u, v = tensors
     second = torch.rand(4, 1, dtype=torch.float64)
     y, moments = update.adam(space, x, u, update.Moments(v, second, None), step=3, **ADAM)
@@ -63,7 +65,7 @@ def test_adam_scales_the_averaged_gradient_by_one_number_per_point(space: Space,
     assert moments.largest is None
 
 
-def test_amsgrad_remembers_the_largest(space: Space, tensors: tuple[Tensor, ...]) -> None:
+def test_amsgrad_remembers_the_largest(space: ParameterSpace, tensors: tuple[Tensor, ...]) -> None:
     x, u, v = tensors
     large = torch.full((4, 1), 1e3, dtype=torch.float64)
     y, moments = update.adam(space, x, u, update.Moments(v, torch.zeros(4, 1), large), step=1, **ADAM)
@@ -72,7 +74,7 @@ def test_amsgrad_remembers_the_largest(space: Space, tensors: tuple[Tensor, ...]
     assert lorentz.dist(x, y, c=0.5).max() < 0.1
 
 
-def test_decays_shorten_the_radius_and_keep_the_ray(space: Space, tensors: tuple[Tensor, ...]) -> None:
+def test_decays_shorten_the_radius_and_keep_the_ray(space: ParameterSpace, tensors: tuple[Tensor, ...]) -> None:
     x, _, v = tensors
     for decay in (update.towards_origin, update.down_the_square):
         y, moved = decay(space, x, v, 0.1)
@@ -81,7 +83,7 @@ def test_decays_shorten_the_radius_and_keep_the_ray(space: Space, tensors: tuple
         assert_close(lorentz.norm(moved, y, c=0.5), lorentz.norm(v, x, c=0.5))
 
 
-def test_arguments_are_not_edited(space: Space, tensors: tuple[Tensor, ...]) -> None:
+def test_arguments_are_not_edited(space: ParameterSpace, tensors: tuple[Tensor, ...]) -> None:
     x, u, v = tensors
     before = [t.clone() for t in tensors]
     update.sgd(space, x, u, v, momentum=0.9, **{**SGD, "nesterov": True})

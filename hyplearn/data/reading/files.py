@@ -26,9 +26,12 @@ from hyplearn.data.reading.decoding import (
     usable_cpus,
 )
 from hyplearn.data.reading.images import ImageArrays, Images
+from hyplearn.errors import one_of
 
 log = logging.getLogger(__name__)
 
+Cache = Literal["auto", "memory", "none"]
+OnBadImage = Literal["error", "skip"]
 Transform = Callable[[Image.Image], Image.Image | Tensor]
 
 
@@ -44,7 +47,7 @@ class ImageFiles:
         return len(self.paths)
 
     def sha256(self) -> str:
-        """Of relative paths, sizes in bytes (-1 where there is no file) and labels; the bytes are not read."""
+        """Hash of relative paths, sizes in bytes (-1 where there is no file) and labels; the bytes are not read."""
         digest = hashlib.sha256()
         for path, label in zip(self.paths, self.labels.tolist(), strict=True):
             digest.update(f"{path}\0{_size(self.root / path)}\0{label}\n".encode())
@@ -79,19 +82,17 @@ class Reading:
     that train_transform takes from torch are seeded by (seed, epoch, sample); eval_transform must need none.
     """
 
-    cache: Literal["auto", "memory", "none"] = "auto"
+    cache: Cache = "auto"
     memory_limit_gib: float = 4.0
     num_workers: int | None = None
-    on_bad_image: Literal["error", "skip"] = "error"
+    on_bad_image: OnBadImage = "error"
     check_images: bool = True
     train_transform: Transform | None = None
     eval_transform: Transform | None = None
 
     def __post_init__(self) -> None:
-        if self.cache not in ("auto", "memory", "none"):
-            raise ValueError(f"cache must be auto, memory or none, got {self.cache!r}")
-        if self.on_bad_image not in ("error", "skip"):
-            raise ValueError(f"on_bad_image must be error or skip, got {self.on_bad_image!r}")
+        one_of("cache", self.cache, Cache)
+        one_of("on_bad_image", self.on_bad_image, OnBadImage)
         if self.num_workers is not None and self.num_workers < 0:
             raise ValueError(f"num_workers must be at least 0 or null (one per CPU), got {self.num_workers}")
         if self.memory_limit_gib < 0:

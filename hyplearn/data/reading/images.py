@@ -21,11 +21,11 @@ class Images(Protocol):
     def labels(self) -> Tensor: ...
 
     def batches(self, order: Sequence[Tensor], *, epoch: int) -> Iterator[Tensor]:
-        """For each tensor of ids its images (B, C, H, W), uint8, channels_last."""
+        """Yield for each tensor of ids its images (B, C, H, W), uint8, channels_last."""
         ...
 
     def for_evaluation(self) -> Images:
-        """The same images as evaluation sees them."""
+        """Return the same images as evaluation sees them."""
         ...
 
 
@@ -50,7 +50,7 @@ class ImageArrays:
         return len(self.labels)
 
     def sha256(self) -> str:
-        """Of shape, pixels and labels."""
+        """Hash of shape, pixels and labels."""
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
         digest.update(self.pixels.contiguous().numpy().data)
         digest.update(self.labels.contiguous().numpy().data)
@@ -60,7 +60,10 @@ class ImageArrays:
         return ImageArrays(self.pixels[ids], self.labels[ids])
 
     def converted(self, *, channels: int, size: int) -> ImageArrays:
-        """With 1 or 3 channels (grey is repeated, colour becomes its luma) and `size` x `size` pixels (antialiased)."""
+        """Return the images with 1 or 3 channels and `size` x `size` pixels (antialiased).
+
+        Grey is repeated, colour becomes its luma.
+        """
         chunks = [_convert(chunk, channels, size) for chunk in self.pixels.split(1024)]
         return ImageArrays(torch.cat(chunks), self.labels)
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from hyplearn.data.errors import DatasetError, Problem
 from hyplearn.data.sources.folder import visible_folders
 from hyplearn.data.sources.indexed import NumberedClasses, OfficialSet
@@ -97,7 +99,7 @@ def _annotations(base: Path, name: str) -> Path | None:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    from scipy.io import loadmat  # here: no other data set needs it
+    from scipy.io import loadmat  # here: it takes a while to load, and no other data set needs it
     from scipy.io.matlab import MatReadError
 
     try:
@@ -117,13 +119,13 @@ def _whole(number: object) -> int | None:
 def _structs(content: Mapping[str, Any], name: str, path: Path) -> list[Any]:
     if name not in content:
         raise DatasetError(f"{path}: has no {name!r}; the file is not the one of the archive: place it again")
-    import numpy as np
-
     return list(np.atleast_1d(content[name]))
 
 
 def _class_names(base: Path, content: Mapping[str, Any]) -> list[str]:
     """The names of the 196 classes, where the annotations or devkit/cars_meta.mat have them."""
     meta = _annotations(base, "cars_meta.mat")
-    found = content if "class_names" in content else {} if meta is None else _load(meta)
+    found = content
+    if "class_names" not in content:
+        found = {} if meta is None else _load(meta)
     return [str(name) for name in found["class_names"]] if "class_names" in found else []

@@ -86,7 +86,7 @@ class _Row(NamedTuple):
 
 
 def _by_id(path: Path, problems: list[Problem]) -> dict[int, _Row]:
-    """Lines "<id> <text>" by id."""
+    """Read lines "<id> <text>" into texts by id."""
     found: dict[int, _Row] = {}
     for line, content in numbered_lines(path):
         key, _, text = content.partition(" ")

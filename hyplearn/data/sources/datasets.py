@@ -93,7 +93,7 @@ class FashionMNIST:
         return [filename for filename, _ in official.FashionMNIST.resources]
 
     def _places(self, filename: str) -> list[str]:
-        """Beside each other in the root (as Debian installs them), or where torchvision puts them."""
+        """Files beside each other in the root (as Debian installs them), or where torchvision puts them."""
         names = (filename, filename.removesuffix(".gz"))
         return [folder + name for folder in ("", "FashionMNIST/raw/") for name in names]
 

@@ -60,7 +60,7 @@ class OfficialSet(IndexedSource):
     places: ClassVar[tuple[str, ...]]  # folders below the root that may hold the set; "." is the root itself
 
     def facts(self, root: Path | None) -> Facts:
-        """Of the files that are there, or of the official set where there are none yet."""
+        """Facts of the files that are there, or of the official set where there are none yet."""
         if self.base(needed(root, self.name)) is None:
             return Facts(3, self.official["training classes"], None, None)
         return super().facts(root)
@@ -101,7 +101,7 @@ class OfficialSet(IndexedSource):
 
     @abstractmethod
     def placement(self, root: Path) -> str:
-        """Where to get the set, and what to place where."""
+        """Say where to get the set, and what to place where."""
 
 
 class ClassSplit:

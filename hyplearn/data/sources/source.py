@@ -29,7 +29,7 @@ class Source(Protocol):
     in_files: bool  # one file for each image
 
     def facts(self, root: Path | None) -> Facts:
-        """At once, at most from a listing of folders or a file of names."""
+        """Tell the facts at once, at most from a listing of folders or a file of names."""
         ...
 
     def prepare(self, root: Path | None) -> None:

@@ -1,9 +1,9 @@
-"""Convolution and patch norm as one autograd function that saves the features alone. See `fused_norm.py`."""
+"""Convolution and patch norm as one autograd function that saves the features alone. See `norm.py`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +12,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 
 from hyplearn.nn.fused.lift import Entry, entry_factor
-from hyplearn.nn.fused.scalars import Limits, dot
+from hyplearn.nn.fused.scalars import Limits, Radial, dot
 from hyplearn.nn.layout import channels_last, outside_autocast, row_dots, rows, squared_norm
+
+NormMatch = Literal["exact", "sum", "mean", "none"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Convolution:
     padding: tuple[int, int]
     dilation: tuple[int, int]
     kernel: tuple[int, int]
-    patch: str = "exact"  # exact | sum | mean | none: Bdeir Section 3.3 (exact) and the variants of existing code
+    patch: NormMatch = "exact"  # Bdeir Section 3.3 (exact) and the variants of existing code
 
     def patch_square(self, q: Tensor) -> Tensor:
         """|x_patch|^2 (B, 1, H', W') from |x|^2 of each position: a convolution with a kernel of ones."""
@@ -67,17 +69,25 @@ class Convolution:
         return self._window_sum_vjp(2 * share * self._window_sum(norm) * g, q) / (2 * norm)
 
 
+class ConvolveInputs(NamedTuple):
+    """The tensors of one convolution, None for one that there is not.
+
+    features: (B, C, H, W), in channels_last. weight: (C', C, kh, kw). weight_time, bias: (C',), of the published HCNN
+    layer, which is linear in the patch's time. c: ().
+    """
+
+    features: Tensor
+    weight: Tensor
+    weight_time: Tensor | None
+    bias: Tensor | None
+    c: Tensor
+
+
 def _convolve(
-    features: Tensor,
-    weight: Tensor,
-    weight_time: Tensor | None,
-    bias: Tensor | None,
-    c: Tensor,
-    limits: Limits,
-    convolution: Convolution,
-    entry: Entry | None,
+    inputs: ConvolveInputs, limits: Limits, convolution: Convolution, entry: Entry | None
 ) -> tuple[Tensor, Tensor]:
-    """conv2d and the squared patch norm; with `weight_time` the published HCNN layer, linear in the patch's time."""
+    """conv2d and the squared patch norm."""
+    features, weight, weight_time, bias, c = inputs
     q = squared_norm(features)
     x = features
     if entry is not None:
@@ -95,9 +105,10 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor]:
-        features, weight, weight_time, bias, c, limits, convolution, entry = args
-        y, q_patch = _convolve(*args)
-        ctx.save_for_backward(features, weight, weight_time, bias, c, None if weight_time is None else q_patch)
+        *tensors, limits, convolution, entry = args
+        inputs = ConvolveInputs(*tensors)
+        y, q_patch = _convolve(inputs, limits, convolution, entry)
+        ctx.save_for_backward(None if inputs.weight_time is None else q_patch, *inputs)
         ctx.limits, ctx.convolution, ctx.entry = limits, convolution, entry
         return y, q_patch
 
@@ -106,41 +117,58 @@ class _Convolve(torch.autograd.Function):
     @outside_autocast
     def backward(ctx: Any, *grads: Tensor) -> Any:
         g_y, g_patch = grads
-        features, weight, weight_time, bias, c, q_patch = ctx.saved_tensors
-        convolution: Convolution = ctx.convolution
-        g_c = torch.zeros_like(c)
-        g_y = channels_last(g_y)
-        g_time = None
-        if weight_time is not None:
-            time = torch.sqrt(q_patch + 1 / c)
-            flat = rows(g_y).flatten(0, 1)
-            g_time = (flat.t() @ time.to(flat.dtype).flatten()).to(weight_time.dtype)
-            through_time = (flat @ weight_time.to(flat.dtype)).view_as(q_patch).to(c.dtype) / (time + time)
-            g_patch = g_patch + through_time
-            g_c = g_c - through_time.sum() / (c * c)
-        q, lift, factor = squared_norm(features), None, None
+        q_patch, *saved = ctx.saved_tensors
+        inputs, convolution = ConvolveInputs(*saved), ctx.convolution
+        g_y, g_time, g_c = channels_last(g_y), None, torch.zeros_like(inputs.c)
+        if inputs.weight_time is not None:
+            g_time, g_through, g_c = _time_vjp(g_y, q_patch, inputs.weight_time, inputs.c)
+            g_patch = g_patch + g_through
+        q, lift = squared_norm(inputs.features), None
         if ctx.entry is not None:
-            lift = entry_factor(c * q, ctx.limits, ctx.entry, want_slope=True)
-            factor = lift.factor
-        g_q = convolution.patch_square_vjp(g_patch, q if factor is None else factor * factor * q)
-        x = features if factor is None else (features * factor).to(features.dtype)
-        need_input = ctx.needs_input_grad[0] or factor is not None
-        g_x, g_weight, g_bias = torch.ops.aten.convolution_backward(
-            g_y, x, weight, None if bias is None else list(bias.shape),
-            convolution.stride, convolution.padding, convolution.dilation,
-            False, [0, 0], 1, [need_input, True, bias is not None],
-        )  # fmt: skip
-        if not need_input:
-            return None, g_weight, g_time, g_bias, g_c, None, None, None
-        if lift is not None and factor is not None:
-            g_factor = row_dots(rows(g_x), rows(features)).view_as(factor).to(factor.dtype) + 2 * factor * q * g_q
-            g_unit = lift.vjp(g_factor)  # of c q
-            g_q, g_c = factor * factor * g_q + c * g_unit, g_c + dot(g_unit, q)
-            limited = lift.limits_vjp(g_factor)
-            g_c = g_c if limited is None else g_c + limited / (c + c)
-            g_x = g_x.mul_(factor)
-        g_x = g_x.addcmul_(features, g_q, value=2)  # g_q alone may be beyond float16
+            lift = entry_factor(inputs.c * q, ctx.limits, ctx.entry, want_slope=True)
+        g_q = convolution.patch_square_vjp(g_patch, q if lift is None else lift.factor * lift.factor * q)
+        need_input = ctx.needs_input_grad[0] or lift is not None
+        g_x, g_weight, g_bias = _conv2d_vjp(g_y, inputs, lift, convolution, need_input)
+        if lift is not None and g_x is not None:
+            g_x, g_q, g_c = _entry_vjp(g_x, g_q, g_c, q, inputs, lift)
+        if g_x is not None:
+            g_x = g_x.addcmul_(inputs.features, g_q, value=2)  # g_q alone may be beyond float16
         return g_x, g_weight, g_time, g_bias, g_c, None, None, None
+
+
+def _time_vjp(g_y: Tensor, q_patch: Tensor, weight_time: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of weight_time, |x_patch|^2 and c through the patch's time."""
+    time = torch.sqrt(q_patch + 1 / c)
+    flat = rows(g_y).flatten(0, 1)
+    g_weight = (flat.t() @ time.to(flat.dtype).flatten()).to(weight_time.dtype)
+    through_time = (flat @ weight_time.to(flat.dtype)).view_as(q_patch).to(c.dtype) / (time + time)
+    return g_weight, through_time, -through_time.sum() / (c * c)
+
+
+def _conv2d_vjp(
+    g_y: Tensor, inputs: ConvolveInputs, lift: Radial | None, convolution: Convolution, need_input: bool
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """Gradients of the lifted features (None unless needed), the weight and the bias."""
+    features, bias = inputs.features, inputs.bias
+    x = features if lift is None else (features * lift.factor).to(features.dtype)
+    gradients: tuple[Tensor | None, Tensor, Tensor | None] = torch.ops.aten.convolution_backward(
+        g_y, x, inputs.weight, None if bias is None else list(bias.shape),
+        convolution.stride, convolution.padding, convolution.dilation,
+        False, [0, 0], 1, [need_input, True, bias is not None],
+    )  # fmt: skip
+    return gradients
+
+
+def _entry_vjp(
+    g_x: Tensor, g_q: Tensor, g_c: Tensor, q: Tensor, inputs: ConvolveInputs, lift: Radial
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the features, their squared norm q and c from those of the lifted ones; `g_x` is overwritten."""
+    factor, c = lift.factor, inputs.c
+    g_factor = row_dots(rows(g_x), rows(inputs.features)).view_as(factor).to(factor.dtype) + 2 * factor * q * g_q
+    g_unit = lift.vjp(g_factor)  # of c q
+    g_q, g_c = factor * factor * g_q + c * g_unit, g_c + dot(g_unit, q)
+    limited = lift.limits_vjp(g_factor)
+    return g_x.mul_(factor), g_q, g_c if limited is None else g_c + limited / (c + c)
 
 
 def convolve(
@@ -160,9 +188,9 @@ def convolve(
         dtype = torch.get_autocast_dtype(device)
         features, weight = features.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    args = (channels_last(features), weight, weight_time, bias, c, limits, convolution, entry)
+    inputs = ConvolveInputs(channels_last(features), weight, weight_time, bias, c)
     with torch.autocast(device, enabled=False):
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-            return _convolve(*args)
-        result: tuple[Tensor, Tensor] = _Convolve.apply(*args[:5], limits.detach(), *args[6:])
+            return _convolve(inputs, limits, convolution, entry)
+        result: tuple[Tensor, Tensor] = _Convolve.apply(*inputs, limits.detach(), convolution, entry)
         return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,12 +13,14 @@ from hyplearn.nn import monitor
 from hyplearn.nn.fused.scalars import Limits, Radial, dot, radial
 from hyplearn.nn.layout import channels_last, feature_map, outside_autocast, promoted, row_dots, row_squares, rows
 
+EntryKind = Literal["project", "exp0"]
+
 
 @dataclass(frozen=True)
 class Entry:
     """How Euclidean features enter the manifold before a convolution, Bdeir Section 3.2."""
 
-    kind: str = "project"  # project: the (rescaled) vector is the space part; exp0: exponential map at the origin
+    kind: EntryKind = "project"  # project: the (rescaled) vector is the space part; exp0: exponential map at the origin
     rescale: bool = True
 
 

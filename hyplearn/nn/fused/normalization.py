@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ class Normalization:
     """What the batch norm does besides its parameters. eps is added to the dispersion."""
 
     eps: float = 1e-5
-    dispersion: str = "mean_distance"  # mean_distance | rms
+    dispersion: Literal["mean_distance", "rms"] = "mean_distance"
     two_stage: bool = True
     rescale: bool = True
     synchronized: bool = False  # statistics over all processes
@@ -87,7 +88,7 @@ def mean_of_vjp(
 # Centring, scaling, shifting
 
 
-@dataclass
+@dataclass(frozen=True)
 class Centred:
     """`a y + s_b b + s_mean mean + s_beta beta`, the normalized point, per position; s_b is None without a boost.
 
@@ -108,11 +109,11 @@ class Centred:
 
     @property
     def coefficients(self) -> list[Tensor]:
-        """In the order b, mean, beta."""
+        """Coefficients of the vectors, in the order b, mean, beta."""
         return [s for s in (self.s_b, self.s_mean, self.s_beta) if s is not None]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Spread:
     """Tangent rescaling of a centred point: factor = new radius / old radius, time = new time."""
 
@@ -124,44 +125,45 @@ class Spread:
     sinh: Tensor
 
 
-def centre(
-    a: Tensor | None,
-    s: Tensor | None,
-    q: Tensor,
-    t: Tensor,
-    dot_beta: Tensor,
-    dot_mean: Tensor,
-    b: Tensor | None,
-    beta: Tensor,
-    mean: Tensor,
-    gamma: Tensor,
-    eps: Tensor,
-    limits: Limits,
-    normalization: Normalization,
-    dispersion: Tensor | None,
-) -> Centred:
-    """Batch norm of points `x = a y + s b`, q = |x|^2, of time t.
+class CentreInputs(NamedTuple):
+    """Points `x = a y + s b` of each position with q = |x|^2 and time t, and what the batch norm does to them.
 
-    Logarithm at the mean, transport to the origin, rescaling, boost to beta.
-    dot_beta = y . beta, dot_mean = y . mean. The dispersion is measured unless given.
+    a or s is None where it is 1 or 0, b with s. dot_beta = y . beta, dot_mean = y . mean. dispersion: None where it is
+    to be measured.
     """
-    n, v = numbers(t), Directions.of(b, mean, beta)
-    to_mean, to_beta = _dots(a, s, dot_mean, dot_beta, v)
+
+    a: Tensor | None
+    s: Tensor | None
+    q: Tensor
+    t: Tensor
+    dot_beta: Tensor
+    dot_mean: Tensor
+    b: Tensor | None
+    beta: Tensor
+    mean: Tensor
+    gamma: Tensor
+    eps: Tensor
+    dispersion: Tensor | None
+
+
+def centre(x: CentreInputs, limits: Limits, normalization: Normalization) -> Centred:
+    """Batch norm of points: logarithm at the mean, transport to the origin, rescaling, boost to beta."""
+    n, v = numbers(x.t), Directions.of(x.b, x.mean, x.beta)
+    to_mean, to_beta = _dots(x, v)
     # time after centring minus 1, mean_t t - x.mean - 1, as half the square of x - mean: nothing cancels near 0
-    apart = (q - v.q_mean) / (t + v.mean_t)
-    rise = n.half * torch.relu(q + v.q_mean - (to_mean + to_mean) - apart * apart)
+    time_gap = (x.q - v.q_mean) / (x.t + v.mean_t)
+    rise = n.half * torch.relu(x.q + v.q_mean - (to_mean + to_mean) - time_gap * time_gap)
     radius = torch.sqrt(rise * (rise + n.two) + n.tiny)
     distance = torch.log1p(rise + radius)
-    if dispersion is None:
-        dispersion = _measure(distance, normalization)
-    gain = gamma / (dispersion + eps)
+    dispersion = _measure(distance, normalization) if x.dispersion is None else x.dispersion
+    gain = x.gamma / (dispersion + x.eps)
     spread = _spread(radius, distance, gain, limits, normalization.rescale)
-    toward = (t + n.one + rise) / v.one_mean  # centred point: x - toward * mean
+    toward = (x.t + n.one + rise) / v.one_mean  # centred point: x - toward * mean
     shifted = to_beta - toward * v.mean_beta
     factor = spread.factor
     return Centred(
-        a=factor if a is None else factor * a,
-        s_b=None if s is None else factor * s,
+        a=factor if x.a is None else factor * x.a,
+        s_b=None if x.s is None else factor * x.s,
         s_mean=-factor * toward,
         s_beta=spread.time + factor * shifted / v.one_beta,
         dispersion=dispersion,
@@ -174,7 +176,7 @@ def centre(
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Directions:
     """Products of the vectors b, mean and beta, and their times: 0-dim tensors, b_mean and b_beta None without b."""
 
@@ -189,7 +191,7 @@ class Directions:
 
     @classmethod
     def of(cls, b: Tensor | None, mean: Tensor, beta: Tensor) -> Directions:
-        """From all products at once."""
+        """Compute all products of the vectors as one Gram matrix."""
         vectors = torch.stack([mean, beta] if b is None else [mean, beta, b])
         gram, n = vectors @ vectors.mT, numbers(vectors)
         times = torch.sqrt(n.one + gram.diagonal())
@@ -200,14 +202,13 @@ class Directions:
         return cls(rows[0][0], rows[0][1], b_mean, b_beta, mean_t, one_mean, beta_t, one_beta)
 
 
-def _dots(
-    a: Tensor | None, s: Tensor | None, dot_mean: Tensor, dot_beta: Tensor, v: Directions
-) -> tuple[Tensor, Tensor]:
-    """x . mean and x . beta of `x = a y + s b`."""
-    if a is not None:
-        dot_mean, dot_beta = a * dot_mean, a * dot_beta
-    if s is not None and v.b_mean is not None and v.b_beta is not None:
-        dot_mean, dot_beta = dot_mean + s * v.b_mean, dot_beta + s * v.b_beta
+def _dots(x: CentreInputs, v: Directions) -> tuple[Tensor, Tensor]:
+    """Dot products of the points with mean and with beta."""
+    dot_mean, dot_beta = x.dot_mean, x.dot_beta
+    if x.a is not None:
+        dot_mean, dot_beta = x.a * dot_mean, x.a * dot_beta
+    if x.s is not None and v.b_mean is not None and v.b_beta is not None:
+        dot_mean, dot_beta = dot_mean + x.s * v.b_mean, dot_beta + x.s * v.b_beta
     return dot_mean, dot_beta
 
 
@@ -235,8 +236,7 @@ def _spread(radius: Tensor, distance: Tensor, gain: Tensor, limits: Limits, resc
     return Spread(sinh / radius, torch.sqrt(numbers(sinh).one + sinh * sinh), radius, distance, share, sinh)
 
 
-@dataclass
-class CentreGradients:
+class CentreGradients(NamedTuple):
     """Gradients of the inputs of `centre`, None for one that is None; `log_root` of log sqrt(c) through the limits."""
 
     a: Tensor | None
@@ -257,56 +257,68 @@ def centre_vjp(
     made: Centred,
     g_a: Tensor,
     g_coefficients: tuple[Tensor, ...],
-    a: Tensor | None,
-    s: Tensor | None,
-    q: Tensor,
-    t: Tensor,
-    dot_beta: Tensor,
-    dot_mean: Tensor,
-    b: Tensor | None,
-    beta: Tensor,
-    mean: Tensor,
-    gamma: Tensor,
-    eps: Tensor,
+    x: CentreInputs,
     limits: Limits,
     normalization: Normalization,
-    given: bool,
 ) -> CentreGradients:
-    """Gradients of the inputs of `centre` from those of (a, coefficients). given: the dispersion was.
+    """Gradients of the inputs of `centre` from those of (a, coefficients).
 
-    q and t are one variable, whose gradient is that of t."""
-    factor, v = made.spread.factor, made.directions
+    q and t are one variable, whose gradient is that of t.
+    """
+    factor, v, given = made.spread.factor, made.directions, x.dispersion is not None
     g_mean_row, g_beta_row = g_coefficients[-2:]
     lever = g_beta_row / v.one_beta
-    g_factor = (g_a if a is None else g_a * a) - g_mean_row * made.toward + lever * made.shifted
-    if s is not None:
-        g_factor = g_factor + g_coefficients[0] * s
+    g_factor = (g_a if x.a is None else g_a * x.a) - g_mean_row * made.toward + lever * made.shifted
+    if x.s is not None:
+        g_factor = g_factor + g_coefficients[0] * x.s
     to_beta = lever * factor  # gradient of x . beta
     g_toward = (g_mean_row * factor + to_beta * v.mean_beta) / -v.one_mean
     g_rise, g_gain, g_root = _spread_vjp(made, g_factor, g_beta_row, limits)
-    scale = made.dispersion + eps
-    g_share = -g_gain * made.gain / scale  # gradient of dispersion + eps
+    scale = made.dispersion + x.eps
+    g_scale = -g_gain * made.gain / scale
     if not given:
-        g_rise = g_rise + _measure_vjp(made, g_share, normalization)
+        g_rise = g_rise + _measure_vjp(made, g_scale, normalization)
     g_rise = (g_rise + g_toward) * (made.rise > 0)
-    g_t = g_toward + g_rise * v.mean_t
-    g_mean_t = dot(g_rise, t) - dot(g_toward, made.toward)
-    g_mean_beta, g_beta_t = -dot(to_beta, made.toward), -dot(to_beta, made.shifted) / v.one_beta
-    g_mean = (g_mean_t / v.mean_t) * mean + g_mean_beta * beta
-    g_beta = (g_beta_t / v.beta_t) * beta + g_mean_beta * mean
+    g_mean, g_beta = _vectors_vjp(made, x, g_rise, g_toward, to_beta)
     gradients = CentreGradients(
-        a=None, s=None, t=g_t, dot_beta=to_beta, dot_mean=-g_rise, b=None, beta=g_beta, mean=g_mean,
-        gamma=g_gain / scale, eps=g_share, dispersion=g_share if given else None, log_root=g_root,
+        a=None, s=None, t=g_toward + g_rise * v.mean_t, dot_beta=to_beta, dot_mean=-g_rise, b=None, beta=g_beta,
+        mean=g_mean, gamma=g_gain / scale, eps=g_scale, dispersion=g_scale if given else None, log_root=g_root,
     )  # fmt: skip
-    if s is not None and b is not None and v.b_mean is not None and v.b_beta is not None:
-        g_b_mean, g_b_beta = -dot(g_rise, s), dot(to_beta, s)
-        gradients.s = g_coefficients[0] * factor - g_rise * v.b_mean + to_beta * v.b_beta
-        gradients.b = g_b_mean * mean + g_b_beta * beta
-        gradients.mean, gradients.beta = g_mean + g_b_mean * b, g_beta + g_b_beta * b
-    if a is not None:
-        gradients.a = g_a * factor - g_rise * dot_mean + to_beta * dot_beta
-        gradients.dot_mean, gradients.dot_beta = gradients.dot_mean * a, to_beta * a
-    return gradients
+    if x.s is not None:
+        gradients = _boost_vjp(gradients, g_coefficients[0] * factor, x, v)
+    return gradients if x.a is None else _scale_vjp(gradients, g_a * factor, x.a, x)
+
+
+def _vectors_vjp(
+    made: Centred, x: CentreInputs, g_rise: Tensor, g_toward: Tensor, to_beta: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of mean and beta through their times and their dot product."""
+    v = made.directions
+    g_mean_t = dot(g_rise, x.t) - dot(g_toward, made.toward)
+    g_mean_beta, g_beta_t = -dot(to_beta, made.toward), -dot(to_beta, made.shifted) / v.one_beta
+    g_mean = (g_mean_t / v.mean_t) * x.mean + g_mean_beta * x.beta
+    return g_mean, (g_beta_t / v.beta_t) * x.beta + g_mean_beta * x.mean
+
+
+def _boost_vjp(g: CentreGradients, g_s: Tensor, x: CentreInputs, v: Directions) -> CentreGradients:
+    """The gradients with those of s and b, g_s being that of s through its own coefficient."""
+    assert x.s is not None and x.b is not None and v.b_mean is not None and v.b_beta is not None
+    g_b_mean, g_b_beta = dot(g.dot_mean, x.s), dot(g.dot_beta, x.s)
+    return g._replace(
+        s=g_s + g.dot_mean * v.b_mean + g.dot_beta * v.b_beta,
+        b=g_b_mean * x.mean + g_b_beta * x.beta,
+        mean=g.mean + g_b_mean * x.b,
+        beta=g.beta + g_b_beta * x.b,
+    )
+
+
+def _scale_vjp(g: CentreGradients, g_a: Tensor, a: Tensor, x: CentreInputs) -> CentreGradients:
+    """The gradients with that of a, g_a being that through its own coefficient; a multiplies both dot products."""
+    return g._replace(
+        a=g_a + g.dot_mean * x.dot_mean + g.dot_beta * x.dot_beta,
+        dot_mean=g.dot_mean * a,
+        dot_beta=g.dot_beta * a,
+    )
 
 
 def _spread_vjp(

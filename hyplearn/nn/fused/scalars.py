@@ -43,7 +43,7 @@ class Limits:
 
     @classmethod
     def of(cls, c: Tensor, *, s: float, x_t_max: float) -> Limits:
-        """The limits at c, with the gradient described above if c has one."""
+        """Return the limits at c, with the gradient described above if c has one."""
         root = c.sqrt()
         t_max = x_t_max * root.detach()
         d_max = torch.acosh(t_max)
@@ -55,7 +55,7 @@ class Limits:
 
     @classmethod
     def of_manifold(cls, manifold: Lorentz) -> Limits:
-        """The limits of a manifold, whose x_t_max defaults to that of its precision.
+        """Return the limits of a manifold, whose x_t_max defaults to that of its precision.
 
         With gradient under `torch.compile` alone: the fused functions have their own backward pass.
         """
@@ -63,7 +63,7 @@ class Limits:
         return cls.of(c, s=manifold.s, x_t_max=X_T_MAX[c.dtype] if manifold.x_t_max is None else manifold.x_t_max)
 
     def detach(self) -> Limits:
-        """The same without gradient."""
+        """Return the same limits without gradient."""
         return Limits(self.d_max.detach(), self.r.detach(), self.t_max, self.steepest)
 
 
@@ -90,7 +90,7 @@ def _tensors(dtype: torch.dtype) -> Numbers:
 
 
 def numbers(like: Tensor) -> Numbers:
-    """The constants for a tensor."""
+    """Return the constants for arithmetic with a tensor."""
     if like.device.type != "cpu" or torch.compiler.is_compiling():  # the compiler traces no cache
         return _values(like.dtype)
     return _tensors(like.dtype)
@@ -113,7 +113,9 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
 
 def added(x: Tensor | None, y: Tensor | None) -> Tensor | None:
     """Sum of two gradients, either of which may be absent."""
-    return y if x is None else x if y is None else x + y
+    if x is None or y is None:
+        return y if x is None else x
+    return x + y
 
 
 @dataclass(frozen=True)

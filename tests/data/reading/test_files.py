@@ -153,8 +153,8 @@ def test_transforms_of_another_size_are_found_before_training(files: ImageFiles,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cache": "disk"}, "cache must be auto, memory or none, got 'disk'"),
-        ({"on_bad_image": "ignore"}, "on_bad_image must be error or skip"),
+        ({"cache": "disk"}, "cache='disk' must be one of 'auto', 'memory', 'none'"),
+        ({"on_bad_image": "ignore"}, "on_bad_image='ignore' must be one of 'error', 'skip'"),
         ({"on_bad_image": "skip", "check_images": False}, "set check_images=true"),
         ({"num_workers": -1}, "num_workers must be at least 0"),
         ({"memory_limit_gib": -1.0}, "memory_limit_gib must be at least 0"),

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from hyplearn.nn.fused.conv import Convolution, _Convolve, _convolve, convolve
+from hyplearn.nn.fused.conv import Convolution, ConvolveInputs, _Convolve, _convolve, convolve
 from hyplearn.nn.fused.lift import Entry
 from hyplearn.nn.fused.scalars import Limits
 from hyplearn.nn.layout import squared_norm
@@ -64,7 +64,7 @@ class Case:
         self.limits = Limits.of(self.arguments[-1], s=2.0, x_t_max=2e3)
 
     def plain(self, entry: Entry | None) -> tuple[Tensor, Tensor]:
-        return _convolve(*self.arguments, self.limits, self.conv, entry)
+        return _convolve(ConvolveInputs(*self.arguments), self.limits, self.conv, entry)
 
     def fused(self, entry: Entry | None) -> tuple[Tensor, Tensor]:
         return _Convolve.apply(*self.arguments, self.limits.detach(), self.conv, entry)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from hyplearn.nn import monitor
-from hyplearn.nn.fused.norm import Block, _Normalize, _normalize, normalize
+from hyplearn.nn.fused.norm import Block, NormalizeInputs, _Normalize, _normalize, normalize
 from hyplearn.nn.fused.normalization import Normalization
 from hyplearn.nn.fused.placement import Placement
 from hyplearn.nn.fused.scalars import Limits
@@ -42,7 +41,6 @@ BLOCKS = st.builds(
     rescale_residual=st.booleans(),
     exit=st.sampled_from([None, "log0", "space"]),
 )
-NAMES = ("y", "q_patch", "residual", "b", "beta", "gamma", "c", "mean", "dispersion")
 DEFAULT = Block(Placement(), Normalization(), exit="log0")
 
 
@@ -69,18 +67,18 @@ class Case:
             "dispersion": None if training else 1.7 * k * number,
         }
         self.block = block
-        self.arguments = [None if made[name] is None else made[name].requires_grad_() for name in NAMES]
-        self.leaves = [x for x in self.arguments if x is not None]
-        self.limits = Limits.of(self.arguments[6], s=2.0, x_t_max=2e3)
+        self.inputs = NormalizeInputs(**{name: None if x is None else x.requires_grad_() for name, x in made.items()})
+        self.leaves = [x for x in self.inputs if x is not None]
+        self.limits = Limits.of(self.inputs.c, s=2.0, x_t_max=2e3)
 
     def plain(self) -> Tensor:
-        return _normalize(*self.arguments, self.limits, self.block)[0]
+        return _normalize(self.inputs, self.limits, self.block)[0]
 
     def fused(self) -> Tensor:
-        return _Normalize.apply(*self.arguments, self.limits.detach(), self.block)[0]
+        return _Normalize.apply(*self.inputs, self.limits.detach(), self.block)[0]
 
-    def by_name(self) -> dict[str, Any]:
-        return {**dict(zip(NAMES, self.arguments, strict=True)), "limits": self.limits, "block": self.block}
+    def normalized(self) -> tuple[Tensor, Tensor, Tensor]:
+        return normalize(self.inputs, limits=self.limits, block=self.block)
 
 
 @settings(max_examples=300)
@@ -105,14 +103,14 @@ def test_gradcheck(block: Block, training: bool) -> None:
     """The limits are lengths that do not follow c, so in units of k they are what c makes of them."""
     case = Case(block, residual=True, training=training, c=0.7, size=(2, 1))
     length, rate = case.limits.d_max.item() * 0.7**-0.5, case.limits.r.item() * 0.7**0.5
-    present = [x is not None for x in case.arguments]
+    present = [x is not None for x in case.inputs]
 
     def call(*leaves: Tensor) -> Tensor:
         values = iter(leaves)
-        arguments = [next(values) if there else None for there in present]
-        root = arguments[6].detach().sqrt()
+        inputs = NormalizeInputs(*(next(values) if there else None for there in present))
+        root = inputs.c.detach().sqrt()
         limits = replace(case.limits, d_max=length * root, r=rate / root)
-        return _Normalize.apply(*arguments, limits, block)[0]
+        return _Normalize.apply(*inputs, limits, block)[0]
 
     with torch.no_grad():
         case.leaves[0][0, :, 0, 0] = 0.3  # off the ReLU's kink and the origin, where differences are no derivative
@@ -122,16 +120,16 @@ def test_gradcheck(block: Block, training: bool) -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_with_and_without_gradient_it_is_the_same(training: bool) -> None:
     case = Case(DEFAULT, residual=True, training=training, c=2.0)
-    recorded = normalize(**case.by_name())
+    recorded = case.normalized()
     with torch.no_grad():
-        assert_close([x.detach() for x in recorded], list(normalize(**case.by_name())))
+        assert_close([x.detach() for x in recorded], list(case.normalized()))
 
 
 def test_statistics_are_lengths_and_carry_no_gradient() -> None:
     case = Case(DEFAULT, residual=False, training=False, c=4.0)
-    _, mean, dispersion = normalize(**case.by_name())
-    assert_close(mean, case.arguments[7].detach())
-    assert_close(dispersion, case.arguments[8].detach())
+    _, mean, dispersion = case.normalized()
+    assert_close(mean, case.inputs.mean.detach())
+    assert_close(dispersion, case.inputs.dispersion.detach())
     assert not mean.requires_grad and not dispersion.requires_grad
 
 
@@ -168,7 +166,7 @@ def test_what_is_kept_for_backward_is_two_maps() -> None:
 def test_shares_of_rescaled_points_are_read() -> None:
     case = Case(DEFAULT, residual=True, training=True, c=1.0)
     with monitor.record() as readings, torch.no_grad():
-        case.arguments[1].fill_(1e8)  # patches far beyond d_max
-        normalize(**case.by_name())
+        case.inputs.q_patch.fill_(1e8)  # patches far beyond d_max
+        case.normalized()
     assert set(readings) == {"rescaled/conv", "rescaled/norm", "rescaled/residual"}
     assert readings["rescaled/conv"] > 0.4

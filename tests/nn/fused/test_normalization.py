@@ -11,7 +11,15 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from hyplearn.geometry import lorentz
-from hyplearn.nn.fused.normalization import Normalization, centre, centre_vjp, mean_of, mean_of_vjp, midpoint
+from hyplearn.nn.fused.normalization import (
+    CentreInputs,
+    Normalization,
+    centre,
+    centre_vjp,
+    mean_of,
+    mean_of_vjp,
+    midpoint,
+)
 from hyplearn.nn.fused.scalars import Limits
 from tests.support.gradients import assert_same, random
 
@@ -62,9 +70,9 @@ class Case:
         return [self.a, self.s, t, *dots, self.b, self.beta, self.mean, self.gamma, self.eps, self.dispersion]
 
 
-def call(arguments: list[Any], limits: Limits, normalization: Normalization) -> Any:
-    a, s, t, *rest, dispersion = arguments
-    return centre(a, s, t.square() - 1, t, *rest, limits, normalization, dispersion)
+def inputs(arguments: list[Any]) -> CentreInputs:
+    a, s, t, *rest = arguments
+    return CentreInputs(a, s, t.square() - 1, t, *rest)
 
 
 CASES = st.builds(Case, placed=st.booleans(), boosted=st.booleans(), given_dispersion=st.booleans())
@@ -72,7 +80,7 @@ CASES = st.builds(Case, placed=st.booleans(), boosted=st.booleans(), given_dispe
 
 @given(case=CASES, normalization=NORMALIZATIONS)
 def test_scalars_give_the_normalized_points(case: Case, normalization: Normalization) -> None:
-    made = call(case.arguments(), LIMITS, normalization)
+    made = centre(inputs(case.arguments()), LIMITS, normalization)
     vectors = [v for v in (case.b, case.mean, case.beta) if v is not None]
     out = made.a.unsqueeze(-1) * case.y + torch.stack(made.coefficients, dim=-1) @ torch.stack(vectors)
     expected, dispersion = on_points(
@@ -89,21 +97,18 @@ def test_backward_is_that_of_autograd(case: Case, normalization: Normalization) 
     leaves = [x for x in arguments if x is not None] + [root]
 
     def plain() -> list[Tensor]:
-        made = call(arguments, Limits.of(root.square(), s=2.0, x_t_max=2e3), normalization)
+        made = centre(inputs(arguments), Limits.of(root.square(), s=2.0, x_t_max=2e3), normalization)
         return [made.a, *made.coefficients]
 
     class ByHand(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *_: Tensor) -> tuple[Tensor, ...]:
-            ctx.made = call(arguments, LIMITS, normalization)
+            ctx.made = centre(inputs(arguments), LIMITS, normalization)
             return ctx.made.a, *ctx.made.coefficients
 
         @staticmethod
         def backward(ctx: Any, g_a: Tensor, *g: Tensor) -> tuple[Tensor, ...]:
-            a, s, t, *rest, dispersion = arguments
-            got = centre_vjp(
-                ctx.made, g_a, g, a, s, t.square() - 1, t, *rest, LIMITS, normalization, dispersion is not None
-            )
+            got = centre_vjp(ctx.made, g_a, g, inputs(arguments), LIMITS, normalization)
             grads = [got.a, got.s, got.t, got.dot_beta, got.dot_mean, got.b, got.beta, got.mean, got.gamma,
                      got.eps.sum(), got.dispersion]  # fmt: skip
             return (*(x for x, given_ in zip(grads, arguments, strict=True) if given_ is not None), got.log_root)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from hyplearn.geometry import lorentz
-from hyplearn.nn.fused.placement import Placement, match_factor, place, place_vjp
+from hyplearn.nn.fused.placement import PlaceInputs, Placement, match_factor, place, place_vjp
 from hyplearn.nn.fused.scalars import Limits
 from tests.support.gradients import assert_same, random
 
@@ -50,13 +50,13 @@ def test_scalars_give_the_point(placement: Placement) -> None:
     y, q_patch, b = inputs(placement)
     y[0, 0] = 0
     dot_b = y @ b if placement.boost == "vector" else None
-    placed = place(q_patch, y.square().sum(-1), dot_b, b, LIMITS, placement)
-    x = placed.a.unsqueeze(-1) * y
-    if placed.s is not None:
-        x = x + placed.s.unsqueeze(-1) * b
+    placed = place(PlaceInputs(y.square().sum(-1), q_patch, dot_b, b), LIMITS, placement)
+    x = placed.point.a.unsqueeze(-1) * y
+    if placed.point.s is not None:
+        x = x + placed.point.s.unsqueeze(-1) * b
     expected = on_points(y, q_patch, b, placement)
     assert_close(x, expected, rtol=1e-9, atol=1e-12)
-    assert_close(placed.q, expected.square().sum(-1), rtol=1e-9, atol=1e-12)
+    assert_close(placed.point.q, expected.square().sum(-1), rtol=1e-9, atol=1e-12)
     assert_close(placed.t, lorentz.time(expected, c=1.0), rtol=1e-9, atol=0)
 
 
@@ -71,21 +71,22 @@ def test_backward_is_that_of_autograd(placement: Placement) -> None:
     q = next(values)
     patch = next(values) if q_patch is not None else None
     boost = next(values) if b is not None else None
+    scalars = PlaceInputs(q, patch, dot_b, boost)
 
     def plain() -> list[Tensor]:
-        placed = place(patch, q, dot_b, boost, Limits.of(root.square(), s=2.0, x_t_max=2e3), placement)
-        return [v for v in (placed.a, placed.s, placed.t) if v is not None]
+        placed = place(scalars, Limits.of(root.square(), s=2.0, x_t_max=2e3), placement)
+        return [v for v in (placed.point.a, placed.point.s, placed.t) if v is not None]
 
     class ByHand(torch.autograd.Function):
         @staticmethod
         def forward(ctx: object, *_: Tensor) -> tuple[Tensor, ...]:
-            ctx.placed = place(patch, q, dot_b, boost, LIMITS, placement, want_slope=True)
-            return tuple(v for v in (ctx.placed.a, ctx.placed.s, ctx.placed.t) if v is not None)
+            ctx.placed = place(scalars, LIMITS, placement, want_slope=True)
+            return tuple(v for v in (ctx.placed.point.a, ctx.placed.point.s, ctx.placed.t) if v is not None)
 
         @staticmethod
         def backward(ctx: object, *g: Tensor) -> tuple[Tensor | None, ...]:
-            g_s = g[1] if ctx.placed.s is not None else None
-            got = place_vjp(ctx.placed, g[0], g_s, g[-1], patch, q, dot_b, boost, placement)
+            g_s = g[1] if ctx.placed.point.s is not None else None
+            got = place_vjp(ctx.placed, g[0], g_s, g[-1], scalars, placement)
             wanted = [(got.q, q), (got.q_patch, patch), (got.b, boost), (got.dot_b, dot_b)]
             return (*(x for x, given_ in wanted if given_ is not None), got.log_root)
 
@@ -94,10 +95,10 @@ def test_backward_is_that_of_autograd(placement: Placement) -> None:
 
 def test_without_placement_the_output_is_the_point() -> None:
     q = random(2, 5).square()
-    placed = place(None, q, None, None, LIMITS, None)
-    assert placed.a is None and placed.s is None
+    placed = place(PlaceInputs(q), LIMITS, None)
+    assert placed.point.a is None and placed.point.s is None
     assert_close(placed.t, torch.sqrt(1 + q))
-    assert_close(place_vjp(placed, None, None, torch.ones_like(q), None, q, None, None, None).q, 0.5 / placed.t)
+    assert_close(place_vjp(placed, None, None, torch.ones_like(q), PlaceInputs(q), None).q, 0.5 / placed.t)
 
 
 def test_matching_keeps_the_patch_norm_and_dead_patches_at_zero() -> None:

@@ -9,12 +9,12 @@ from torch.testing import assert_close
 
 from hyplearn.manifolds import Lorentz, ManifoldParameter
 from hyplearn.manifolds.interop import geoopt
-from hyplearn.optim.stack import PADDED_UP_TO, Layout, Stack, stacked
+from hyplearn.optim.parameter_stack import PADDED_UP_TO, Layout, ParameterStack, stacked
 
 GROUP: dict[str, Any] = {"maximize": False}
 
 
-def build(params: list[Tensor], state: dict[Tensor, dict[str, Any]] | None = None) -> list[Stack]:
+def build(params: list[Tensor], state: dict[Tensor, dict[str, Any]] | None = None) -> list[ParameterStack]:
     kept = defaultdict(dict, state or {})
     entries = [(GROUP, p) for p in params]
     return stacked(entries, kept, tangent_names=["exp_avg"], scalar_names=["exp_avg_sq"])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hyplearn.optim.roles import manifold_of
-from hyplearn.optim.spaces import Space, space_of
+from hyplearn.optim.spaces import ParameterSpace, space_of
 
 State = dict[str, Any]
 
@@ -20,7 +20,10 @@ PADDED_UP_TO = 4096
 
 
 class Layout:
-    """Where each parameter's points stand among the rows of a stack. shapes: (*batch, *point), ndim: of a point."""
+    """Says where each parameter's points stand among the rows of a stack.
+
+    shapes: (*batch, *point), ndim: of a point.
+    """
 
     def __init__(self, shapes: Sequence[torch.Size], ndim: int) -> None:
         self.shapes, self.ndim = shapes, ndim
@@ -45,7 +48,7 @@ class Layout:
         return stacked
 
 
-class Stack:
+class ParameterStack:
     """Points of parameters that share manifold, parameter group and history, and what the optimizer keeps of them.
 
     x, gradient, tangents and scalars are stacked, in the coordinates of `space` and in float32 or better; gradient is
@@ -57,7 +60,7 @@ class Stack:
         group: dict[str, Any],
         params: list[Tensor],
         states: list[State],
-        space: Space,
+        space: ParameterSpace,
         *,
         tangent_names: Iterable[str],
         scalar_names: Iterable[str],
@@ -116,9 +119,9 @@ def stacked(
     *,
     tangent_names: Iterable[str],
     scalar_names: Iterable[str],
-) -> list[Stack]:
+) -> list[ParameterStack]:
     """Stacks of (parameter group, point parameter) pairs, in the order of their first members."""
-    spaces: dict[int, Space] = {}
+    spaces: dict[int, ParameterSpace] = {}
     found: dict[tuple[Any, ...], tuple[dict[str, Any], list[Tensor]]] = {}
     for group, parameter in entries:
         manifold = manifold_of(parameter)
@@ -127,7 +130,7 @@ def stacked(
         space = spaces[id(manifold)]
         found.setdefault(_key(group, parameter, space, state[parameter]), (group, []))[1].append(parameter)
     return [
-        Stack(
+        ParameterStack(
             group,
             params,
             [state[p] for p in params],
@@ -139,7 +142,7 @@ def stacked(
     ]
 
 
-def _key(group: dict[str, Any], parameter: Tensor, space: Space, state: State) -> tuple[Any, ...]:
+def _key(group: dict[str, Any], parameter: Tensor, space: ParameterSpace, state: State) -> tuple[Any, ...]:
     """Equal for parameters that can share a stack: the history counts because Adam's bias correction depends on it."""
     padded = space.pads and parameter.numel() <= PADDED_UP_TO
     point = () if padded else parameter.shape[parameter.dim() - space.manifold.ndim :]
