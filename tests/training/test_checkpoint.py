@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from hyplearn.training.callbacks.stop_signals import StopSignals
 from hyplearn.training.callbacks.checkpoints import Checkpoints
+from hyplearn.training.callbacks.stop_signals import StopSignals
 from hyplearn.training.checkpoint import (
     WholeCheckpointIO,
     checkpoint_to_evaluate,
