@@ -49,7 +49,7 @@ toc_object_entries = False  # else every page carries a menu of every function
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!hyplearn\.).*"),
-    ("py:class", r"hyplearn\.(engine|cli)\..*|hyplearn\..*\.(_\w+|Value|Result|Backward)"),
+    ("py:class", r"hyplearn\.(training|cli|errors)\..*|hyplearn\..*\.(_\w+|Value|Result|Backward)"),
 ]
 
 

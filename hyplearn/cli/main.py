@@ -6,10 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
-from pathlib import Path
 
 from hyplearn import __version__
+from hyplearn.cli.commands import COMMANDS, function, overview
 from hyplearn.cli.parser import Parser, folder
 from hyplearn.data.errors import DatasetError
 from hyplearn.errors import (
@@ -24,26 +23,7 @@ from hyplearn.errors import (
     nearest,
 )
 
-# What runs a command that reads its own arguments: module and function, imported when it is called.
-COMMANDS = {
-    "recall": "recall:recall",
-    "data": "data:data",
-    "reproduce": "reproduce:reproduce",
-    "report": "report:report",
-    "tune": "tune:tune",
-    "bench": "bench.command:bench",
-    "plot": "plot.command:plot",
-    "delta": "delta:delta",
-    "predict": "predict:predict",
-    "embed": "predict:embed",
-    "export": "export:export",
-    "rerun": "rerun:rerun",
-    "doctor": "doctor.command:doctor",
-    "wandb-report": "wandb_report:wandb_report",
-    "completion": "completion:completion",
-}
 PIPE_CLOSED = 141  # as of a process that SIGPIPE ended
-KNOWN = ("train", "evaluate", *COMMANDS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `hyplearn ... | head` has read enough; what is still buffered goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except SystemExit as shown:  # a parser has printed its help
+        return int(shown.code or OK)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return CONFIG
@@ -74,45 +56,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    command, *rest = arguments or ["--help"]
-    if command == "--version":
+    name, *rest = arguments or ["--help"]
+    if name == "--version":
         print(f"hyplearn {__version__}")
         return OK
-    if command in ("-h", "--help"):
-        return _help(None)
-    if command not in KNOWN:
-        raise ConfigError(f"unknown command {command!r}.{nearest(command, KNOWN)} (hyplearn knows {', '.join(KNOWN)})")
-    if command in COMMANDS:
-        module, _, function = COMMANDS[command].partition(":")
-        status: int = getattr(import_module(f"hyplearn.cli.{module}"), function)(rest)
-        return status
-    options = _parser(command).parse_intermixed_args(rest)
+    if name in ("-h", "--help"):
+        overview().print_help()
+        return OK
+    if name not in COMMANDS:
+        raise ConfigError(f"unknown command {name!r}.{nearest(name, COMMANDS)} (hyplearn knows {', '.join(COMMANDS)})")
+    run = function(name, COMMANDS[name])
+    assert callable(run)
+    status: int = run(rest)
+    return status
+
+
+def train(argv: Sequence[str]) -> int:
+    """Run `hyplearn train <argv>`."""
+    options = train_parser().parse_intermixed_args(list(argv))
     if options.help:
-        return _help(command)
-    return _train(options) if command == "train" else _evaluate(options)
+        from hyplearn.cli.help import help_text
+
+        print(help_text())
+        return OK
+    return _train(options)
 
 
-def _parser(command: str) -> Parser:
-    parser = Parser(command)
-    if command == "train":
-        parser.add_argument("--config-dir", type=folder, action="append", default=[])
-        parser.add_argument("-m", "--multirun", action="store_true")
-        parser.add_argument("--cfg", choices=["job"])
-        parser.add_argument("--print-config", action="store_const", const="job", dest="cfg")
-        from hyplearn.cli.launch_options import add_launching
+def train_parser() -> Parser:
+    """Make the parser of `hyplearn train`, whose help is longer than a parser's: it lists groups and keys."""
+    parser = Parser("train", "Train, then test once.", add_help=False)
+    parser.add_argument("-h", "--help", action="store_true", help="the options, and every group with its choices")
+    parser.add_argument("--config-dir", type=folder, action="append", default=[], help="further choices for the groups")
+    parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of values")
+    parser.add_argument("--cfg", choices=["job"], help="check and print the composed configuration, run nothing")
+    parser.add_argument("--print-config", action="store_const", const="job", dest="cfg", help="the same as --cfg job")
+    from hyplearn.cli.launch_options import add_launching
 
-        add_launching(parser)
-    else:
-        parser.add_argument("run", nargs="?", type=Path)
-    parser.add_argument("overrides", nargs="*")
+    add_launching(parser)
+    parser.add_argument("overrides", nargs="*", complete="words", help="group=choice and group.key=value")
     return parser
-
-
-def _help(command: str | None) -> int:
-    from hyplearn.cli.help import help_text
-
-    print(help_text(command))
-    return OK
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -129,11 +111,3 @@ def _train(options: argparse.Namespace) -> int:
         raise ConfigError("--jobs and --launcher are for several jobs: add -m.")
     run = show if options.cfg else train
     return run(options.overrides, extra=options.config_dir)
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    from hyplearn.cli.evaluate import evaluate
-
-    if options.run is None:
-        raise ConfigError("hyplearn evaluate needs a run directory or a checkpoint.")
-    return evaluate(options.run, options.overrides)
