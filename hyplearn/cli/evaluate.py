@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hyplearn.cli.parser import Parser
 from hyplearn.config.compose import change
 from hyplearn.errors import OK
 from hyplearn.runs.directory import RunDirectory
@@ -22,8 +23,37 @@ OF_THE_RUN = (
 )
 
 
-def evaluate(run: Path, overrides: Sequence[str]) -> int:
-    """Test the checkpoint `run`, or the chosen one of the run directory `run`; print and save what comes out."""
+def evaluate_parser() -> Parser:
+    """Make the parser of the command."""
+    parser = Parser(
+        "evaluate",
+        """
+Rebuild model and data from config.yaml of a run, load the checkpoint, test it, and print and save
+the results.""",
+        needs="a run directory or a checkpoint",
+        examples="""
+hyplearn evaluate outputs/hecnn_r18_digits/2025-01-31_12-00-00_seed1_ab12
+hyplearn evaluate outputs/.../checkpoints/last.ckpt dataset.batch_size=512 trainer.accelerator=cpu
+hyplearn evaluate outputs/hyp_vit_s_cub/... evaluation.k=[1,10,100] evaluation.nmi=true""",
+    )
+    parser.add_argument(
+        "run",
+        type=Path,
+        help="a checkpoint, or a run directory: then the best checkpoint by validation, or the last one",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        complete="words",
+        help="group.key=value of what does not belong to the model",
+    )
+    return parser
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """Test a checkpoint, or the chosen one of a run directory; print and save what comes out."""
+    options = evaluate_parser().parse_intermixed_args(list(argv))
+    run, overrides = options.run, options.overrides
     record = RunDirectory.locate(run)
     composed = change(
         record.config,

@@ -17,37 +17,20 @@ if TYPE_CHECKING:
     from hyplearn.evaluation.store import Stored
     from hyplearn.inference.open import Opened
 
-HELP = """\
-hyplearn export <run directory> [options]
-
-Writes a folder that `hyplearn predict`, `hyplearn embed` and other programs can use without the run:
-  model.safetensors    weights; its header tells every manifold, its curvature, and the geometry of the embedding
+DESCRIPTION = """
+Write a folder that `hyplearn predict`, `hyplearn embed` and other programs can use without the run:
+  model.safetensors    weights; its header tells every manifold, its curvature, and the geometry of
+                       the embedding
   config.yaml          the resolved configuration, from which the model is rebuilt
   preprocessing.json   what makes the model's input of an image
-  README.md            a model card written from the run's own record
-
-  --output DIR         the folder, <run directory>/export; an earlier export there is replaced
-  --checkpoint C       best, last or a file; by default the tested one. Results of the card are of the tested one alone
-  --onnx               encoder.onnx as well, compared with the network on random and on test images
-  --index              gallery.faiss and gallery.json: the run's test gallery as a FAISS index, its ids, and how to ask
-  --gallery FILE       with --index: embeddings of `hyplearn embed` instead
-  -h, --help           this text
-
-  hyplearn export outputs/hyp_vit_s_cub/2025-01-31_12-00-00_seed1_ab12 --index
-  hyplearn export outputs/hecnn_r18_cifar10/... --output models/hecnn --onnx
-
-In Python: hyplearn.inference.open.load_exported(Path("models/hecnn")). --onnx needs pip install 'hyplearn[onnx]'."""
-
+  README.md            a model card written from the run's own record"""
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 CHECKED_IMAGES = 512
 
 
 def export(argv: Sequence[str]) -> int:
     """Write the folder. Raises ConfigError; returns 1 if the ONNX graph or the index is not what it should be."""
-    options = _parser().parse_args(list(argv))
-    if options.help:
-        print(HELP)
-        return OK
+    options = export_parser().parse_args(list(argv))
     folder = _check(options)
     from hyplearn.inference.open import WEIGHTS, open_trained
 
@@ -86,21 +69,42 @@ def export(argv: Sequence[str]) -> int:
     return FAILED if failures else OK
 
 
-def _parser() -> Parser:
-    parser = Parser("export")
-    parser.add_argument("run", nargs="?", type=Path)
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--checkpoint")
-    parser.add_argument("--onnx", action="store_true")
-    parser.add_argument("--index", action="store_true")
-    parser.add_argument("--gallery", type=Path)
+def export_parser() -> Parser:
+    """Make the parser of the command."""
+    parser = Parser(
+        "export",
+        DESCRIPTION,
+        needs="a run directory",
+        examples="""
+hyplearn export outputs/hyp_vit_s_cub/2025-01-31_12-00-00_seed1_ab12 --index
+hyplearn export outputs/hecnn_r18_cifar10/... --output models/hecnn --onnx""",
+        more='In Python: hyplearn.inference.open.load_exported(Path("models/hecnn")).',
+    )
+    parser.add_argument("run", type=Path, help="a run directory")
+    parser.add_argument(
+        "--output", type=Path, help="the folder; <run directory>/export. An earlier export there is replaced"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        help="best, last or a file; by default the tested one. Results of the card are of the tested one alone",
+    )
+    parser.add_argument(
+        "--onnx",
+        action="store_true",
+        help="encoder.onnx as well, compared with the network on random and on test images; needs pip install "
+        "'hyplearn[onnx]'",
+    )
+    parser.add_argument(
+        "--index",
+        action="store_true",
+        help="gallery.faiss and gallery.json: the run's test gallery as a FAISS index, its ids, and how to ask",
+    )
+    parser.add_argument("--gallery", type=Path, help="with --index: embeddings of `hyplearn embed` instead")
     return parser
 
 
 def _check(options: argparse.Namespace) -> Path:
     """What can be told before anything is read; returns the folder to write."""
-    if options.run is None:
-        raise ConfigError("hyplearn export needs a run directory (see hyplearn export --help).")
     from hyplearn.runs.directory import RunDirectory
 
     if options.run.is_file():

@@ -1,4 +1,4 @@
-"""The text of `--help`: groups with every choice, the keys most runs touch, examples. Imports no torch."""
+"""The text of `hyplearn train --help`: groups with every choice, keys most runs touch, examples. No torch."""
 
 from __future__ import annotations
 
@@ -13,43 +13,15 @@ from typing import Any
 from hyplearn.config.compose import defaults
 from hyplearn.config.folders import config_dir, groups
 
-OVERVIEW = """\
-hyplearn: hyperbolic networks for images, classifiers and retrieval models, with curvature that is learned.
-
-  hyplearn train [group=choice] [group.key=value]     train, then test once      (python train.py ... is the same)
-  hyplearn evaluate <run directory or checkpoint>     test a trained model
-  hyplearn recall <file.npz>                          exact Recall@K of embeddings, a run's or your own
-  hyplearn data verify <dataset>                      look through the files of a retrieval data set
-  hyplearn reproduce <table or experiment>            the runs of the papers' tables, those that are not finished yet
-  hyplearn tune --space 'key=log(low,high)'           search settings by validation, with equal budgets
-  hyplearn predict <run> <folder>                     classes or nearest images of your own pictures
-  hyplearn embed <run> <folder>                       their embeddings, for recall and predict
-  hyplearn export <run>                               weights with their geometry, model card, ONNX, FAISS index
-  hyplearn rerun <run>                                once more, and whether the same comes out
-  hyplearn doctor                                     what is installed, found and wrong here, and what to do
-  hyplearn completion <shell>                         the tab key knows groups, choices and keys
-  hyplearn --version
-
-Each command explains itself: hyplearn train --help, hyplearn recall --help, ...
-Exit status: 0 done, 1 failed, 2 mistake in the configuration, 3 non-finite loss, 130 interrupted, 143 terminated."""
-
-EVALUATE = """\
-hyplearn evaluate <run directory or checkpoint> [group.key=value ...]
-
-Rebuilds model and data from config.yaml of the run, loads the checkpoint (of a run directory: the best by validation,
-or the last one), tests it and prints and saves the results. Keys that do not belong to the model can be changed:
-
-  hyplearn evaluate outputs/hecnn_r18_digits/2025-01-31_12-00-00_seed1_ab12
-  hyplearn evaluate outputs/.../checkpoints/last.ckpt dataset.batch_size=512 trainer.accelerator=cpu
-  hyplearn evaluate outputs/hyp_vit_s_cub/... evaluation.k=[1,10,100] evaluation.nmi=true"""
-
 FLAGS = """\
-  -m, --multirun      run every combination of values, a,b,c  range(1,6)  choice(a,b)  glob(hecnn*), one job after the
-                      other, each in its own process and directory; a failed job stops no other; summary.json
-                      and summary.csv list them all (Hydra's sweepers and launchers are not used)
+  -m, --multirun      run every combination of values, a,b,c  range(1,6)  choice(a,b)  glob(hecnn*): all are checked
+                      before the first one starts, each runs in its own process and directory, a failed one stops no
+                      other, summary.json and summary.csv list them all; the same line continues a sweep that was killed
   --jobs N            with -m: N jobs at a time; on a machine with GPUs each has one of its own (--jobs-per-gpu K: K on
-                      one). --launcher submitit | submitit-local, --slurm LIST: see hyplearn reproduce --help
-  --cfg job           check and print the composed configuration, run nothing (also --print-config)
+                      one). Further launchers: hydra/launcher=hyplearn_slurm, joblib, submitit_slurm, ...
+  hydra/sweeper=hyplearn_optuna  with -m: search choice(a,b), interval(low,high), tag(log,interval(low,high))
+  --print-config      check and print the composed configuration, run nothing
+  --cfg job           what Hydra composes, unchecked; also --resolve, --package, --info, --hydra-help and all its others
   --config-dir DIR    further choices for the groups: DIR/model/mine.yaml makes model=mine
   -h, --help          this text"""
 
@@ -93,18 +65,12 @@ RETRIEVAL_KEYS = {
 }
 
 
-def help_text(command: str | None) -> str:
-    """What `hyplearn [command] --help` prints."""
-    if command == "train":
-        return _train()
-    return EVALUATE if command == "evaluate" else OVERVIEW
-
-
-def _train() -> str:
+def help_text() -> str:
+    """Return what `hyplearn train --help` prints."""
     composed = defaults()
     parts = {
         "Groups (group=choice; * is the default; a wrong name lists all)": _groups(composed.choices),
-        "Keys most runs touch (key=value; all of them: --cfg job)": _keys(composed.config, KEYS),
+        "Keys most runs touch (key=value; all of them: --print-config)": _keys(composed.config, KEYS),
         f"Keys of retrieval (defaults of model={RETRIEVAL})": _keys(defaults(RETRIEVAL).config, RETRIEVAL_KEYS),
         "Options": FLAGS,
         "Examples": EXAMPLES,

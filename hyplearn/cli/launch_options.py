@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hyplearn.cli.parser import Parser
+from hyplearn.cli.parser import Parser, at_least
 from hyplearn.errors import ConfigError, nearest
 from hyplearn.jobs.launcher import Launcher
 from hyplearn.jobs.processes import Child, Local, Start, devices
@@ -23,16 +23,32 @@ TEXTS = ("partition", "qos", "account", "constraint", "comment", "exclude", "gre
 
 def add_launching(parser: Parser) -> None:
     """Add --launcher, --jobs, --jobs-per-gpu and --slurm."""
-    parser.add_argument("--launcher", choices=LAUNCHERS, default="local")
-    parser.add_argument("--jobs", type=_count, default=None)
-    parser.add_argument("--jobs-per-gpu", type=_count, default=1)
-    parser.add_argument("--slurm", type=_slurm, default=None)
+    parser.add_argument(
+        "--launcher",
+        choices=LAUNCHERS,
+        default="local",
+        help="submitit: SLURM; submitit-local: its stand-in on this machine; %(default)s",
+    )
+    add_jobs(parser)
+    parser.add_argument(
+        "--slurm",
+        type=_slurm,
+        default=None,
+        metavar="LIST",
+        help="what the queue is asked for: partition=gpu,time=720,gpus=1,cpus=8,mem=32 (minutes, GB)",
+    )
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 on")
-    return int(text)
+def add_jobs(parser: Parser) -> None:
+    """Add --jobs and --jobs-per-gpu."""
+    parser.add_argument(
+        "--jobs",
+        type=at_least(1),
+        default=None,
+        metavar="N",
+        help="so many runs at a time; 1. On a machine with GPUs each has one of its own",
+    )
+    parser.add_argument("--jobs-per-gpu", type=at_least(1), default=1, metavar="N", help="let N share a GPU; 1")
 
 
 def _slurm(text: str) -> dict[str, Any]:
@@ -44,7 +60,7 @@ def _slurm(text: str) -> dict[str, Any]:
                 f"{part!r} must be name=value with a name of {', '.join((*COUNTS, *TEXTS))}.{nearest(name, COUNTS)}"
             )
         if name in COUNTS:
-            found[COUNTS[name]] = _count(value)
+            found[COUNTS[name]] = at_least(1)(value)
         else:
             found[f"slurm_{name}"] = value
     return found

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
-from pathlib import Path
 
 from hyplearn import __version__
-from hyplearn.cli.parser import Parser
+from hyplearn.cli.commands import COMMANDS, function, overview
 from hyplearn.data.errors import DatasetError
 from hyplearn.errors import (
     CONFIG,
@@ -24,26 +21,7 @@ from hyplearn.errors import (
     nearest,
 )
 
-# What runs a command that reads its own arguments: module and function, imported when it is called.
-COMMANDS = {
-    "recall": "recall:recall",
-    "data": "data:data",
-    "reproduce": "reproduce:reproduce",
-    "report": "report:report",
-    "tune": "tune:tune",
-    "bench": "bench.command:bench",
-    "plot": "plot.command:plot",
-    "delta": "delta:delta",
-    "predict": "predict:predict",
-    "embed": "predict:embed",
-    "export": "export:export",
-    "rerun": "rerun:rerun",
-    "doctor": "doctor.command:doctor",
-    "wandb-report": "wandb_report:wandb_report",
-    "completion": "completion:completion",
-}
 PIPE_CLOSED = 141  # as of a process that SIGPIPE ended
-KNOWN = ("train", "evaluate", *COMMANDS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `hyplearn ... | head` has read enough; what is still buffered goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except SystemExit as shown:  # a parser has printed its help
+        return int(shown.code or OK)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return CONFIG
@@ -81,45 +61,16 @@ def _see_working_directory() -> None:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    command, *rest = arguments or ["--help"]
-    if command == "--version":
+    name, *rest = arguments or ["--help"]
+    if name == "--version":
         print(f"hyplearn {__version__}")
         return OK
-    if command in ("-h", "--help"):
-        return _help(None)
-    if command not in KNOWN:
-        raise ConfigError(f"unknown command {command!r}.{nearest(command, KNOWN)} (hyplearn knows {', '.join(KNOWN)})")
-    if command == "train":
-        if any(word in ("-h", "--help") for word in rest):  # before Hydra is imported, which takes its time
-            return _help(command)
-        from hyplearn.cli.train import train
-
-        return train(rest)
-    if command in COMMANDS:
-        module, _, function = COMMANDS[command].partition(":")
-        status: int = getattr(import_module(f"hyplearn.cli.{module}"), function)(rest)
-        return status
-    options = _parser(command).parse_intermixed_args(rest)
-    return _help(command) if options.help else _evaluate(options)
-
-
-def _parser(command: str) -> Parser:
-    parser = Parser(command)
-    parser.add_argument("run", nargs="?", type=Path)
-    parser.add_argument("overrides", nargs="*")
-    return parser
-
-
-def _help(command: str | None) -> int:
-    from hyplearn.cli.help import help_text
-
-    print(help_text(command))
-    return OK
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    from hyplearn.cli.evaluate import evaluate
-
-    if options.run is None:
-        raise ConfigError("hyplearn evaluate needs a run directory or a checkpoint.")
-    return evaluate(options.run, options.overrides)
+    if name in ("-h", "--help"):
+        overview().print_help()
+        return OK
+    if name not in COMMANDS:
+        raise ConfigError(f"unknown command {name!r}.{nearest(name, COMMANDS)} (hyplearn knows {', '.join(COMMANDS)})")
+    run = function(name, COMMANDS[name])
+    assert callable(run)
+    status: int = run(rest)
+    return status

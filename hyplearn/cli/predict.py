@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyplearn.cli.parser import Parser
+from hyplearn.cli.parser import Parser, at_least
 from hyplearn.errors import OK, ConfigError
 
 if TYPE_CHECKING:
@@ -18,60 +18,25 @@ if TYPE_CHECKING:
     from hyplearn.inference.open import Opened
     from hyplearn.inference.prediction import Results
 
-OPTIONS = """\
-  --output FILE       {output}
-  --batch-size N      images at once; by default dataset.eval_batch_size of the run
-  --device D          auto, cpu or gpu; auto
-  --skip-unreadable   leave out files that cannot be read, and name them at the end; without it they stop the command
-  -h, --help          this text
-
-Images are seen as the run's own test images are: upright, in the channels of the run, resized and cropped as its test
-was. A folder is searched at any depth for .jpg, .png, .tif, .webp and the like."""
-
-PREDICT = f"""\
-hyplearn predict <run> <folder or images ...> [options]
-
-<run>: a run directory (its tested checkpoint), a checkpoint, or a folder of `hyplearn export`.
-A classifier names the most probable classes of each image: rows of path, rank, class, probability. A retrieval model
-names the nearest gallery images: rows of path, rank, image, class, distance; the gallery is that of the run's test
-(embeddings/test.npz), or any file of `hyplearn embed`.
-
-  --top N             classifier: classes for each image, 5
-  --k N               retrieval: neighbours for each image, 5
-  --gallery FILE      retrieval: embeddings to search in
-{OPTIONS.format(output="a table of comma-separated values, predictions.csv")}
-
-Images in folders that are named as classes of the classifier are counted as right or wrong.
-
-  hyplearn predict outputs/hecnn_r18_cifar10/2025-01-31_12-00-00_seed1_ab12 photos --top 1
-  hyplearn predict outputs/.../checkpoints/last.ckpt a.jpg b.png --output -
-  hyplearn predict outputs/hyp_vit_s_cub/... new_birds --k 10 --gallery birds.npz"""
-
-EMBED = f"""\
-hyplearn embed <run> <folder or images ...> [options]
-
-<run>: a run directory (its tested checkpoint), a checkpoint, or a folder of `hyplearn export`.
-Writes the embeddings of the images, their geometry and their paths, for `hyplearn recall` and `hyplearn predict
---gallery`. The first folder of an image's path is its class. An image in no folder is a class of its own.
-
-{OPTIONS.format(output="embeddings.npz; a .safetensors of the same content is written beside it")}
-
-  hyplearn embed outputs/hyp_vit_s_cub/2025-01-31_12-00-00_seed1_ab12 birds --output birds.npz
-  hyplearn recall birds.npz --k 1,10"""
+PREDICT = """
+A classifier names the most probable classes of each image: rows of path, rank, class, probability;
+images in folders that are named as its classes are counted as right or wrong. A retrieval model names
+the nearest gallery images: rows of path, rank, image, class, distance; the gallery is that of the
+run's test (embeddings/test.npz), or any file of `hyplearn embed`."""
+EMBED = """
+Write the embeddings of images, their geometry and their paths, for `hyplearn recall` and `hyplearn
+predict --gallery`. The first folder of an image's path is its class. An image in no folder is a class
+of its own."""
+IMAGES = """
+Images are seen as the run's own test images are: upright, in the channels of the run, resized and
+cropped as its test was. A folder is searched at any depth for .jpg, .png, .tif, .webp and the like."""
 
 TABLE = "-"  # as --output: the table itself, instead of a file
 
 
 def predict(argv: Sequence[str]) -> int:
     """Write the classes or neighbours of images. Raises ConfigError; DatasetError for images that cannot be read."""
-    parser = _parser("predict", output="predictions.csv")
-    parser.add_argument("--top", type=_positive)
-    parser.add_argument("--k", type=_positive)
-    parser.add_argument("--gallery", type=Path)
-    options = parser.parse_intermixed_args(list(argv))
-    if options.help:
-        print(PREDICT)
-        return OK
+    options = predict_parser().parse_intermixed_args(list(argv))
     _check(options, "predict", suffixes=(".csv",))
     found, opened = _open(options)
     _check_kind(options, opened)
@@ -94,10 +59,7 @@ def predict(argv: Sequence[str]) -> int:
 
 def embed(argv: Sequence[str]) -> int:
     """Write the embeddings of images. Raises ConfigError; DatasetError for images that cannot be read."""
-    options = _parser("embed", output="embeddings.npz").parse_intermixed_args(list(argv))
-    if options.help:
-        print(EMBED)
-        return OK
+    options = embed_parser().parse_intermixed_args(list(argv))
     _check(options, "embed", suffixes=(".npz", ".safetensors"))
     found, opened = _open(options)
     results = _apply(options, opened, found)
@@ -124,30 +86,62 @@ def embed(argv: Sequence[str]) -> int:
     return OK
 
 
-def _parser(command: str, *, output: str) -> Parser:
-    parser = Parser(command)
-    parser.add_argument("run", nargs="?", type=Path)
-    parser.add_argument("images", nargs="*", type=Path)
-    parser.add_argument("--output", type=Path, default=Path(output))
-    parser.add_argument("--batch-size", type=_positive)
-    parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
-    parser.add_argument("--skip-unreadable", action="store_true")
+def predict_parser() -> Parser:
+    """Make the parser of `hyplearn predict`."""
+    parser = Parser(
+        "predict",
+        PREDICT,
+        needs="a run and images: hyplearn predict outputs/... photos",
+        examples="""
+hyplearn predict outputs/hecnn_r18_cifar10/2025-01-31_12-00-00_seed1_ab12 photos --top 1
+hyplearn predict outputs/.../checkpoints/last.ckpt a.jpg b.png --output -
+hyplearn predict outputs/hyp_vit_s_cub/... new_birds --k 10 --gallery birds.npz""",
+        more=IMAGES,
+    )
+    parser.add_argument("--top", type=at_least(1), help="classifier: classes for each image; 5")
+    parser.add_argument("--k", type=at_least(1), help="retrieval: neighbours for each image; 5")
+    parser.add_argument("--gallery", type=Path, help="retrieval: embeddings to search in")
+    _add_shared(parser, Path("predictions.csv"), "a table of comma-separated values, or - for the terminal")
     return parser
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 on")
-    return int(text)
+def embed_parser() -> Parser:
+    """Make the parser of `hyplearn embed`."""
+    parser = Parser(
+        "embed",
+        EMBED,
+        needs="a run and images: hyplearn embed outputs/... photos",
+        examples="""
+hyplearn embed outputs/hyp_vit_s_cub/2025-01-31_12-00-00_seed1_ab12 birds --output birds.npz
+hyplearn recall birds.npz --k 1,10""",
+        more=IMAGES,
+    )
+    _add_shared(parser, Path("embeddings.npz"), "a .safetensors of the same content is written beside it")
+    return parser
+
+
+def _add_shared(parser: Parser, output: Path, about: str) -> None:
+    """Add what the two commands have in common. about: what is written."""
+    parser.add_argument(
+        "run",
+        type=Path,
+        help="a run directory (its tested checkpoint), a checkpoint, or a folder of `hyplearn export`",
+    )
+    parser.add_argument("images", nargs="+", type=Path, help="folders or images")
+    parser.add_argument("--output", type=Path, default=output, help=f"{about}; %(default)s")
+    parser.add_argument(
+        "--batch-size", type=at_least(1), help="images at once; by default dataset.eval_batch_size of the run"
+    )
+    parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto", help="%(default)s")
+    parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out files that cannot be read, and name them at the end; without it they stop the command",
+    )
 
 
 def _check(options: argparse.Namespace, command: str, *, suffixes: Sequence[str]) -> None:
     """What can be told before anything is read."""
-    if options.run is None or not options.images:
-        raise ConfigError(
-            f"hyplearn {command} needs a run and images: hyplearn {command} outputs/... photos "
-            f"(see hyplearn {command} --help)"
-        )
     output = options.output
     if output.suffix not in suffixes and (str(output) != TABLE or command == "embed"):
         raise ConfigError(f"--output {output} must end in {' or '.join(suffixes)}.")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyplearn.cli.parser import Parser
+from hyplearn.cli.parser import Parser, list_of
 from hyplearn.errors import OK, ConfigError
 
 if TYPE_CHECKING:
@@ -20,49 +20,65 @@ GEOMETRIES = ("lorentz", "poincare", "sphere", "euclidean")
 CURVED = ("lorentz", "poincare")
 BESIDE = ("trained", "cosine", "euclidean", "backbone")
 
-HELP = """\
-hyplearn recall <file.npz | file.safetensors> [options]
-
-Recall@k, MAP@R and R-precision of stored embeddings by exact search: every query against the whole gallery, itself left
-out by its id. A file that a training run wrote (outputs/.../embeddings/test.npz) knows its metric. Your own file needs
-  embeddings  (N, n) floats              labels  (N,) integers or texts
-  query, gallery  (N,) booleans          ids  (N,) distinct integers       (optional: by default all images, 0 to N-1)
-and the geometry they lie in:
-
-  --geometry G    lorentz: geodesic distance, space coordinates of the hyperboloid (N, n)
-                  poincare: geodesic distance, coordinates of the ball (N, n)
-                  sphere: cosine, vectors of any length                    euclidean: |x - y|
-  --c C           lorentz, poincare: the sectional curvature is -C
-  --ambient       lorentz: the rows are (N, n+1), time first; checked against <x,x>_L = -1/C
-  --k LIST        ranks of recall, 1,2,4,8
-  --metrics LIST  what to rank by, side by side: trained (the metric above), cosine and euclidean distance of the same
-                  numbers, backbone (cosine of the features before the head, if stored); trained
-  --index I       auto, faiss (CPU) or torch (equal results)
-  --per-class     recall of every class too, and of every super-class if stored
-  --nmi           NMI and AMI of k-means clusters too (slow with many classes)
-  --seed N        of the clusters, 0
-  --json          one JSON object instead of a table: recall@1, ..., map@r, r_precision as fractions
-
-  hyplearn recall outputs/.../embeddings/test.npz --k 1,10,100 --metrics trained,cosine,euclidean
-  hyplearn recall mine.npz --geometry poincare --c 0.1 --k 1,2,4,8,10 --json
-
-Recall@k: the share of queries with an image of their class among the k nearest. Queries without one in the gallery are
-left out and counted as lone. Equally far images are ranked by their ids."""
+DESCRIPTION = """
+Recall@k, MAP@R and R-precision of stored embeddings by exact search: every query against the whole
+gallery, itself left out by its id. A file that a training run wrote (outputs/.../embeddings/test.npz)
+knows its metric. Your own file needs --geometry, and holds
+  embeddings  (N, n) floats            labels  (N,) integers or texts
+and, where it is not of all images with ids from 0 to N-1,
+  query, gallery  (N,) booleans        ids  (N,) distinct integers"""
 
 
-def _parser() -> Parser:
-    parser = Parser("recall")
-    parser.add_argument("file", nargs="?", type=Path)
-    parser.add_argument("--geometry", choices=GEOMETRIES)
-    parser.add_argument("--c", type=float)
-    parser.add_argument("--ambient", action="store_true")
-    parser.add_argument("--k", type=_ranks, default=[1, 2, 4, 8])
-    parser.add_argument("--metrics", type=_beside, default=["trained"])
-    parser.add_argument("--index", choices=["auto", "faiss", "torch"], default="auto")
-    parser.add_argument("--per-class", action="store_true")
-    parser.add_argument("--nmi", action="store_true")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
+def recall_parser() -> Parser:
+    """Make the parser of the command."""
+    parser = Parser(
+        "recall",
+        DESCRIPTION,
+        needs="a file of embeddings, .npz or .safetensors",
+        examples="""
+hyplearn recall outputs/.../embeddings/test.npz --k 1,10,100 --metrics trained,cosine,euclidean
+hyplearn recall mine.npz --geometry poincare --c 0.1 --k 1,2,4,8,10 --json""",
+        more="""
+Recall@k: the share of queries with an image of their class among the k nearest. Queries without
+one in the gallery are left out and counted as lone. Equally far images are ranked by their ids.""",
+    )
+    parser.add_argument("file", type=Path, help="embeddings, .npz or .safetensors")
+    parser.add_argument(
+        "--geometry",
+        choices=GEOMETRIES,
+        help="lorentz: geodesic distance, space coordinates of the hyperboloid (N, n); poincare: geodesic distance, "
+        "coordinates of the ball (N, n); sphere: cosine, vectors of any length; euclidean: |x - y|",
+    )
+    parser.add_argument("--c", type=float, help="lorentz, poincare: the sectional curvature is -C")
+    parser.add_argument(
+        "--ambient",
+        action="store_true",
+        help="lorentz: the rows are (N, n+1), time first; checked against <x,x>_L = -1/C",
+    )
+    parser.add_argument("--k", type=_ranks, default=[1, 2, 4, 8], metavar="LIST", help="ranks of recall; 1,2,4,8")
+    parser.add_argument(
+        "--metrics",
+        type=list_of(BESIDE),
+        default=["trained"],
+        metavar="LIST",
+        help="what to rank by, side by side: trained (the metric above), cosine and euclidean distance of the same "
+        "numbers, backbone (cosine of the features before the head, if stored); trained",
+    )
+    parser.add_argument(
+        "--index", choices=["auto", "faiss", "torch"], default="auto", help="faiss is on the CPU; equal results"
+    )
+    parser.add_argument(
+        "--per-class", action="store_true", help="recall of every class too, and of every super-class if stored"
+    )
+    parser.add_argument(
+        "--nmi", action="store_true", help="NMI and AMI of k-means clusters too (slow with many classes)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the clusters; %(default)s")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="one JSON object instead of a table: recall@1, ..., map@r, r_precision as fractions",
+    )
     return parser
 
 
@@ -76,24 +92,9 @@ def _ranks(text: str) -> list[int]:
     return ranks
 
 
-def _beside(text: str) -> list[str]:
-    names = list(dict.fromkeys(text.split(",")))
-    unknown = [name for name in names if name not in BESIDE]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} must be of {', '.join(BESIDE)}")
-    return names
-
-
 def recall(argv: Sequence[str]) -> int:
     """Evaluate a file of embeddings and print the result. Raises ConfigError for what does not fit together."""
-    options = _parser().parse_args(list(argv))
-    if options.help:
-        print(HELP)
-        return OK
-    if options.file is None:
-        raise ConfigError(
-            "hyplearn recall needs a file of embeddings, .npz or .safetensors (see hyplearn recall --help)."
-        )
+    options = recall_parser().parse_args(list(argv))
     _check_geometry(options)
     from hyplearn.evaluation import store
 

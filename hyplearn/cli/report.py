@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyplearn.cli.parser import Parser, folder
-from hyplearn.errors import OK, ConfigError, listing, nearest
+from hyplearn.cli.parser import Parser, folder, name_of
+from hyplearn.errors import OK, ConfigError, listing
 
 if TYPE_CHECKING:
     from hyplearn.papers.measured import Measured
@@ -22,43 +22,48 @@ if TYPE_CHECKING:
 
 EVIDENCE, COSTS = "evidence", "bdeir_table4"
 
-HELP = """\
-hyplearn report <table | evidence> [options]
+DESCRIPTION = """
+A table of the papers: each published number, what the finished runs below --runs measured (mean and
+standard deviation over n seeds), the difference, what is missing, and the runs behind every number.
+evidence: the claims of the papers, answered by paired runs on small real data. bdeir_table4 reads the
+newest bench/table4*.json below --runs.
 
-A table of the papers: each published number, what the finished runs below --runs measured (mean ± standard deviation
-over n seeds), the difference, what is missing, and the runs behind every number. evidence: the claims of the papers,
-answered by paired runs on small real data. bdeir_table4 reads the newest bench/table4*.json below --runs.
+Smoke runs are never counted. Runs on other data or under another selection rule are told apart, not
+averaged."""
 
-Smoke runs are never counted. Runs on other data or under another selection rule are told apart, not averaged.
 
-  --format F      md, tex (booktabs), html (one file) or csv (a row for each number); md
-  --output FILE   instead of the terminal
-  --protocol P    paper or code; paper
-  --runs DIR      where to look for runs, outputs (can be repeated)
-  -h, --help      this text
+def report_parser() -> Parser:
+    """Make the parser of the command."""
+    from hyplearn.papers.cells import tables
 
-  hyplearn report bdeir_table3
-  hyplearn report yue_table1 --format html --output yue_table1.html
-  hyplearn report evidence > RESULTS.md
-
-Tables: {tables}"""
+    known = [*tables(), EVIDENCE]
+    parser = Parser(
+        "report",
+        DESCRIPTION,
+        needs=f"a table or evidence: {listing(known)}",
+        examples="""
+hyplearn report bdeir_table3
+hyplearn report yue_table1 --format html --output yue_table1.html
+hyplearn report evidence > RESULTS.md""",
+    )
+    parser.add_argument("table", type=name_of("table", known), choices=known, metavar="table", help=", ".join(known))
+    parser.add_argument(
+        "--format",
+        choices=["md", "tex", "html", "csv"],
+        default="md",
+        help="tex: booktabs; html: one file; csv: a row for each number; %(default)s",
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="instead of the terminal")
+    parser.add_argument("--protocol", choices=["paper", "code"], default="paper", help="%(default)s")
+    parser.add_argument(
+        "--runs", type=folder, action="append", metavar="DIR", help="where to look for runs; outputs (can be repeated)"
+    )
+    return parser
 
 
 def report(argv: Sequence[str]) -> int:
     """Print or write the report. Raises ConfigError."""
-    parser = Parser("report")
-    parser.add_argument("table", nargs="?")
-    parser.add_argument("--format", choices=["md", "tex", "html", "csv"], default="md")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--protocol", choices=["paper", "code"], default="paper")
-    parser.add_argument("--runs", type=folder, action="append")
-    options = parser.parse_intermixed_args(list(argv))
-    from hyplearn.papers.cells import tables
-
-    if options.help:
-        print(HELP.format(tables=", ".join(tables())))
-        return OK
-    _check_table(options.table, [*tables(), EVIDENCE])
+    options = report_parser().parse_intermixed_args(list(argv))
     folders = options.runs or [path for path in [Path("outputs")] if path.is_dir()]
     blocks, rows = _made(options.table, folders, options.protocol)
     text = _csv(rows) if options.format == "csv" else _rendered(blocks, options.format)
@@ -70,13 +75,6 @@ def report(argv: Sequence[str]) -> int:
     write_text(options.output, text)
     print(f"written to {options.output}")
     return OK
-
-
-def _check_table(table: str | None, known: Sequence[str]) -> None:
-    if table is None:
-        raise ConfigError(f"hyplearn report needs a table or evidence: {listing(known)}")
-    if table not in known:
-        raise ConfigError(f"there is no table {table!r}.{nearest(table, known)} (known: {listing(known)})")
 
 
 def _made(table: str, folders: Sequence[Path], protocol: str) -> Made:

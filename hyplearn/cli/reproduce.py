@@ -25,43 +25,61 @@ OWN = {
     "resume": "nothing: what was interrupted is continued",
 }
 
-HELP = """\
-hyplearn reproduce <table | experiment | glob> ... [options] [key=value ...]
-
-Runs the experiments of a table, one of them, or all that fit a glob, over one or more seeds. A run that is finished is
+DESCRIPTION = """
+Run the experiments of a table, one of them, or all that fit a glob, over one or more seeds. A run that is finished is
 not repeated, wherever below outputs/ it lies; an interrupted one is continued; a failure stops none of the others. So
 the same command, typed again, runs the holes. At the end stands a ledger, on the terminal and in ledger.json and
-ledger.csv. Runs go to outputs/reproduce/<experiment>/<run id>/, those of smoke scale to outputs/smoke/.
-
-  --seeds N          the seeds 1 to N; 1. Or a list: 2,5,7 (and 5, for seed 5 alone)
-  --scale S          full, or smoke: every run end to end in seconds, on digits in place of the real images, with narrow
-                     networks and two epochs of two batches. No number of it means anything
-  --protocol P       paper, or code: what the authors' code does where it differs from the print
-  --dry-run          print the plan with states and estimates; run nothing, write nothing
-  --launcher L       local, submitit (SLURM), submitit-local (its stand-in on this machine)
-  --jobs N           so many runs at a time; 1. On a machine with GPUs each has one of its own
-  --jobs-per-gpu N   let N share a GPU; 1
-  --slurm LIST       what the queue is asked for: partition=gpu,time=720,gpus=1,cpus=8,mem=32 (minutes, GB)
-
-  hyplearn reproduce bdeir_table3 --seeds 5 --dry-run
-  hyplearn reproduce bdeir_table3 --scale smoke
-  hyplearn reproduce bdeir_table3 --seeds 5 --jobs 4 dataset.root=/data trainer=gpu
-  hyplearn reproduce 'yue_table1_cub_*' --protocol code
-  hyplearn reproduce 'evidence/digits_*' --seeds 8
-  hyplearn reproduce yue_table1 --launcher submitit --slurm partition=gpu,time=720,gpus=1 --jobs 20
-
-Further key=value hold for all runs. What changes a result makes another run with another id.
+ledger.csv. Runs go to outputs/reproduce/<experiment>/<run id>/, those of smoke scale to outputs/smoke/."""
+STATUS = """
 Exit status: 0 if every run is finished, 1 if one failed, 2 for a mistake, 130 or 143 if stopped."""
 
 
-def _parser() -> Parser:
-    parser = Parser("reproduce")
-    parser.add_argument("--seeds", type=_seeds, default=[1])
-    parser.add_argument("--scale", choices=["full", "smoke"], default="full")
-    parser.add_argument("--protocol", choices=["paper", "code"], default="paper")
-    parser.add_argument("--dry-run", action="store_true")
+def reproduce_parser() -> Parser:
+    """Make the parser of the command."""
+    parser = Parser(
+        "reproduce",
+        DESCRIPTION,
+        examples="""
+hyplearn reproduce bdeir_table3 --seeds 5 --dry-run
+hyplearn reproduce bdeir_table3 --scale smoke
+hyplearn reproduce bdeir_table3 --seeds 5 --jobs 4 dataset.root=/data trainer=gpu
+hyplearn reproduce 'yue_table1_cub_*' --protocol code
+hyplearn reproduce 'evidence/digits_*' --seeds 8
+hyplearn reproduce yue_table1 --launcher submitit --slurm partition=gpu,time=720,gpus=1 --jobs 20""",
+        more=STATUS,
+    )
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="word",
+        complete="words",
+        help="tables, experiments, globs; and key=value that hold for all runs: what changes a result makes another "
+        "run with another id",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=_seeds,
+        default=[1],
+        metavar="N",
+        help="the seeds 1 to N; 1. Or a list: 2,5,7 (and 5, for seed 5 alone)",
+    )
+    parser.add_argument(
+        "--scale",
+        choices=["full", "smoke"],
+        default="full",
+        help="smoke: every run end to end in seconds, on digits in place of the real images, with narrow networks and "
+        "two epochs of two batches. No number of it means anything; %(default)s",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=["paper", "code"],
+        default="paper",
+        help="code: what the authors' code does where it differs from the print; %(default)s",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the plan with states and estimates; run nothing, write nothing"
+    )
     add_launching(parser)
-    parser.add_argument("words", nargs="*")
     return parser
 
 
@@ -75,10 +93,7 @@ def _seeds(text: str) -> list[int]:
 
 def reproduce(argv: Sequence[str], *, start: Start = Child) -> int:
     """Plan, run what is missing, and print the ledger. start: another way to start a job, for tests."""
-    options = _parser().parse_intermixed_args(list(argv))
-    if options.help:
-        print(HELP)
-        return OK
+    options = reproduce_parser().parse_intermixed_args(list(argv))
     patterns = [word for word in options.words if "=" not in word]
     overrides = [word for word in options.words if "=" in word]
     if not patterns:

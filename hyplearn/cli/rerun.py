@@ -13,42 +13,53 @@ from hyplearn.errors import FAILED, OK, ConfigError
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.keys import REPEATED, within
 
-HELP = """\
-hyplearn rerun <run directory> [key=value ...] [options]
-
-Trains the configuration of a finished run (its config.yaml) anew, in a new directory below outputs/, tests it once and
-says whether metrics, curvatures and weights are equal to the last bit, or what differs by how much. Before that, the
-commit, the versions of the packages and the machine are compared with those that the run recorded.
-
-  --any-commit         run although commit or versions are others; what differs is said
-  --exact              exit status 1 unless everything is equal
-  --compare DIR        train nothing: compare with the run in DIR, as after a rerun that was stopped and continued
-  -h, --help           this text
-
-  hyplearn rerun outputs/hecnn_r18_digits/2025-01-31_12-00-00_seed1_ab12
-  hyplearn rerun outputs/... --any-commit trainer.accelerator=cpu output_dir=again
-  hyplearn rerun outputs/... seed=2
-
-A key=value changes a setting: then the numbers are of another run, and are shown side by side all the same. A rerun can
-be stopped and continued as every run: hyplearn train resume=<its directory>. On a GPU bits may differ from one run to
-the next; trainer.deterministic=true, in both, forbids what makes them differ."""
-
 FIXED = ("resume", "choices")
+
+
+DESCRIPTION = """
+Train the configuration of a finished run (its config.yaml) anew, in a new directory below outputs/,
+test it once and say whether metrics, curvatures and weights are equal to the last bit, or what differs
+by how much. Before that, the commit, the versions of the packages and the machine are compared with
+those that the run recorded."""
+REMARKS = """
+A key=value changes a setting: then the numbers are of another run, and are shown side by side all the
+same. A rerun can be stopped and continued as every run: hyplearn train resume=<its directory>. On a GPU
+bits may differ from one run to the next; trainer.deterministic=true, in both, forbids what makes them
+differ."""
+
+
+def rerun_parser() -> Parser:
+    """Make the parser of the command."""
+    parser = Parser(
+        "rerun",
+        DESCRIPTION,
+        needs="a run directory",
+        examples="""
+hyplearn rerun outputs/hecnn_r18_digits/2025-01-31_12-00-00_seed1_ab12
+hyplearn rerun outputs/... --any-commit trainer.accelerator=cpu output_dir=again
+hyplearn rerun outputs/... seed=2""",
+        more=REMARKS,
+    )
+    parser.add_argument("run", type=Path, help="the directory of a finished run")
+    parser.add_argument("overrides", nargs="*", complete="words", help="key=value of what is to be changed")
+    parser.add_argument(
+        "--any-commit", action="store_true", help="run although commit or versions are others; what differs is said"
+    )
+    parser.add_argument("--exact", action="store_true", help="exit status 1 unless everything is equal")
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        metavar="DIR",
+        complete="directory",
+        help="train nothing: compare with the run in DIR, as after a rerun that was stopped and continued",
+    )
+    return parser
 
 
 def rerun(argv: Sequence[str]) -> int:
     """Repeat a run and compare. Raises ConfigError, before anything is trained, where code or versions are others."""
-    parser = Parser("rerun")
-    parser.add_argument("run", nargs="?", type=Path)
-    parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--any-commit", action="store_true")
-    parser.add_argument("--exact", action="store_true")
-    parser.add_argument("--compare", type=Path)
-    options = parser.parse_intermixed_args(list(argv))
-    if options.help:
-        print(HELP)
-        return OK
-    if options.run is None or ("=" in str(options.run) and not options.run.exists()):
+    options = rerun_parser().parse_intermixed_args(list(argv))
+    if "=" in str(options.run) and not options.run.exists():
         raise ConfigError("hyplearn rerun needs a run directory (see hyplearn rerun --help).")
     original = _finished(options.run)
     if options.compare is not None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import shlex
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyplearn.cli.parser import Parser, folder
-from hyplearn.errors import OK, ConfigError, listing, nearest
+from hyplearn.cli.parser import Parser, folder, name_of
+from hyplearn.errors import OK, ConfigError
+from hyplearn.papers.dashboard import COLUMNS, Line, dashboard, line_of, markdown
 
 if TYPE_CHECKING:
     from hyplearn.papers.cells import Cell
@@ -21,96 +20,64 @@ if TYPE_CHECKING:
 
 FOLDER = Path("outputs/wandb_report")
 TYPED = 8  # offline runs that fit on one line; more are listed in a file
-COLUMNS = (
-    *("table", "cell", "method", "backbone", "embed_dim", "dataset", "metric", "published", "published_std"),
-    *("measured", "std", "n", "difference", "run_ids", "protocol", "selection", "data"),
-)
-
-HELP = """\
-hyplearn wandb-report [<table> ...] [options]
-
+DESCRIPTION = """
 The tables of the papers as a dashboard of Weights & Biases, made of local runs. Writes
-  tables           a W&B run named `hyplearn tables`, online where a key is found, else offline, with a W&B table for
-                   each table: published value, measured mean and standard deviation, n, run ids, protocol, selection
+  tables           a W&B run named `hyplearn tables`, online where a key is found, else offline,
+                   with a W&B table for each table: published value, measured mean and standard
+                   deviation, n, run ids, protocol, selection
   dashboard.json   a section for each table: its rows, the runs it shows (by tag), and their panels
 and prints the one command that uploads all offline runs, this one and those of training. Finished runs below --runs
-whose run id is that of a cell count; smoke runs never do. Without a table: all tables.
-
-  --publish         make the dashboard a W&B report now (a key, and pip install 'hyplearn[wandb-report]')
-  --project P       of the runs and the report, hyplearn
-  --entity E        user or team; that of the key
-  --protocol P      paper or code; paper
-  --runs DIR        where to look for runs, outputs (can be repeated)
-  --output DIR      outputs/wandb_report
-  -h, --help        this text
-
-  hyplearn wandb-report bdeir_table3
-  hyplearn wandb-report yue_table1 yue_table2 --project birds --publish
-
-Tables: {tables}"""
+whose run id is that of a cell count; smoke runs never do."""
 
 
-@dataclass(frozen=True)
-class Line:
-    """One printed number and what was measured of it. runs: one a seed."""
+def wandb_report_parser() -> Parser:
+    """Make the parser of the command."""
+    from hyplearn.papers.cells import tables
 
-    cell: Cell
-    metric: str
-    values: tuple[float, ...]
-    runs: tuple[RunDirectory, ...]
-    protocol: str
-
-    def row(self) -> dict[str, Any]:
-        """By COLUMNS; None where there is nothing."""
-        entry, values = self.cell.entry, self.values
-        published = entry.metrics[self.metric]
-        mean = statistics.fmean(values) if values else None
-        return {
-            "table": self.cell.table,
-            "cell": self.cell.name,
-            "method": entry.method,
-            "backbone": entry.backbone,
-            "embed_dim": entry.embed_dim,
-            "dataset": entry.dataset,
-            "metric": self.metric,
-            "published": published,
-            "published_std": entry.std.get(self.metric),
-            "measured": mean,
-            "std": statistics.stdev(values) if len(values) > 1 else None,
-            "n": len(values),
-            "difference": None if mean is None or published is None else mean - published,
-            "run_ids": " ".join(run.id for run in self.runs),
-            "protocol": self.protocol if values else None,
-            "selection": "; ".join(_distinct(run.results["selection"]["rule"] for run in self.runs)),
-            "data": "; ".join(_distinct(_fingerprint(run) for run in self.runs)),
-        }
+    parser = Parser(
+        "wandb-report",
+        DESCRIPTION,
+        examples="""
+hyplearn wandb-report bdeir_table3
+hyplearn wandb-report yue_table1 yue_table2 --project birds --publish""",
+    )
+    parser.add_argument(
+        "tables",
+        nargs="*",
+        type=name_of("table", tables()),
+        metavar="table",
+        complete="words",
+        help=f"{', '.join(tables())}; without one: all",
+    )
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="make the dashboard a W&B report now (a key, and pip install 'hyplearn[wandb-report]')",
+    )
+    parser.add_argument("--project", default="hyplearn", help="of the runs and the report; %(default)s")
+    parser.add_argument("--entity", help="user or team; that of the key")
+    parser.add_argument("--protocol", choices=["paper", "code"], default="paper", help="%(default)s")
+    parser.add_argument(
+        "--runs", type=folder, action="append", metavar="DIR", help="where to look for runs; outputs (can be repeated)"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", default=FOLDER, complete="directory", help="%(default)s")
+    return parser
 
 
 def wandb_report(argv: Sequence[str]) -> int:
     """Write the tables and the dashboard, print how to upload them. Raises ConfigError."""
-    parser = Parser("wandb-report")
-    parser.add_argument("tables", nargs="*")
-    parser.add_argument("--publish", action="store_true")
-    parser.add_argument("--project", default="hyplearn")
-    parser.add_argument("--entity")
-    parser.add_argument("--protocol", choices=["paper", "code"], default="paper")
-    parser.add_argument("--runs", type=folder, action="append")
-    parser.add_argument("--output", type=Path, default=FOLDER)
-    options = parser.parse_intermixed_args(list(argv))
+    options = wandb_report_parser().parse_intermixed_args(list(argv))
     from hyplearn.papers.cells import tables
 
-    if options.help:
-        print(HELP.format(tables=", ".join(tables())))
-        return OK
-    chosen = _chosen(options.tables, tables())
+    chosen = list(dict.fromkeys(options.tables)) or tables()
     if options.publish:
         _check_publishing()
     folders = options.runs or [path for path in [Path("outputs")] if path.is_dir()]
     sections = dict(_lines(chosen, folders, options.protocol))
-    dashboard = _dashboard(sections, options)
+    described = dashboard(sections, project=options.project, entity=options.entity, protocol=options.protocol)
     from hyplearn.runs.atomic import write_json
 
-    write_json(options.output / "dashboard.json", dashboard)
+    write_json(options.output / "dashboard.json", described)
     said = _log(sections, options)
     for table, lines in sections.items():
         measured = sum(bool(line.values) for line in lines)
@@ -118,18 +85,11 @@ def wandb_report(argv: Sequence[str]) -> int:
     print(f"written to {options.output / 'dashboard.json'}")
     print(said)
     if options.publish:
-        print(f"report: {_publish(dashboard)}")
+        print(f"report: {_publish(described)}")
     command = _sync([*folders, options.output], options.output)
     if command is not None:
         print(f"to upload all offline runs: {command}")
     return OK
-
-
-def _chosen(typed: Sequence[str], known: Sequence[str]) -> list[str]:
-    for name in typed:
-        if name not in known:
-            raise ConfigError(f"there is no table {name!r}.{nearest(name, known)} (tables: {listing(known)})")
-    return list(dict.fromkeys(typed)) or list(known)
 
 
 def _check_publishing() -> None:
@@ -160,7 +120,7 @@ def _lines(tables: Sequence[str], folders: Sequence[Path], protocol: str) -> Ite
         for cell in cells(table):
             possible = datasets & {None, DATASETS[cell.entry.dataset]}  # to compose an experiment takes its time
             runs = _runs_of(cell, by_cell, protocol) if possible else []
-            found += [_line(cell, metric, runs, protocol) for metric in cell.entry.metrics]
+            found += [line_of(cell, metric, runs, protocol) for metric in cell.entry.metrics]
         yield table, found
 
 
@@ -175,80 +135,12 @@ def _runs_of(cell: Cell, by_cell: Mapping[str, Mapping[int, RunDirectory]], prot
     return [run for _, run in sorted(by_cell.get(cell_id(config), {}).items())]
 
 
-def _line(cell: Cell, metric: str, runs: Sequence[RunDirectory], protocol: str) -> Line:
-    """Of a cell one printed metric; runs that do not have it are left out."""
-    ours = cell.measures.get(metric)
-    having = tuple(run for run in runs if ours in run.metrics)
-    return Line(cell, metric, tuple(run.metrics[str(ours)] for run in having), having, protocol)
-
-
-def _fingerprint(run: RunDirectory) -> str:
-    """The data of a run: name and the first digits of the hash of its training part."""
-    dataset = run.results.get("dataset") or {}
-    digest = next(iter((dataset.get("sha256") or {}).values()), "")
-    return f"{dataset.get('name')} {digest[:12]}".strip()
-
-
-def _distinct(texts: Iterator[str]) -> list[str]:
-    return list(dict.fromkeys(texts))
-
-
-# The dashboard
-
-
-def _dashboard(sections: Mapping[str, Sequence[Line]], options: argparse.Namespace) -> dict[str, Any]:
-    """The description of the report: plain data, whatever draws it."""
-    return {
-        "title": "hyplearn: the papers' tables",
-        "project": options.project,
-        "entity": options.entity,
-        "protocol": options.protocol,
-        "sections": [_section(table, lines, options.protocol) for table, lines in sections.items()],
-    }
-
-
-def _section(table: str, lines: Sequence[Line], protocol: str) -> dict[str, Any]:
-    metrics = list(dict.fromkeys(ours for line in lines for ours in line.cell.measures.values()))
-    first = metrics[:1]
-    stage = [f"val/{name.removeprefix('test/').rpartition('/')[2]}" for name in first]
-    return {
-        "table": table,
-        "rows": [line.row() for line in lines],
-        "filter": {"tags": [table, f"protocol-{protocol}"], "without": ["smoke"]},
-        "group_by": "Group",
-        "panels": [
-            *({"kind": "bar", "title": metric, "metrics": [metric]} for metric in metrics),
-            *({"kind": "line", "title": metric, "x": "epoch", "metrics": [metric]} for metric in stage),
-        ],
-    }
-
-
-def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a table of Markdown."""
-    header = ("method", "dataset", "metric", "published", "measured", "n", "difference", "run ids")
-    lines = [_bar(header), _bar(["---"] * len(header))]
-    for row in rows:
-        name = " ".join(str(row[key]) for key in ("method", "backbone", "embed_dim") if row[key] is not None)
-        spread = "" if row["std"] is None else f" ± {row['std']:.2f}"
-        measured = "" if row["measured"] is None else f"{row['measured']:.2f}{spread}"
-        published = "" if row["published"] is None else f"{row['published']:g}"
-        difference = "" if row["difference"] is None else f"{row['difference']:+.2f}"
-        lines.append(
-            _bar((name, row["dataset"], row["metric"], published, measured, str(row["n"]), difference, row["run_ids"]))
-        )
-    return "\n".join(lines)
-
-
-def _bar(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def build_report(dashboard: Mapping[str, Any]) -> Any:
+def build_report(described: Mapping[str, Any]) -> Any:
     """The description as a W&B report, not saved. Needs wandb-workspaces, and no network."""
     wr: Any = import_module("wandb_workspaces.reports.v2")  # has no types
     blocks: list[Any] = []
-    of_runs = {"project": dashboard["project"], "entity": dashboard["entity"] or ""}
-    for section in dashboard["sections"]:
+    of_runs = {"project": described["project"], "entity": described["entity"] or ""}
+    for section in described["sections"]:
         wanted, without = section["filter"]["tags"], section["filter"]["without"]
         filters = " and ".join([*(f"Tags in ['{tag}']" for tag in wanted), *(f"Tags not in ['{t}']" for t in without)])
         panels = [
@@ -257,15 +149,15 @@ def build_report(dashboard: Mapping[str, Any]) -> Any:
             else wr.LinePlot(title=panel["title"], x=panel["x"], y=panel["metrics"])
             for panel in section["panels"]
         ]
-        blocks += [wr.H1(section["table"]), wr.MarkdownBlock(_markdown(section["rows"]))]
+        blocks += [wr.H1(section["table"]), wr.MarkdownBlock(markdown(section["rows"]))]
         if panels:
             runs = wr.Runset(**of_runs, name=section["table"], filters=filters, groupby=[section["group_by"]])
             blocks.append(wr.PanelGrid(runsets=[runs], panels=panels))
-    return wr.Report(**of_runs, title=dashboard["title"], blocks=blocks)
+    return wr.Report(**of_runs, title=described["title"], blocks=blocks)
 
 
-def _publish(dashboard: Mapping[str, Any]) -> str:
-    report = build_report(dashboard)
+def _publish(described: Mapping[str, Any]) -> str:
+    report = build_report(described)
     report.save()
     return str(report.url)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from hyplearn.errors import ConfigError
 
 ROOT = "train"
+BASE = "base"  # the folder of a group whose files others build on, and which are no choices themselves
 
 
 def config_dir() -> Path:
@@ -22,13 +23,15 @@ def config_dir() -> Path:
 def groups(folders: Sequence[Path]) -> dict[str, list[str]]:
     """Each config group with its choices, of all `folders` together.
 
-    A file in a folder of a group is one choice, named by its path below the group: `experiment/grid/seeds`.
-    Raises ConfigError for a choice that two folders offer.
+    A file in a folder of a group is one choice, named by its path below the group: `experiment/grid/seeds`. Those in
+    its folder `base` are none. Raises ConfigError for a choice that two folders offer.
     """
     found: dict[str, set[str]] = {}
     for folder in folders:
         for path in folder.glob("*/**/*.yaml"):
             group, *choice = path.relative_to(folder).with_suffix("").parts
+            if choice[0] == BASE:
+                continue
             name = "/".join(choice)
             if name in found.setdefault(group, set()):
                 raise ConfigError(f"{path}: {group} offers {name} already, and would never use this one: rename it.")

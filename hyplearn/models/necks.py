@@ -282,8 +282,8 @@ def _kinds(branches: Sequence[Branch], manifolds: Manifolds | None) -> list[str]
     family = _kind_of(manifolds)
     if family not in get_args(Kind):
         raise ValueError(
-            f"manifold={family}: a neck places points on {', '.join(get_args(Kind))} alone; derive the manifold from Lorentz or "
-            "PoincareBall, or place its points in a model of your own"
+            f"manifold={family}: a neck places points on {', '.join(get_args(Kind))} alone; derive the manifold from "
+            "Lorentz or PoincareBall, or place its points in a model of your own"
         )
     kinds = [branch.kind or family for branch in branches]
     curved = [kind for kind in kinds if kind in CURVED]

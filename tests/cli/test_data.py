@@ -84,4 +84,4 @@ def test_a_data_set_of_ones_own_is_verified(command, tmp_path: Path) -> None:
     mine = f"defaults: [cub]\nroot: {tmp_path / 'birds'}\n"
     (tmp_path / "more" / "dataset" / "mine.yaml").write_text(mine)
     assert command("data", "verify", "mine", "--config-dir", "more").status == 0
-    assert "mine" in command("data", "--help", "--config-dir", "more").out
+    assert "mine" in command("data", "verify", "nothing", "--config-dir", "more").err

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import pytest
 
 import hyplearn
 from hyplearn.cli import train as train_command
+from hyplearn.cli.commands import COMMANDS, KINDS, parser_of
 from hyplearn.data.errors import DatasetError
 from hyplearn.errors import Interrupted, NonFiniteLoss
 
@@ -48,6 +50,43 @@ def test_help_names_keys_that_exist_with_their_defaults(command) -> None:
     assert "manifold.learned=true" in text
     assert "evaluation.k=[1,2,4,8] " in text
     assert max(map(len, text.splitlines())) <= 120
+
+
+def test_help_lists_every_command_with_its_line(command) -> None:
+    text = command("--help").out
+    for name, about in COMMANDS.items():
+        assert re.search(rf"(?m)^  {name} +{re.escape(about.about)}$", text), name
+
+
+def every_command() -> list[list[str]]:
+    return [*([name] for name in COMMANDS), *(["plot", kind] for kind in KINDS)]
+
+
+@pytest.mark.parametrize("words", every_command(), ids=" ".join)
+def test_help_of_a_command_is_made_of_its_parser(command, words: list[str]) -> None:
+    answer = command(*words, "--help")
+    assert (answer.status, answer.err) == (0, "")
+    if words == ["train"]:
+        return
+    assert answer.out.startswith(f"usage: hyplearn {' '.join(words)} [-h]")
+    assert max(map(len, answer.out.splitlines())) <= 100
+    if words == ["plot"]:
+        return
+    parser = parser_of(words[-1], {**COMMANDS, **KINDS}[words[-1]])
+    for action in parser._actions:  # argparse lists them nowhere else
+        assert action.help, f"{action.dest} says nothing of itself"
+
+
+def test_help_of_no_command_imports_torch(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(SOURCE)!r})\n"
+        "from hyplearn.cli.commands import overview\n"
+        "overview(complete=True)\n"
+        "print([name for name in ('torch', 'pytorch_lightning', 'wandb', 'matplotlib') if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["evaluate", "--help"], ["train", "model=x", "-h"]])

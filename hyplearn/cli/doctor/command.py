@@ -1,4 +1,4 @@
-"""`hyplearn doctor`: what is installed, what clashes, what is found, and whether it computes right.
+"""`hyplearn doctor`: what is installed, what does not go together, what is found, and whether it computes right.
 
 Nothing heavy is imported here: packages are imported, and work is done, in processes whose end is only a finding.
 """
@@ -23,7 +23,7 @@ from hyplearn.cli.doctor.packages import (
     PROBLEM,
     WARNING,
     Check,
-    clashes,
+    bad_combinations,
     extras,
     installed,
     out_of_range,
@@ -34,20 +34,6 @@ from hyplearn.cli.parser import Parser
 from hyplearn.errors import FAILED
 from hyplearn.errors import OK as DONE
 from hyplearn.runs.names import WANDB
-
-HELP = """\
-hyplearn doctor [options]
-
-Looks at this installation and says, line by line, what is fine, what is worth a look, and what will not work, each with
-the way out: versions and known clashes of packages, whether each can be imported, processor and GPU, data sets and
-pretrained weights found on this machine, Weights & Biases, optional packages, disk space, and a self test of a few
-seconds (geometry, a training step, the optimizer, both searches; with a GPU also there). Nothing is downloaded.
-
-  --json            one JSON object instead of text
-  --no-self-test    leave the self test out
-  -h, --help        this text
-
-Exit status: 0 nothing stands in the way of a run, 1 there is a problem."""
 
 MODULES = {
     "numpy": "numpy",
@@ -73,15 +59,25 @@ EXTRAS_OF_OTHERS = ("dev", "docs")
 PYTHON = (3, 10)
 
 
+DESCRIPTION = """
+Look at this installation and say, line by line, what is fine, what is worth a look, and what will not work, each with
+the way out: versions and known bad combinations of packages, whether each can be imported, processor and GPU, data sets
+and pretrained weights found on this machine, Weights & Biases, optional packages, disk space, and a self test of a few
+seconds (geometry, a training step, the optimizer, both searches; with a GPU also there). Nothing is downloaded."""
+
+
+def doctor_parser() -> Parser:
+    """Make the parser of the command."""
+    ends = "Exit status: 0 nothing stands in the way of a run, 1 there is a problem."
+    parser = Parser("doctor", DESCRIPTION, more=ends)
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    parser.add_argument("--no-self-test", action="store_true", help="leave the self test out")
+    return parser
+
+
 def doctor(argv: Sequence[str]) -> int:
     """Print what was found; 1 if there is a problem."""
-    parser = Parser("doctor")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--no-self-test", action="store_true")
-    options = parser.parse_args(list(argv))
-    if options.help:
-        print(HELP)
-        return DONE
+    options = doctor_parser().parse_args(list(argv))
     checks = []
     for check in examine(self_test=not options.no_self_test):
         checks.append(check)
@@ -109,14 +105,14 @@ def examine(*, self_test: bool) -> Iterator[Check]:
     versions, wanted = installed(), requirements()
     roots = [_data_root(), *([DEBIAN_FASHION] if DEBIAN_FASHION.is_dir() else [])]
     importing = _ask("imports", *MODULES)
-    looking = _ask("look", *map(str, roots))
+    answering = _ask("machine", *map(str, roots))
     yield from _python(versions)
     yield from out_of_range(versions, wanted)
-    yield from clashes(versions)
+    yield from bad_combinations(versions)
     yield processor(versions, _processor_flags(), os.environ)
     yield from _imports(importing, versions)
-    answers, end = _answers(looking)
-    yield from _look(answers, end, roots[0])
+    answers, end = _answers(answering)
+    yield from _machine(answers, end, roots[0])
     yield from _extras(versions, wanted)
     yield _space()
     if self_test:
@@ -200,7 +196,7 @@ def _repair(package: str, error: str) -> str:
     return f"pip install --force-reinstall --no-deps {package}"
 
 
-def _look(answers: Sequence[Mapping[str, Any]], end: str | None, root: Path) -> Iterator[Check]:
+def _machine(answers: Sequence[Mapping[str, Any]], end: str | None, root: Path) -> Iterator[Check]:
     about = {name: [a for a in answers if a.get("about") == name] for name in ("gpu", "wandb", "data", "weights")}
     for name, found in about.items():
         failed = next((answer["error"] for answer in found if "error" in answer), None)

@@ -70,8 +70,8 @@ def extras(versions: Mapping[str, str], wanted: Iterable[Requirement]) -> dict[s
     return missing
 
 
-def clashes(versions: Mapping[str, str]) -> list[Check]:
-    """Known bad combinations among installed packages (canonical name to version)."""
+def bad_combinations(versions: Mapping[str, str]) -> list[Check]:
+    """List the known bad combinations among installed packages (canonical name to version)."""
     return [check for find in (_hydra, _lightning, _faiss, _torch, _optuna) for check in find(versions)]
 
 

@@ -77,8 +77,8 @@ def wandb_mode() -> None:
     _tell(about="wandb", mode=mode("auto"))
 
 
-def look(*roots: str) -> None:
-    """Everything that needs no long work, each question for itself."""
+def machine(*roots: str) -> None:
+    """Ask about GPU, Weights & Biases, data and weights, each for itself: what needs no long work."""
     for name, answer in (("gpu", gpu), ("wandb", wandb_mode), ("data", lambda: data(*roots)), ("weights", weights)):
         _tell(begun=name)
         try:
@@ -107,7 +107,7 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "")
 
 
-QUESTIONS: dict[str, Callable[..., None]] = {"imports": imports, "look": look, "selftest": selftest}
+QUESTIONS: dict[str, Callable[..., None]] = {"imports": imports, "machine": machine, "selftest": selftest}
 
 if __name__ == "__main__":
     QUESTIONS[sys.argv[1]](*sys.argv[2:])

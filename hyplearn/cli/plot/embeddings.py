@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyplearn.cli.parser import Parser
+from hyplearn.cli.parser import at_least
+from hyplearn.cli.plot.arguments import FigureParser, tell
 from hyplearn.errors import OK, ConfigError
 
 if TYPE_CHECKING:
@@ -19,38 +20,10 @@ if TYPE_CHECKING:
 
 FILES = (".npz", ".safetensors")
 
-HELP = """\
-hyplearn plot embeddings <run | file.npz> [options]
-
-The test embeddings of a run, or those of a file, by class:
-  disk.png      in the Poincare disk, with rings at round distances to the origin, the centroids of the classes and
-                geodesics between them. Exact for 1 or 2 dimensions (model.head.size=2). In more, tangent PCA at the
-                origin or at the centroid of all: distances to it are exact, directions are approximated, and the title
-                says how well
-  radii.png     histograms of the distances to the origin by class and super-class, and the limits they come near to
-  umap.png      UMAP by the distances of the trained metric, in place of the disk (needs the extra hyplearn[umap])
-Each is saved with its points as .csv. The eight most frequent classes have a colour and a marker of their own.
-
-  --layout L      disk, umap, or auto: the disk where the embeddings are hyperbolic, else umap; auto
-  --points N      images drawn, at random; 2000. Centroids and radii are of all
-  --color C       class or super: what colours and markers stand for; class
-  --centre C      of the disk in more than 2 dimensions: origin, centroid, or auto: the one that keeps distances better
-  --space NAME    of a model of several spaces: lorentz, poincare, ...; by default the first that is hyperbolic
-  --output DIR    <run>/figures; for a file the folder it lies in
-  --seed N        of the choice of points and of UMAP, 0
-  -h, --help      this text
-
-  hyplearn plot embeddings outputs/hyp_vit_s_cub/2025-01-31_12-00-00_seed1_ab12
-  hyplearn plot embeddings outputs/hecnn_r18_cifar10/... --points 5000 --output figures
-  hyplearn plot embeddings birds.npz --layout umap --color super"""
-
 
 def embeddings(argv: Sequence[str]) -> int:
     """Draw and say what was written. Raises ConfigError."""
-    options = _options(argv)
-    if options.help:
-        print(HELP)
-        return OK
+    options = embeddings_parser().parse_intermixed_args(list(argv))
     _check(options)
     stored, config = _embedded(options.source)
     if options.color == "super" and stored.super_labels is None:
@@ -62,34 +35,65 @@ def embeddings(argv: Sequence[str]) -> int:
         written += _draw_radii(stored, space, config, options)
     if options.layout == "umap" or space is None:
         written += _draw_umap(stored, config, options)
-    for path in written:
-        print(f"written to {path}")
+    tell(written)
     return OK
 
 
-def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = Parser("plot embeddings")
-    parser.add_argument("source", nargs="?", type=Path)
-    parser.add_argument("--layout", choices=["auto", "disk", "umap"], default="auto")
-    parser.add_argument("--points", type=_positive, default=2000)
-    parser.add_argument("--color", choices=["class", "super"], default="class")
-    parser.add_argument("--centre", choices=["auto", "origin", "centroid"], default="auto")
-    parser.add_argument("--space")
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_intermixed_args(list(argv))
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 on")
-    return int(text)
+def embeddings_parser() -> FigureParser:
+    """Make the parser of the command."""
+    parser = FigureParser(
+        "embeddings",
+        """
+The test embeddings of a run, or those of a file, by class:
+  disk.png      in the Poincare disk, with rings at round distances to the origin, the centroids of
+                the classes and geodesics between them. Exact for 1 or 2 dimensions
+                (model.head.size=2). In more, tangent PCA at the origin or at the centroid of all:
+                distances to it are exact, directions are approximated, and the title says how well
+  radii.png     histograms of the distances to the origin by class and super-class, and the limits
+                they come near to
+  umap.png      UMAP by the distances of the trained metric, in place of the disk (needs the extra
+                hyplearn[umap])
+Each is saved with its points as .csv. The eight most frequent classes have a colour and a marker of their own.""",
+        needs="a run or a file",
+        examples="""
+hyplearn plot embeddings outputs/hyp_vit_s_cub/2025-01-31_12-00-00_seed1_ab12
+hyplearn plot embeddings outputs/hecnn_r18_cifar10/... --points 5000 --output figures
+hyplearn plot embeddings birds.npz --layout umap --color super""",
+    )
+    parser.add_argument("source", type=Path, help="a run, a checkpoint, or a file of embeddings")
+    parser.add_argument(
+        "--layout",
+        choices=["auto", "disk", "umap"],
+        default="auto",
+        help="auto: the disk where the embeddings are hyperbolic, else umap; %(default)s",
+    )
+    parser.add_argument(
+        "--points",
+        type=at_least(1),
+        default=2000,
+        help="images drawn, at random; %(default)s. Centroids and radii are of all",
+    )
+    parser.add_argument(
+        "--color", choices=["class", "super"], default="class", help="what colours and markers stand for; %(default)s"
+    )
+    parser.add_argument(
+        "--centre",
+        choices=["auto", "origin", "centroid"],
+        default="auto",
+        help="of the disk in more than 2 dimensions; auto: the one that keeps distances better",
+    )
+    parser.add_argument(
+        "--space",
+        metavar="NAME",
+        help="of a model of several spaces: lorentz, poincare, ...; by default the first that is hyperbolic",
+    )
+    parser.add_output("<run>/figures; for a file the folder it lies in", default=None)
+    parser.add_seed("of the choice of points and of UMAP")
+    return parser
 
 
 def _check(options: argparse.Namespace) -> None:
     """What can be told before anything is read."""
-    if options.source is None:
-        raise ConfigError("hyplearn plot embeddings needs a run or a file (see hyplearn plot embeddings --help)")
     if options.source.suffix not in FILES:
         from hyplearn.runs.directory import RunDirectory
 

@@ -7,57 +7,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyplearn.cli.parser import Parser
-from hyplearn.cli.plot.history import _differing, _leaves, _tell, _title, _value
+from hyplearn.cli.plot.arguments import FigureParser, tell, titled
 from hyplearn.errors import OK, ConfigError, listing, nearest
-from hyplearn.runs.keys import SEED, UNTOLD, within
+from hyplearn.plots.run_names import FLAT, differing, leaves, settings, shown
 
 if TYPE_CHECKING:
     from hyplearn.plots.budget import Budget
     from hyplearn.plots.grid import Grid
     from hyplearn.runs.directory import RunDirectory
 
-FLAT = ("sphere", "euclidean")
-
-HELP = """\
-hyplearn plot grid <folder ...> [options]
-
-<folder ...>: a multirun directory, run directories, or folders that hold some at any depth. Finished runs are shown.
-  grid.png     the metric over --x and --by as a heat map, mean and standard deviation over seeds; missing cells hatched
-  curves.png   the same as curves, a line for each value of --by
-  budget.png   for n = 1, 2, ...: the test metric that the best of n settings by validation has on average, for each
-               model, up to the number of settings that all have; only where there are several models
-
-Each is saved with its numbers as .csv. A model on the sphere has no manifold.c: its line is called sphere.
-
-  --x KEY         of the configuration; loss.tau
-  --by KEYS       one or more, separated by commas; manifold.c. For backbones: choices.backbone
-  --metric NAME   of results.json; test/recall@1
-  --output DIR    plots
-  -h, --help      this text
-
-  hyplearn plot grid outputs/multirun/2026-11-26_08-58-30_4jobs_ba89
-  hyplearn plot grid outputs/reproduce/evidence/retrieval_{sph,hyp}_tau* --output plots/temperature
-  hyplearn plot grid outputs/multirun/... --by choices.backbone,choices.model"""
-
 
 def grid(argv: Sequence[str]) -> int:
     """Draw and say what was written. Raises ConfigError."""
-    options = _options(argv)
-    if options.help:
-        print(HELP)
-        return OK
-    runs = _runs(options.folders, options.metric)
+    options = grid_parser().parse_intermixed_args(list(argv))
+    runs = _runs(options.runs, options.metric)
     found = _grid(runs, options)
     budgets = _budgets(runs, options.metric)
     from hyplearn.plots.budget import draw_budget
     from hyplearn.plots.grid import draw_curves, draw_heat_map
 
-    title = _title(f"{found.metric} over {found.x} and {found.by}", runs)
+    configs = [run.config for run in runs]
+    title = titled(f"{found.metric} over {found.x} and {found.by}", configs)
     written = draw_heat_map(options.output / "grid.png", found, title=title)
     written += draw_curves(options.output / "curves.png", found, title=title)
     if len(budgets) > 1:
-        equal = _title("Best of n settings, equal tuning budget", runs)
+        equal = titled("Best of n settings, equal tuning budget", configs)
         written += draw_budget(options.output / "budget.png", budgets, metric=found.metric, title=equal)
         print(_table(budgets, found.metric))
     else:
@@ -65,24 +39,45 @@ def grid(argv: Sequence[str]) -> int:
             "no budget.png: it takes two models whose settings were all run on one data set with a seed they share, "
             f"and {_chooser(found.metric)} to choose by (dataset.val_fraction=0.2)"
         )
-    _tell(written)
+    tell(written)
     return OK
 
 
-def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = Parser("plot grid")
-    parser.add_argument("folders", nargs="*", type=Path)
-    parser.add_argument("--x", default="loss.tau")
-    parser.add_argument("--by", type=lambda text: text.split(","), default=["manifold.c"])
-    parser.add_argument("--metric", default="test/recall@1")
-    parser.add_argument("--output", type=Path, default=Path("plots"))
-    return parser.parse_intermixed_args(list(argv))
+def grid_parser() -> FigureParser:
+    """Make the parser of the command."""
+    parser = FigureParser(
+        "grid",
+        """
+Finished runs are shown:
+  grid.png     the metric over --x and --by as a heat map, mean and standard deviation over seeds;
+               missing cells hatched
+  curves.png   the same as curves, a line for each value of --by
+  budget.png   for n = 1, 2, ...: the test metric that the best of n settings by validation has on
+               average, for each model, up to the number of settings that all have; only where there
+               are several models
+Each is saved with its numbers as .csv. A model on the sphere has no manifold.c: its line is called sphere.""",
+        needs="folders with runs",
+        examples="""
+hyplearn plot grid outputs/multirun/2026-11-26_08-58-30_4jobs_ba89
+hyplearn plot grid outputs/reproduce/evidence/retrieval_{sph,hyp}_tau* --output plots/temperature
+hyplearn plot grid outputs/multirun/... --by choices.backbone,choices.model""",
+    )
+    parser.add_runs("a multirun directory, run directories, or folders that hold some at any depth")
+    parser.add_argument("--x", default="loss.tau", metavar="KEY", help="of the configuration; %(default)s")
+    parser.add_argument(
+        "--by",
+        type=lambda text: text.split(","),
+        default=["manifold.c"],
+        metavar="KEYS",
+        help="one or more, separated by commas; manifold.c. For backbones: choices.backbone",
+    )
+    parser.add_argument("--metric", default="test/recall@1", help="of results.json; %(default)s")
+    parser.add_output("%(default)s")
+    return parser
 
 
 def _runs(folders: Sequence[Path], metric: str) -> list[RunDirectory]:
     """The finished runs, one of each run id. Raises ConfigError."""
-    if not folders:
-        raise ConfigError("hyplearn plot grid needs folders with runs (see hyplearn plot grid --help)")
     for path in folders:
         if not path.is_dir():
             raise ConfigError(f"{path} is no folder: name a multirun directory, or folders that hold runs.")
@@ -109,7 +104,7 @@ def _chooser(metric: str) -> str:
 def _grid(runs: Sequence[RunDirectory], options: argparse.Namespace) -> Grid:
     from hyplearn.plots.grid import Grid
 
-    flat = [dict(_leaves(run.config)) for run in runs]
+    flat = [dict(leaves(run.config)) for run in runs]
     for option, keys in (("--x", [options.x]), ("--by", options.by)):
         for key in keys:
             lacking = [run for run, one in zip(runs, flat, strict=True) if key not in one and not _excused(one, key)]
@@ -131,7 +126,7 @@ def _grid(runs: Sequence[RunDirectory], options: argparse.Namespace) -> Grid:
 
 
 def _row(one: Mapping[str, Any], key: str) -> str:
-    return str(one["manifold.kind"]) if _excused(one, key) else _value(one[key])
+    return str(one["manifold.kind"]) if _excused(one, key) else shown(one[key])
 
 
 def _excused(one: Mapping[str, Any], key: str) -> bool:
@@ -141,7 +136,7 @@ def _excused(one: Mapping[str, Any], key: str) -> bool:
 
 def _column(value: Any) -> float | str:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if number else _value(value)
+    return float(value) if number else shown(value)
 
 
 def _order(value: float | str) -> tuple[bool, float, str]:
@@ -161,11 +156,9 @@ def _check_alike(
     """Seeds of one setting are averaged, never settings."""
     if len({run.cell for run in runs}) == 1:
         return
-    keys = [key for key in dict.fromkeys(key for one in flat for key in one) if not within(key, (*SEED, *UNTOLD))]
-    differing = listing(_differing(flat, keys))
     raise ConfigError(
-        f"runs at {options.x}={_value(column)}, {','.join(options.by)}={row} are of several settings, which differ in "
-        f"{differing}: give --by such a key too, or name fewer folders."
+        f"runs at {options.x}={shown(column)}, {','.join(options.by)}={row} are of several settings, which differ in "
+        f"{listing(differing(flat, settings(flat)))}: give --by such a key too, or name fewer folders."
     )
 
 

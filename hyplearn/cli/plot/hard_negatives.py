@@ -8,42 +8,18 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from hyplearn.cli.parser import Parser, folder
+from hyplearn.cli.parser import at_least, folder
+from hyplearn.cli.plot.arguments import FigureParser, tell, titled
 from hyplearn.errors import OK, ConfigError
 
 if TYPE_CHECKING:
     from hyplearn.evaluation.store import Stored
     from hyplearn.plots.hard_negatives import Compared
 
-HELP = """\
-hyplearn plot hard-negatives <run> <run> [options]
-
-For chosen anchors the nearest test images of other classes under the trained metric of each of two retrieval runs, the
-nearest first, with class and distance. Images that the list of the other model lacks are framed and marked. Both runs
-must have been tested on the same images. Embeddings are those that a run stored, else its model computes them.
-
-128 queries are drawn at random, and those whose two lists share fewest images are shown: pictures of the difference,
-not of the average, which is printed for all that were drawn.
-  hard_negatives.png, hard_negatives.html (one page that needs no other file), hard_negatives.json (ids, labels, paths,
-  distances)
-
-  --queries N         anchors; 6
-  --negatives N       images of each list; 6
-  --names A B         of the models; by default the settings in which the runs differ
-  --dataset-root DIR  where the images are, in place of dataset.root of the first run
-  --output DIR        plots
-  --seed N            of the choice of anchors; 0
-  -h, --help          this text
-
-  hyplearn plot hard-negatives outputs/sph_vit_s_cub/... outputs/hyp_vit_s_cub/... --names Sph Hyp"""
-
 
 def hard_negatives(argv: Sequence[str]) -> int:
     """Draw, write the page, and say how much the lists share. Raises ConfigError."""
-    options = _options(argv)
-    if options.help:
-        print(HELP)
-        return OK
+    options = hard_negatives_parser().parse_intermixed_args(list(argv))
     if len(options.runs) != 2:
         raise ConfigError(
             f"hyplearn plot hard-negatives compares two runs, {len(options.runs)} given (see hyplearn plot "
@@ -62,42 +38,55 @@ def hard_negatives(argv: Sequence[str]) -> int:
         found = compare(first, second, nearest=options.negatives, seed=options.seed)
     except ValueError as error:
         raise ConfigError(f"--negatives {error}") from error
-    smoke = any(config.get("scale") == "smoke" for config in configs)
-    title = "Nearest test images of other classes"
+    title = titled("Nearest test images of other classes", configs)
     written = _write(
         options,
-        (f"SMOKE RUNS (small data) · {title}" if smoke else title, names),
+        (title, names),
         (first, second),
         found,
         lambda rows: data.thumbnails("test", first.ids[rows]),
     )
-    for path in written:
-        print(f"written to {path}")
+    tell(written)
     return OK
 
 
-def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = Parser("plot hard-negatives")
-    parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--queries", type=_positive, default=6)
-    parser.add_argument("--negatives", type=_positive, default=6)
-    parser.add_argument("--names", nargs=2)
-    parser.add_argument("--dataset-root", type=folder)
-    parser.add_argument("--output", type=Path, default=Path("plots"))
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_intermixed_args(list(argv))
+def hard_negatives_parser() -> FigureParser:
+    """Make the parser of the command."""
+    parser = FigureParser(
+        "hard-negatives",
+        """
+For chosen anchors the nearest test images of other classes under the trained metric of each of two retrieval runs, the
+nearest first, with class and distance. Images that the list of the other model lacks are framed and marked. Both runs
+must have been tested on the same images. Embeddings are those that a run stored, else its model computes them.
 
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 on")
-    return int(text)
+128 queries are drawn at random, and those whose two lists share fewest images are shown: pictures of the difference,
+not of the average, which is printed for all that were drawn.
+  hard_negatives.png    the picture
+  hard_negatives.html   one page that needs no other file
+  hard_negatives.json   ids, labels, paths, distances""",
+        needs="two runs to compare",
+        examples="""
+hyplearn plot hard-negatives outputs/sph_vit_s_cub/... outputs/hyp_vit_s_cub/... --names Sph Hyp""",
+    )
+    parser.add_runs("two run directories")
+    parser.add_argument("--queries", type=at_least(1), default=6, help="anchors; %(default)s")
+    parser.add_argument("--negatives", type=at_least(1), default=6, help="images of each list; %(default)s")
+    parser.add_argument("--names", nargs=2, help="of the models; by default the settings in which the runs differ")
+    parser.add_argument(
+        "--dataset-root",
+        type=folder,
+        metavar="DIR",
+        help="where the images are, in place of dataset.root of the first run",
+    )
+    parser.add_output("%(default)s")
+    parser.add_seed("of the choice of anchors")
+    return parser
 
 
 def _names(options: argparse.Namespace, configs: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     if options.names:
         return options.names[0], options.names[1]
-    from hyplearn.cli.plot.naming import distinct_names
+    from hyplearn.plots.run_names import distinct_names
 
     first, second = distinct_names(configs)
     return first, second

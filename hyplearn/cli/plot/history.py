@@ -4,92 +4,53 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyplearn.cli.parser import Parser
+from hyplearn.cli.plot.arguments import FigureParser, tell, titled
 from hyplearn.errors import OK, ConfigError, nearest
-from hyplearn.runs.keys import SEED, UNTOLD, within
+from hyplearn.plots.run_names import grouped
 
 if TYPE_CHECKING:
     from hyplearn.plots.convergence import Groups, Trace
     from hyplearn.runs.directory import RunDirectory
 
-GROUPED = """\
-<run ...>: run directories, or folders that hold some at any depth.
-  --by KEYS       what makes groups: keys of the configuration, as manifold.learned or choices.optim,model.width;
-                  by default all settings but the seed"""
-
-CURVATURE = f"""\
-hyplearn plot curvature <run ...> [options]
-
-c of every manifold over the epochs, from its first value on: thin lines for each run, a thick one for the mean of a
-group, bounds of c dotted where a curve comes near. Runs without a curvature are left out and named.
-{GROUPED}
-  --output DIR    where curvature.png and curvature.csv go; plots
-  -h, --help      this text
-
-  hyplearn plot curvature outputs/hecnn_r18_cifar10/2025-01-31_12-00-00_seed1_ab12
-  hyplearn plot curvature outputs/reproduce/bdeir_table5_* --by manifold.learned"""
-
-CONVERGENCE = f"""\
-hyplearn plot convergence <run ...> [options]
-
-How fast groups of runs learn: their validation accuracy over epochs (mean and range), the first epoch of each run at a
-target, and the median of each group. A run that never reaches the target counts as later than all others, in the
-picture and in the median; none is dropped.
-{GROUPED}
-  --target T      0.9 or 90 for 90 %; by default 95 % of the best that any run reached
-  --metric NAME   column of metrics.csv; val/top1, or val/recall@1 of retrieval runs
-  --output DIR    where convergence.png and convergence.csv go; plots
-  --json          one JSON object instead of a table
-  -h, --help      this text
-
-  hyplearn plot convergence outputs/reproduce/bdeir_table5_* --target 0.7 --by manifold.learned"""
-
-# What names groups that differ in it, the first before all others.
-NAMING = tuple(f"choices.{name}" for name in ("experiment", "model", "manifold", "optim", "loss", "dataset"))
-FEW = 3  # keys that a name has room for
-
 
 def curvature(argv: Sequence[str]) -> int:
     """Draw curvatures. Raises ConfigError."""
-    options = _parser("plot curvature").parse_intermixed_args(list(argv))
-    if options.help:
-        print(CURVATURE)
-        return OK
-    runs = _runs(options.runs, "plot curvature")
+    options = curvature_parser().parse_intermixed_args(list(argv))
+    runs = _runs(options.runs)
     curved = [run for run in runs if _manifolds(run)]
     for run in runs:
         if run not in curved:
             print(f"left out, it has no curvature: {run.path}")
     if not curved:
         raise ConfigError("none of these runs has a curvature: nothing to draw.")
-    grouped = _grouped(curved, options.by)
+    groups = grouped(curved, options.by)
     names = list(dict.fromkeys(name for run in curved for name in _manifolds(run)))
-    traces = {name: _traces(grouped, lambda run, name=name: _curvature(run, name)) for name in names}
+    traces = {name: _traces(groups, lambda run, name=name: _curvature(run, name)) for name in names}
     bounds = {name: sorted({b for run in curved if name in _manifolds(run) for b in _bounds(run)}) for name in names}
     from hyplearn.plots.curvature import draw_curvature
 
-    _tell(draw_curvature(options.output / "curvature.png", traces, bounds=bounds, title=_title("Curvature", curved)))
+    tell(
+        draw_curvature(
+            options.output / "curvature.png",
+            traces,
+            bounds=bounds,
+            title=titled("Curvature", (run.config for run in curved)),
+        )
+    )
     return OK
 
 
 def convergence(argv: Sequence[str]) -> int:
     """Draw accuracy over epochs, and print the epochs to the target. Raises ConfigError."""
-    parser = _parser("plot convergence")
-    parser.add_argument("--target", type=_target)
-    parser.add_argument("--metric")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_intermixed_args(list(argv))
-    if options.help:
-        print(CONVERGENCE)
-        return OK
-    runs = _runs(options.runs, "plot convergence")
+    options = convergence_parser().parse_intermixed_args(list(argv))
+    runs = _runs(options.runs)
     metric = options.metric or _usual_metric(runs)
     _check_metric(runs, metric)
-    groups = _traces(_grouped(runs, options.by), lambda run: _column(run, metric))
+    groups = _traces(grouped(runs, options.by), lambda run: _column(run, metric))
     best = max(value for traces in groups.values() for trace in traces for value in trace.values)
     target = 0.95 * best if options.target is None else options.target
     from hyplearn.plots.convergence import draw_convergence
@@ -99,7 +60,7 @@ def convergence(argv: Sequence[str]) -> int:
         groups,
         target=target,
         label=f"{metric}, %",
-        title=_title(f"Convergence of {metric}", runs),
+        title=titled(f"Convergence of {metric}", (run.config for run in runs)),
     )
     if options.json:
         import json
@@ -107,15 +68,46 @@ def convergence(argv: Sequence[str]) -> int:
         print(json.dumps({"metric": metric, "target": target, "groups": _summary(groups, target)}, indent=2))
     else:
         print(_table(groups, metric, target))
-        _tell(written)
+        tell(written)
     return OK
 
 
-def _parser(command: str) -> Parser:
-    parser = Parser(command)
-    parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--by", type=lambda text: text.split(","))
-    parser.add_argument("--output", type=Path, default=Path("plots"))
+def curvature_parser() -> FigureParser:
+    """Make the parser of `hyplearn plot curvature`."""
+    parser = FigureParser(
+        "curvature",
+        """
+c of every manifold over the epochs, from its first value on: thin lines for each run, a thick one for the mean of a
+group, bounds of c dotted where a curve comes near. Runs without a curvature are left out and named.""",
+        needs="runs",
+        examples="""
+hyplearn plot curvature outputs/hecnn_r18_cifar10/2025-01-31_12-00-00_seed1_ab12
+hyplearn plot curvature outputs/reproduce/bdeir_table5_* --by manifold.learned""",
+    )
+    parser.add_runs()
+    parser.add_groups()
+    parser.add_output("where curvature.png and curvature.csv go; %(default)s")
+    return parser
+
+
+def convergence_parser() -> FigureParser:
+    """Make the parser of `hyplearn plot convergence`."""
+    parser = FigureParser(
+        "convergence",
+        """
+How fast groups of runs learn: their validation accuracy over epochs (mean and range), the first epoch of each run at a
+target, and the median of each group. A run that never reaches the target counts as later than all others, in the
+picture and in the median; none is dropped.""",
+        needs="runs",
+        examples="""
+hyplearn plot convergence outputs/reproduce/bdeir_table5_* --target 0.7 --by manifold.learned""",
+    )
+    parser.add_runs()
+    parser.add_groups()
+    parser.add_argument("--target", type=_target, help="0.9 or 90 for 90 %%; 95 %% of the best that any run reached")
+    parser.add_argument("--metric", help="column of metrics.csv; val/top1, or val/recall@1 of retrieval runs")
+    parser.add_output("where convergence.png and convergence.csv go; %(default)s")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     return parser
 
 
@@ -129,23 +121,11 @@ def _target(text: str) -> float:
     return 100 * value if value <= 1 else value
 
 
-def _title(text: str, runs: Sequence[RunDirectory]) -> str:
-    """Says so where small data stood in for the real ones."""
-    return f"SMOKE RUNS (small data) · {text}" if any(run.smoke for run in runs) else text
-
-
-def _tell(written: Sequence[Path]) -> None:
-    for path in written:
-        print(f"written to {path}")
-
-
 # Runs and groups
 
 
-def _runs(paths: Sequence[Path], command: str) -> list[RunDirectory]:
+def _runs(paths: Sequence[Path]) -> list[RunDirectory]:
     """All runs in and below the folders that have logged an epoch. Raises ConfigError."""
-    if not paths:
-        raise ConfigError(f"hyplearn {command} needs runs (see hyplearn {command} --help)")
     for path in paths:
         if not path.is_dir():
             raise ConfigError(f"{path} is no folder: name run directories, or folders that hold some.")
@@ -158,80 +138,6 @@ def _runs(paths: Sequence[Path], command: str) -> list[RunDirectory]:
     if not begun:
         raise ConfigError(f"none of the {len(found)} runs has ended its first epoch.")
     return begun
-
-
-def _grouped(runs: Sequence[RunDirectory], by: Sequence[str] | None) -> dict[str, list[RunDirectory]]:
-    """Runs by the values of keys of their configuration; without keys those of the same settings, in a telling name."""
-    flat = [dict(_leaves(run.config)) for run in runs]
-    for key in by or ():
-        known = {name for one in flat for name in one}
-        if key not in known:
-            raise ConfigError(f"--by {key}: no such key in these runs.{nearest(key, known)}")
-    names = _cell_names(runs, flat) if by is None else [_values(one, by) for one in flat]
-    grouped: dict[str, list[RunDirectory]] = {}
-    for run, name in zip(runs, names, strict=True):
-        grouped.setdefault(name, []).append(run)
-    return dict(sorted(grouped.items()))
-
-
-def _cell_names(runs: Sequence[RunDirectory], flat: Sequence[Mapping[str, Any]]) -> list[str]:
-    """By the choices that tell cells apart; where these are equal by few keys, or by the cell itself."""
-    chosen: list[str] = []
-    names = [""] * len(runs)
-    for key in NAMING:
-        finer = [_values(one, [*chosen, key]) for one in flat]
-        if len(set(finer)) > max(len(set(names)), 1):
-            chosen, names = [*chosen, key], finer
-    names = [name or _choice(run) for name, run in zip(names, runs, strict=True)]
-    cells = [run.cell for run in runs]
-    return [_telling(name, cell, names, cells, flat, one) for name, cell, one in zip(names, cells, flat, strict=True)]
-
-
-def _telling(
-    name: str, cell: str, names: Sequence[str], cells: Sequence[str], flat: Sequence[Mapping[str, Any]],
-    own: Mapping[str, Any],
-) -> str:  # fmt: skip
-    """The name, with what tells its cell from others of the same name."""
-    same = [i for i, other in enumerate(names) if other == name]
-    if len({cells[i] for i in same}) == 1:
-        return name
-    alike = [flat[i] for i in same]
-    keys = [key for one in alike for key in one if not within(key, (*SEED, *UNTOLD))]
-    differing = _differing(alike, list(dict.fromkeys(keys)))
-    return f"{name}, {_values(own, differing) if len(differing) <= FEW else cell}"
-
-
-def _differing(flat: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
-    return [key for key in keys if len({repr(one.get(key)) for one in flat}) > 1]
-
-
-def _values(one: Mapping[str, Any], keys: Sequence[str]) -> str:
-    return ", ".join(f"{_label(key, keys)}={_value(one.get(key))}" for key in keys)
-
-
-def _leaves(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value
-
-
-def _label(key: str, keys: Sequence[str]) -> str:
-    """The last part of a key where no other ends alike."""
-    last = key.rpartition(".")[2]
-    return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _choice(run: RunDirectory) -> str:
-    choices = run.config.get("choices", {})
-    return str(choices.get("experiment") or f"{choices.get('model')}, {choices.get('dataset')}")
 
 
 def _traces(grouped: Mapping[str, Sequence[RunDirectory]], column: Any) -> Groups:

@@ -5,76 +5,73 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hyplearn.cli.parser import Parser
+from hyplearn.cli.parser import at_least
+from hyplearn.cli.plot.arguments import FigureParser, tell, titled
 from hyplearn.errors import OK, ConfigError
 
 if TYPE_CHECKING:
     from hyplearn.evaluation.store import Stored
 
-HELP = """\
-hyplearn plot weights <run ...> [options]
-
-p(x-) of Yue Eq. 9: the weights that the pairwise loss gives the negatives of an anchor in its gradient, by ascending
-distance. From the last training batch, which a run with evaluation.hard_negatives=true keeps; distances, temperature
-and weights of spaces are those of training. A line for each run, a panel for each anchor, and one for the mean over all
-anchors of the batch. The positive of an anchor is the next image of its class in the batch.
-
-Yue Fig. 3 shows a largest weight of about 0.46 at temperature 0.05, on other data.
-  weights.png, weights.csv (ids, labels, distances, weights)
-
-  --anchors N     training images drawn from those that the batches of all runs hold; 3
-  --query ID      this training image; may be given several times, in place of --anchors
-  --names A B ..  of the runs; by default the settings in which they differ
-  --output DIR    plots
-  --seed N        of the choice of anchors; 0
-  -h, --help      this text
-
-  python train.py -m model=sph_vit_s,hyp_vit_s loss.tau=0.05,0.2 evaluation.hard_negatives=true
-  hyplearn plot weights outputs/multirun/2026-11-26_08-58-30_4jobs_ba89/*/"""
-
 
 def weights(argv: Sequence[str]) -> int:
     """Draw, and print the largest weights. Raises ConfigError."""
-    options = _options(argv)
-    if options.help:
-        print(HELP)
-        return OK
-    if not options.runs:
-        raise ConfigError("hyplearn plot weights needs runs (see hyplearn plot weights --help)")
-    batches, smoke = _batches(options)
+    options = weights_parser().parse_intermixed_args(list(argv))
+    from hyplearn.inference.test_embeddings import run_config
+
+    configs = [run_config(run) for run in options.runs]
+    batches = _batches(options, configs)
     anchors = _anchors(batches, options)
     from hyplearn.plots.weights import draw_weights
 
-    title = "Weights of negatives in the last training batch"
-    title = f"SMOKE RUNS (small data) · {title}" if smoke else title
-    for path in draw_weights(options.output / "weights.png", batches, anchors, title=title):
-        print(f"written to {path}")
+    title = titled("Weights of negatives in the last training batch", configs)
+    tell(draw_weights(options.output / "weights.png", batches, anchors, title=title))
     return OK
 
 
-def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = Parser("plot weights")
-    parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--anchors", type=int, default=3)
-    parser.add_argument("--query", type=int, action="append")
-    parser.add_argument("--names", nargs="+")
-    parser.add_argument("--output", type=Path, default=Path("plots"))
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_intermixed_args(list(argv))
-    if options.anchors < 1:
-        raise ConfigError(f"--anchors {options.anchors} must be 1 or more.")
-    return options
+def weights_parser() -> FigureParser:
+    """Make the parser of the command."""
+    parser = FigureParser(
+        "weights",
+        """
+p(x-) of Yue Eq. 9: the weights that the pairwise loss gives the negatives of an anchor in its gradient, by ascending
+distance. From the last training batch, which a run with evaluation.hard_negatives=true keeps; distances, temperature
+and weights of spaces are those of training. A line for each run, a panel for each anchor, and one for the mean over all
+anchors of the batch. The positive of an anchor is the next image of its class in the batch. Yue Fig. 3 shows a largest
+weight of about 0.46 at temperature 0.05, on other data.
+  weights.png, weights.csv (ids, labels, distances, weights)""",
+        needs="runs",
+        examples="""
+python train.py -m model=sph_vit_s,hyp_vit_s loss.tau=0.05,0.2 evaluation.hard_negatives=true
+hyplearn plot weights outputs/multirun/2026-11-26_08-58-30_4jobs_ba89/*/""",
+    )
+    parser.add_runs("run directories")
+    parser.add_argument(
+        "--anchors",
+        type=at_least(1),
+        default=3,
+        help="training images drawn from those that the batches of all runs hold; %(default)s",
+    )
+    parser.add_argument(
+        "--query",
+        type=int,
+        action="append",
+        metavar="ID",
+        help="this training image; may be given several times, in place of --anchors",
+    )
+    parser.add_argument("--names", nargs="+", help="of the runs; by default the settings in which they differ")
+    parser.add_output("%(default)s")
+    parser.add_seed("of the choice of anchors")
+    return parser
 
 
-def _batches(options: argparse.Namespace) -> tuple[dict[str, Stored], bool]:
-    """The batches by the names of their runs, and whether small data stood in for the real ones. Raises ConfigError."""
-    from hyplearn.cli.plot.naming import distinct_names
+def _batches(options: argparse.Namespace, configs: Sequence[Mapping[str, Any]]) -> dict[str, Stored]:
+    """Read the batches, by the names of their runs. Raises ConfigError."""
+    from hyplearn.plots.run_names import distinct_names
     from hyplearn.runs.directory import RunDirectory
 
-    runs = [RunDirectory.locate(run) for run in options.runs]
-    configs, paths = [run.config for run in runs], [run.last_batch for run in runs]
+    paths = [RunDirectory.locate(run).last_batch for run in options.runs]
     for path in paths:
         if not path.is_file():
             raise ConfigError(
@@ -85,7 +82,7 @@ def _batches(options: argparse.Namespace) -> tuple[dict[str, Stored], bool]:
     if len(set(names)) != len(paths):
         raise ConfigError(f"--names must be {len(paths)} different names, one for each run.")
     loaded = [_load(path) for path in paths]
-    return dict(zip(names, loaded, strict=True)), any(config.get("scale") == "smoke" for config in configs)
+    return dict(zip(names, loaded, strict=True))
 
 
 def _load(path: Path) -> Stored:

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from hyplearn.cli.bench import command as bench
-from hyplearn.cli.bench import table4
 from hyplearn.data.reading import download
-from hyplearn.inference import costs
+from hyplearn.inference import costs, table4, table4_costs
 from hyplearn.papers.published import entries
 from tests.support.commands import Command
 
@@ -117,11 +116,11 @@ def test_real_images_come_augmented_and_without_end(tmp_path: Path) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (size, 3072), dtype=np.uint8)
         labels = [number % 100 for number in range(size)]
         (folder / part).write_bytes(pickle.dumps({"data": pixels, "fine_labels": labels}, protocol=2))
-    options = bench._options([*QUICK, "--data", "cifar100", "--root", str(tmp_path)])
-    batches = bench._batches(options)
+    options = bench.bench_parser().parse_args([*QUICK, "--data", "cifar100", "--root", str(tmp_path)])
+    batches = table4_costs.batches_of(bench._completed(options))
     shapes = [next(batches)[0].shape for _ in range(7)]
     assert shapes == ([(6, 3, 32, 32)] * 2 + [(3, 3, 32, 32)]) * 2 + [(6, 3, 32, 32)]
 
 
 def test_help(command: Command) -> None:
-    assert command("bench", "--help").out.startswith("hyplearn bench table4")
+    assert command("bench", "--help").out.startswith("usage: hyplearn bench [-h]")

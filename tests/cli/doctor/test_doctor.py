@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 import hyplearn
 from hyplearn.cli.doctor import questions as probe
 from hyplearn.cli.doctor.command import _answers, _ask, _data, _self_test, _wandb, _weights
-from hyplearn.cli.doctor.packages import clashes, extras, out_of_range, processor
+from hyplearn.cli.doctor.packages import bad_combinations, extras, out_of_range, processor
 from hyplearn.inference import selftest
 
 SOURCE = str(Path(hyplearn.__file__).parents[1])
@@ -39,11 +39,11 @@ TESTED = {"torch": "2.12.1", "torchvision": "0.27.1", "hydra-core": "1.3.8", "om
         ({"hydra-optuna-sweeper": "1.3.0", "sqlalchemy": "2.0.1"}, "warning", "hydra-optuna-sweeper", "hyplearn tune"),
     ],
 )
-def test_known_clashes_are_found_and_have_a_way_out(
+def test_known_bad_combinations_are_found_and_have_a_way_out(
     versions: dict[str, str], status: str, name: str, way_out: str
 ) -> None:
-    assert clashes(TESTED) == []
-    (found,) = clashes({**TESTED, **versions})
+    assert bad_combinations(TESTED) == []
+    (found,) = bad_combinations({**TESTED, **versions})
     assert (found.status, found.name) == (status, name)
     assert way_out in found.way_out
 

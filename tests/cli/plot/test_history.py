@@ -115,4 +115,4 @@ def test_help_lists_the_kinds(command: Command) -> None:
     result = command("plot", "--help")
     assert result.status == 0 and "embeddings" in result.out and "convergence" in result.out
     for kind in ("embeddings", "curvature", "convergence"):
-        assert command("plot", kind, "--help").out.startswith(f"hyplearn plot {kind} <run")
+        assert command("plot", kind, "--help").out.startswith(f"usage: hyplearn plot {kind} [-h]")

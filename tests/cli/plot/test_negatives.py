@@ -11,7 +11,6 @@ import pytest
 import torch
 import yaml
 
-from hyplearn.cli.plot.naming import distinct_names
 from hyplearn.evaluation.metric import Embeddings, Metric
 from hyplearn.evaluation.store import load, save
 from tests.support.commands import Command
@@ -106,7 +105,7 @@ def test_weights_of_a_batch(command: Command, with_batch: Path) -> None:
             "last training batch after an epoch with evaluation.hard_negatives=true",
         ),
         (("weights", "{batch}", "--query", "5"), "--query 5 is not in the batch of every run: those are 0, 10, 20"),
-        (("weights", "{batch}", "--anchors", "0"), "--anchors 0 must be 1 or more"),
+        (("weights", "{batch}", "--anchors", "0"), "argument --anchors: '0' must be a whole number from 1 on"),
         (("weights", "{batch}", "{batch}", "--names", "a"), "--names must be 2 different names"),
     ],
 )
@@ -150,16 +149,3 @@ def test_batches_without_a_common_image_are_told(command: Command, with_batch: P
     result = command("plot", "weights", str(with_batch), str(other))
     assert result.status == 2
     assert "have no image in common" in result.err
-
-
-def test_runs_are_named_by_what_tells_them_apart() -> None:
-    def config(model: str, tau: float, seed: int = 1) -> dict[str, object]:
-        kind = "sphere" if model.startswith("sph") else "poincare"
-        manifold = {"kind": kind, "c": 0.1}
-        return {"seed": seed, "choices": {"model": model}, "loss": {"tau": tau}, "manifold": manifold}
-
-    assert distinct_names([config("sph_vit_s", 0.1), config("hyp_vit_s", 0.1)]) == ["Sph", "Hyp"]
-    three = [config("sph_vit_s", 0.1), config("sph_vit_s", 0.2), config("hyp_vit_s", 0.2)]
-    assert distinct_names(three) == ["Sph, tau=0.1", "Sph, tau=0.2", "Hyp, tau=0.2"]
-    assert distinct_names([config("hyp_vit_s", 0.1), config("hyp_vit_s", 0.1, 2)]) == ["Hyp, seed=1", "Hyp, seed=2"]
-    assert distinct_names([config("hyp_vit_s", 0.1)] * 2) == ["Hyp #1", "Hyp #2"]

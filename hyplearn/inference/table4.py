@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 TRAINING_IMAGES, CLASSES, IMAGE_SIZE = 50_000, 100, 32  # of CIFAR-100
@@ -31,6 +31,21 @@ PAIRS = (
 
 
 @dataclass(frozen=True)
+class Bench:
+    """What is measured, and how. repeats: rounds. steps: of each network in a round. root: of the data."""
+
+    device: str
+    batch: int
+    models: str
+    width: int
+    data: str
+    root: Path | None
+    repeats: int
+    steps: int
+    precision: str
+
+
+@dataclass(frozen=True)
 class Variant:
     """One row. how: what distinguishes it, for the record. unfolded: HCNN's convolution as published."""
 
@@ -40,9 +55,9 @@ class Variant:
     how: str
     unfolded: bool = False
 
-    def typed(self, options: argparse.Namespace) -> tuple[str, ...]:
+    def typed(self, bench: Bench) -> tuple[str, ...]:
         """The overrides that make its network."""
-        return (f"model={self.model}_{options.models}", f"model.width={options.width}", *self.overrides)
+        return (f"model={self.model}_{bench.models}", f"model.width={bench.width}", *self.overrides)
 
 
 VARIANTS = (
@@ -76,28 +91,28 @@ class Cost:
     seconds: list[float] = field(default_factory=list)
 
 
-def record(costs: Sequence[Cost], options: argparse.Namespace) -> dict[str, Any]:
+def record(costs: Sequence[Cost], bench: Bench) -> dict[str, Any]:
     import torch
 
     from hyplearn.training.provenance import hardware, now, source, versions
 
-    typed = {name: getattr(options, name) for name in PRINTED}
+    typed = {name: getattr(bench, name) for name in PRINTED}
     return {
         "table": "bdeir_table4",
-        "rows": [_row(cost, options) for cost in costs],
+        "rows": [_row(cost, bench) for cost in costs],
         "ratios": _ratios({cost.variant.method: cost for cost in costs}),
         "as_printed": typed == PRINTED,
         **typed,
-        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
-        "precision": options.precision,
-        "data": options.data,
-        "rounds": options.repeats,
+        "device": torch.cuda.get_device_name() if bench.device == "cuda" else "cpu",
+        "precision": bench.precision,
+        "data": bench.data,
+        "rounds": bench.repeats,
         "load_average": list(os.getloadavg()),
-        "steps_per_round": options.steps,
-        "steps_per_epoch": math.ceil(TRAINING_IMAGES / options.batch),
+        "steps_per_round": bench.steps,
+        "steps_per_epoch": math.ceil(TRAINING_IMAGES / bench.batch),
         "extrapolation": "seconds_per_epoch: median seconds of a step x steps_per_epoch",
         "memory": "peak of all tensors in a training step, in 10^9 bytes, by "
-        + ("the CUDA allocator" if options.device == "cuda" else "torch's profiler"),
+        + ("the CUDA allocator" if bench.device == "cuda" else "torch's profiler"),
         "measured": now(),
         "source": source(),
         "versions": versions(),
@@ -105,19 +120,19 @@ def record(costs: Sequence[Cost], options: argparse.Namespace) -> dict[str, Any]
     }
 
 
-def _row(cost: Cost, options: argparse.Namespace) -> dict[str, Any]:
+def _row(cost: Cost, bench: Bench) -> dict[str, Any]:
     step = statistics.median(cost.seconds)
     return {
         "method": cost.variant.method,
         "printed": published().get(cost.variant.method),
         "memory_gb": cost.peak / GB,
         "saved_gb": cost.saved / GB,
-        "seconds_per_epoch": step * math.ceil(TRAINING_IMAGES / options.batch),
+        "seconds_per_epoch": step * math.ceil(TRAINING_IMAGES / bench.batch),
         "seconds_per_step": step,
         "seconds_of_rounds": cost.seconds,
         "parameters": cost.parameters,
         "how": cost.variant.how,
-        "overrides": list(cost.variant.typed(options)),
+        "overrides": list(cost.variant.typed(bench)),
     }
 
 

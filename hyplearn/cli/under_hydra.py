@@ -1,0 +1,197 @@
+"""A training by Hydra's own runtime, with every mistake told in one message.
+
+Hydra composes the configuration, makes the directory and runs the job. Four things of ours hang on it: `SingleRun`
+checks a run before its directory is made, the sweeper and launcher of `hydra_plugins` check and run the jobs of a
+multirun, `explained` says what was meant where Hydra refuses, and `main` turns what is raised into an exit status.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from hyplearn.cli.train import Arguments
+from hyplearn.config import resolvers
+from hyplearn.config.compose import Composed, change, compose, composed, load, parse, task_overrides
+from hyplearn.config.explain import explained
+from hyplearn.config.folders import ROOT, check_choices, config_dir
+from hyplearn.config.process import as_typed, read_by_hydra
+from hyplearn.config.specification import checked_specification
+from hyplearn.data.errors import DatasetError
+from hyplearn.errors import FAILED, OK, ConfigError, JobsFailed
+from hyplearn.runs.creation import OUTPUTS, claim, run_name
+from hyplearn.runs.directory import RunDirectory
+from hyplearn.runs.finding import reopen, to_continue, unfinished
+from hyplearn.runs.keys import CONTINUED, within
+from hyplearn.runs.lock import occupied
+from hyplearn.runs.rank import first_process
+
+if TYPE_CHECKING:
+    from hyplearn.training.fit import TrainSpec
+
+resolvers.register()  # here, so that the worker processes of other launchers have them, too
+
+
+class Refused(BaseException):
+    """Carries an error out of a callback of Hydra, which turns every `Exception` raised there into a warning."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+class Plan(NamedTuple):
+    """What to run; where and from which checkpoint, if it continues a run."""
+
+    composed: Composed
+    run_dir: Path | None = None
+    checkpoint: Path | None = None
+
+
+class Prepared(NamedTuple):
+    """A plan whose parts were found to work together."""
+
+    plan: Plan
+    spec: TrainSpec
+
+
+def run(options: Arguments) -> int:
+    """Run a command line of `hyplearn train` and return its exit status."""
+    if options.print_config:
+        return show(options.overrides, extra=options.config_dirs)
+    check_choices(options.config_dirs)
+    overrides: Sequence[str] = options.overrides
+    while True:
+        try:
+            return _under_hydra(options, overrides)
+        except (HydraException, OmegaConfBaseException) as error:  # noqa: PERF203 - a second time where a sign is missing
+            overrides = explained(error, overrides, lambda line: load(line, options.config_dirs), options.config_dirs)
+
+
+def _under_hydra(options: Arguments, overrides: Sequence[str]) -> int:
+    start = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=ROOT)(job)
+    try:
+        with read_by_hydra([*options.flags, *overrides]):
+            start()
+    except Refused as refused:
+        raise refused.error from refused.error.__cause__
+    except JobsFailed:  # the table of the sweep has said so
+        return FAILED
+    finally:
+        HydraConfig.instance().cfg = None  # what this process does next is no job of Hydra's
+    return OK
+
+
+def show(overrides: Sequence[str], *, extra: Sequence[Path] = ()) -> int:
+    """Check and print the configuration that `overrides` describe; run nothing and write nothing."""
+    config = compose(overrides, extra=extra)
+    checked_specification(config, restores=True)  # nothing is trained: no weights are fetched
+    print(OmegaConf.to_yaml(OmegaConf.create(config.config)), end="")
+    return OK
+
+
+class SingleRun(Callback):
+    """Checks what Hydra composed for a single run before its directory is made, and names the directory."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        HydraConfig.instance().set_config(config)
+        try:
+            with as_typed():
+                prepared = prepare(config, config.hydra)
+                run_dir = _directory(config, prepared.plan)
+            _prepared[:] = [prepared]
+        except Exception as error:
+            raise Refused(error) from error
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.run.dir = str(run_dir)
+            if prepared.plan.run_dir is not None:
+                config.hydra.output_subdir = None  # .hydra is that of the first session
+
+
+# Of a single run, between its check and its job.
+_prepared: list[Prepared] = []
+
+
+def prepare(config: DictConfig, own: Any) -> Prepared:
+    """Check everything about a run that can be told before data are read. own: Hydra's node. Raises ConfigError."""
+    plan = _plan(composed(config, own), task_overrides(own))
+    return Prepared(plan, checked_specification(plan.composed, restores=plan.checkpoint is not None))
+
+
+def _directory(config: DictConfig, plan: Plan) -> Path:
+    """Make the directory of a run, or take the one that it continues. Raises ConfigError for one that is not empty."""
+    if plan.run_dir is not None:
+        return plan.run_dir
+    path = Path(str(config.hydra.run.dir))
+    if first_process():
+        return claim(path)
+    named = plan.composed.config["output_dir"] or any("hydra.run.dir=" in text for text in config.hydra.overrides.hydra)
+    if not named and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("processes started side by side must share a directory: give all the same output_dir=...")
+    return path
+
+
+def job(config: DictConfig) -> float | None:
+    """Train one configuration, as Hydra calls it; returns the metric that chose the weights.
+
+    A launcher that is not ours calls it in a process where nothing was checked yet.
+    """
+    with as_typed():
+        prepared = _prepared.pop() if _prepared else prepare(config, HydraConfig.get())
+        return _fit(prepared, prepared.plan.run_dir or _output_dir())
+
+
+def _output_dir() -> Path:
+    """The directory that Hydra made for this job, as it was written: relative where the process stands above it."""
+    path = Path(HydraConfig.get().runtime.output_dir)
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) and path != here else path
+
+
+def _fit(prepared: Prepared, run_dir: Path) -> float | None:
+    from hyplearn.training.fit import fit
+
+    plan, spec = prepared
+    config = {**plan.composed.config, "output_dir": str(run_dir), "resume": None}
+    try:
+        with occupied(run_dir) if first_process() else nullcontext():
+            results = fit(replace(spec, config=config, run_dir=run_dir, resume=plan.checkpoint))
+    except ValueError as error:
+        if spec.datamodule.fingerprint["counts"] or isinstance(error, DatasetError):
+            raise
+        raise ConfigError(str(error)) from error  # before data are read: settings and checkpoint do not go together
+    value = results.get("metrics", {}).get(spec.callbacks.monitored(retrieval=spec.retrieval))
+    return None if value is None else float(value)
+
+
+def _plan(found: Composed, typed: Sequence[str]) -> Plan:
+    """A new run, unless `resume` says otherwise."""
+    resume = {parsed.key_or_group: parsed.value() for parsed in map(parse, typed)}.get("resume")
+    if not (resume is None or isinstance(resume, str)):
+        raise ConfigError(f"resume={resume}: expected auto, a run directory or a checkpoint.")
+    if resume not in (None, "auto"):
+        run, checkpoint = RunDirectory.locate(Path(resume)), to_continue(Path(resume))
+        rest = [text for text in typed if parse(text).key_or_group != "resume"]
+        return Plan(change(run.config, rest, allowed=lambda key: within(key, CONTINUED)), run.path, checkpoint)
+    resume = found.config["resume"]  # an experiment may say auto, too
+    if resume is None:
+        return Plan(found)
+    if resume != "auto":
+        raise ConfigError(f"resume={resume} in a configuration file: name the run to continue on the command line.")
+    output_dir = found.config["output_dir"]
+    if output_dir is not None:
+        run_or_none = reopen(Path(output_dir), found.config)
+    else:
+        run_or_none = unfinished(OUTPUTS / run_name(found.choices), found.config)
+    return Plan(found) if run_or_none is None else Plan(found, run_or_none.path, run_or_none.last_checkpoint)
