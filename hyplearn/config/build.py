@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
@@ -149,6 +150,18 @@ def optimizer(config: Mapping[str, Any], groups: list[dict[str, Any]]) -> Optimi
     return of_kind(make(node, "optim.optimizer", params=groups), Optimizer, "optim.optimizer", node)
 
 
+def own_callbacks(config: Mapping[str, Any]) -> list[pl.Callback]:
+    """The callbacks that are not ours, in the order of the configuration."""
+    nodes = {name: node for name, node in config["callbacks"].get("own", {}).items() if node is not None}
+    return [_callback(node, f"callbacks.own.{name}") for name, node in nodes.items()]
+
+
+def _callback(node: Any, path: str) -> pl.Callback:
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ConfigError(f"{path}={node}: give it a _target_, the class of a Lightning callback.")
+    return of_kind(make(node, path), pl.Callback, path, node)
+
+
 def specification(config: dict[str, Any], *, restores: bool = False) -> TrainSpec:
     """All that training or evaluation needs, beside the directory.
 
@@ -172,6 +185,7 @@ def specification(config: dict[str, Any], *, restores: bool = False) -> TrainSpe
         callbacks=settings.callbacks,
         batch=settings.batch,
         evaluation=settings.evaluation or EvaluationSettings(),
+        own_callbacks=own_callbacks(config),
     )
 
 

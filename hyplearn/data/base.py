@@ -7,6 +7,7 @@ it trains and tests; commands that look at single images (predict, export, plot)
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any, TypeAlias
 
 import pytorch_lightning as pl
@@ -37,7 +38,14 @@ class DataModule(pl.LightningDataModule):
     def fingerprint(self) -> dict[str, Any]:
         """What identifies the data in types that JSON knows; a subclass may add counts and digests."""
         facts = {name: getattr(self, name) for name in NEEDED}
-        return {"name": type(self).__name__, **facts, "counts": {}}
+        return {"name": type(self).__name__, **facts, "counts": self._counts()}
+
+    def _counts(self) -> dict[str, int]:
+        """Images of the data sets that have been read so far, as far as they know their number."""
+        trainer = self.trainer
+        read = {} if trainer is None else {"train": trainer.train_dataloader, "test": trainer.test_dataloaders}
+        sets = {part: getattr(loader, "dataset", None) for part, loader in read.items()}
+        return {part: len(data) for part, data in sets.items() if isinstance(data, Sized)}
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> tuple[Tensor, Tensor, Tensor]:
         """Give images a number within the batch where they have no id."""

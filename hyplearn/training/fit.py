@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ class TrainSpec:
     a `RetrievalDataModule` makes of the run. build_optimizer: parameter groups to an optimizer; optim: their rates,
     and the schedule. resume: a checkpoint or a run directory to continue; with that run's directory as `run_dir` its
     record is continued, too. batch, evaluation: of retrieval. module: what `build_module` made when the parts were
-    checked, for one call of `fit` or `evaluate`; None to make it then.
+    checked, for one call of `fit` or `evaluate`; None to make it then. own_callbacks: those of `callbacks.own`, made.
     """
 
     run_dir: Path
@@ -81,6 +81,7 @@ class TrainSpec:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     resume: Path | None = None
     module: TrainingModule | None = None
+    own_callbacks: Sequence[pl.Callback] = ()
 
     @property
     def retrieval(self) -> bool:
@@ -215,6 +216,7 @@ class _Run:
             *readings,
             *probe,
             *retrieval,
+            *self.spec.own_callbacks,
             self.recorder,
             *build_progress(self.spec.trainer.progress),
             self.checkpoints,

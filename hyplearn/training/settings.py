@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from hyplearn.errors import require
 
@@ -108,6 +108,8 @@ class CallbackSettings:
     patience: stop after this many epochs without a better monitor, null to train to the end.
     nonfinite_every: look for a non-finite loss or gradient every so many batches, 0 for never. Each look waits for
     the device: on a fast GPU 50 costs nothing, but then the report comes up to 49 batches late.
+    own: further Lightning callbacks, a `_target_` each, by a name that only the configuration uses; null for none of
+    that name. What one adds to `pl_module.row` in `on_train_epoch_end` stands in metrics.csv; its state is plain.
     """
 
     geometry: bool = True
@@ -116,6 +118,7 @@ class CallbackSettings:
     save_every_epochs: int = 1
     patience: int | None = None
     nonfinite_every: int = 1
+    own: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(self.save_every_epochs >= 1, "callbacks.save_every_epochs", self.save_every_epochs, "at least 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -113,6 +114,11 @@ MISTAKES = {
     "dataset=NoTestLoader": ["makes a NoTestLoader without test_dataloader"],
     "dataset=a_function": ["makes a int, which is no hyplearn.data.base.DataModule"],
     "dataset=of_NoTest": ["dataset.source._target_=own_parts_of_mine.NoTest has no prepare, train, validation, test"],
+    "+callbacks.own={a:3}": ["callbacks.own.a=3: give it a _target_, the class of a Lightning callback."],
+    "+callbacks.own={a:{_target_:own_parts_of_mine.PlainLoss}}": [
+        "callbacks.own.a._target_=",
+        "not a pytorch_lightning",
+    ],
     "optim.optimizer._target_=own_parts_of_mine.a_function": ["optim.optimizer"],
 }
 
@@ -137,6 +143,16 @@ def test_readings_are_those_that_a_model_can_give(train: Any, tmp_path: Path) ->
     assert "val/top1" in header
     assert "radius" not in header
     assert "curvature/" not in header
+
+
+def test_a_callback_of_ones_own_adds_to_the_record_and_goes_on_after_a_resume(
+    train: Any, command: Command, tmp_path: Path
+) -> None:
+    own = "+callbacks.own={counting:{_target_:own_parts_of_mine.Counting,start:100}}"
+    assert train("model=PlainNet", "dataset.limit_train=64", "dataset.batch_size=16", own).status == 0
+    assert command("train", "resume=run", "trainer.max_epochs=2").status == 0
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines()))
+    assert [float(row["own/batches"]) for row in rows] == [104, 108]
 
 
 def test_a_plain_classifier_is_tested_again_and_predicts(train: Any, command: Command, tmp_path: Path) -> None:

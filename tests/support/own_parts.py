@@ -183,6 +183,28 @@ class NoFamily:
     kind = "own"
 
 
+# Callbacks
+
+
+class Counting(pl.Callback):
+    """Counts batches; a resumed run goes on counting."""
+
+    def __init__(self, *, start: int = 0) -> None:
+        self.batches = start
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *given: Any) -> None:
+        self.batches += 1
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        pl_module.row["own/batches"] = float(self.batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"batches": self.batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.batches = state_dict["batches"]
+
+
 # Data
 
 
