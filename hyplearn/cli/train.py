@@ -5,24 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from hyplearn.cli.parser import Parser, at_least, folder
 from hyplearn.errors import OK, ConfigError
-
-
-class Arguments(NamedTuple):
-    """What was typed, in the order in which Hydra's parser takes it.
-
-    flags: those of Hydra. overrides: of the configuration. config_dirs: folders of further configurations.
-    """
-
-    flags: list[str]
-    overrides: list[str]
-    config_dirs: list[Path]
-    multirun: bool
-    print_config: bool
-
 
 # Flags of Hydra without and with a value: the short form, and what they do.
 SWITCHES = {
@@ -51,10 +36,12 @@ def train(argv: Sequence[str]) -> int:
 
         print(help_text())
         return OK
-    found = arguments(options)
-    from hyplearn.cli.under_hydra import run  # here: Hydra takes its time to import, and mistakes are told before
+    flags, overrides = arguments(options)
+    from hyplearn.cli import under_hydra  # here: Hydra takes its time to import, and mistakes are told before
 
-    return run(found)
+    if options.print_config:
+        return under_hydra.show(overrides, extra=options.config_dir)
+    return under_hydra.run(flags, overrides, options.config_dir)
 
 
 def train_parser() -> Parser:
@@ -77,8 +64,8 @@ def train_parser() -> Parser:
     return parser
 
 
-def arguments(options: argparse.Namespace) -> Arguments:
-    """Write what was typed in the order that Hydra's parser takes. Raises ConfigError for what has no meaning."""
+def arguments(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Return the flags and the overrides as Hydra's parser takes them. Raises ConfigError for what has no meaning."""
     _refuse(options)
     folders: list[Path] = options.config_dir
     flags = [flag for flag in SWITCHES if getattr(options, _name(flag))]
@@ -90,7 +77,7 @@ def arguments(options: argparse.Namespace) -> Arguments:
         flags += ["--config-dir", str(folders[0])]
     elif folders:  # Hydra takes one
         overrides.append(_searchpath(folders, options.overrides))
-    return Arguments(flags, overrides, folders, options.multirun, options.print_config)
+    return flags, overrides
 
 
 def _refuse(options: argparse.Namespace) -> None:

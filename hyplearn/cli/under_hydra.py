@@ -21,7 +21,6 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from hyplearn.cli.train import Arguments
 from hyplearn.config import resolvers
 from hyplearn.config.compose import Composed, change, compose, composed, load, parse, task_overrides
 from hyplearn.config.explain import explained
@@ -66,23 +65,20 @@ class Prepared(NamedTuple):
     spec: TrainSpec
 
 
-def run(options: Arguments) -> int:
-    """Run a command line of `hyplearn train` and return its exit status."""
-    if options.print_config:
-        return show(options.overrides, extra=options.config_dirs)
-    check_choices(options.config_dirs)
-    overrides: Sequence[str] = options.overrides
+def run(flags: Sequence[str], overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    """Let Hydra run a command line and return its exit status. config_dirs: those that the command line names."""
+    check_choices(config_dirs)
     while True:
         try:
-            return _under_hydra(options, overrides)
+            return _run([*flags, *overrides])
         except (HydraException, OmegaConfBaseException) as error:  # noqa: PERF203 - a second time where a sign is missing
-            overrides = explained(error, overrides, lambda line: load(line, options.config_dirs), options.config_dirs)
+            overrides = explained(error, overrides, lambda line: load(line, config_dirs), config_dirs)
 
 
-def _under_hydra(options: Arguments, overrides: Sequence[str]) -> int:
+def _run(arguments: Sequence[str]) -> int:
     start = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=ROOT)(job)
     try:
-        with read_by_hydra([*options.flags, *overrides]):
+        with read_by_hydra(arguments):
             start()
     except Refused as refused:
         raise refused.error from refused.error.__cause__

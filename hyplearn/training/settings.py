@@ -109,7 +109,7 @@ class CallbackSettings:
     nonfinite_every: look for a non-finite loss or gradient every so many batches, 0 for never. Each look waits for
     the device: on a fast GPU 50 costs nothing, but then the report comes up to 49 batches late.
     own: further Lightning callbacks, a `_target_` each, by a name that only the configuration uses; null for none of
-    that name. What one adds to `pl_module.row` in `on_train_epoch_end` stands in metrics.csv.
+    that name. What one adds to `pl_module.row` in `on_train_epoch_end` stands in metrics.csv; its state is plain.
     """
 
     geometry: bool = True

@@ -151,7 +151,7 @@ def test_a_callback_of_ones_own_adds_to_the_record_and_goes_on_after_a_resume(
     own = "+callbacks.own={counting:{_target_:own_parts_of_mine.Counting,start:100}}"
     assert train("model=PlainNet", "dataset.limit_train=64", "dataset.batch_size=16", own).status == 0
     assert command("train", "resume=run", "trainer.max_epochs=2").status == 0
-    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines()))
     assert [float(row["own/batches"]) for row in rows] == [104, 108]
 
 
