@@ -1,4 +1,9 @@
-"""What a node of the configuration may hold: the arguments of its `_target_`, or the fields of its dataclass."""
+"""What a node of the configuration may hold: the arguments of its `_target_`, or the fields of its dataclass.
+
+Neither pydantic nor hydra-zen does it: the schema of a node is the signature of whatever class its `_target_` names, a
+user's own included, a node with a `_target_` stands where its object is annotated, and the message names the dotted key
+with the nearest valid one. pydantic's adapters would need a model beside each of these signatures.
+"""
 
 from __future__ import annotations
 

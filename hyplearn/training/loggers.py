@@ -1,4 +1,9 @@
-"""Mirrors of the history beside metrics.csv: TensorBoard and Weights & Biases. What lies on disk is the record."""
+"""Mirrors of the history beside metrics.csv: TensorBoard and Weights & Biases. What lies on disk is the record.
+
+Lightning's loggers are not used: they write by step as training goes, so that a run resumed from a checkpoint writes
+some steps twice, and theirs for Weights & Biases asks for a key. These receive whole rows, one per epoch, which the
+checkpoint holds as well.
+"""
 
 from __future__ import annotations
 

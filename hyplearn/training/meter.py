@@ -1,4 +1,9 @@
-"""Metrics as exact sums over an epoch, on the device and across processes."""
+"""Metrics as exact sums over an epoch, on the device and across processes.
+
+They are not torchmetrics' for the sake of resuming: a checkpoint in the middle of an epoch is written by the first
+process, and holds the sums of all of them in float64. torchmetrics keeps the sums of each process in its own module,
+so that the first process's checkpoint would hold its share alone.
+"""
 
 from __future__ import annotations
 

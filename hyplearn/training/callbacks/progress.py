@@ -1,4 +1,8 @@
-"""What a user sees while a run trains: a live bar on a terminal, plain lines elsewhere, and train.log in any case."""
+"""What a user sees while a run trains: a live bar on a terminal, plain lines elsewhere, and train.log in any case.
+
+Lightning's bars are not used: they read the metrics at every refresh, each of which waits for the device, and say
+nothing in a file or a queue's log, where most long runs are watched. What is drawn here is drawn by rich.
+"""
 
 from __future__ import annotations
 
