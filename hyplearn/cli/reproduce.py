@@ -11,7 +11,7 @@ from hyplearn.cli.parser import Parser
 from hyplearn.config.compose import parse
 from hyplearn.errors import OK, ConfigError
 from hyplearn.jobs.campaign import Campaign, print_plan
-from hyplearn.jobs.plan import FOLDERS, choose, look, plan
+from hyplearn.jobs.plan import FOLDERS, choose, note_earlier_runs, plan
 from hyplearn.jobs.processes import Child, Start
 from hyplearn.runs.creation import new_directory
 
@@ -104,7 +104,7 @@ def reproduce(argv: Sequence[str], *, start: Start = Child) -> int:
     planned = plan(
         chosen.experiments, seeds=options.seeds, scale=options.scale, protocol=options.protocol, overrides=overrides
     )
-    look(planned)
+    note_earlier_runs(planned)
     print_plan(planned, chosen.absent, scale=options.scale, protocol=options.protocol)
     if options.dry_run:
         return OK

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
@@ -28,7 +29,7 @@ from hyplearn.config.folders import ROOT, check_choices, config_dir
 from hyplearn.config.process import as_typed, read_by_hydra
 from hyplearn.config.specification import checked_specification
 from hyplearn.data.errors import DatasetError
-from hyplearn.errors import FAILED, OK, ConfigError, JobsFailed
+from hyplearn.errors import FAILED, OK, ConfigError, JobsFailed, NonFiniteLoss
 from hyplearn.runs.creation import OUTPUTS, claim, run_name
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.finding import reopen, to_continue, unfinished
@@ -43,7 +44,7 @@ resolvers.register()  # here, so that the worker processes of other launchers ha
 
 
 class Refused(BaseException):
-    """Carries an error out of a callback of Hydra, which turns every `Exception` raised there into a warning."""
+    """Carries an error out of Hydra, which makes a warning of it in a callback and prints a text before it in a job."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -72,6 +73,8 @@ def run(flags: Sequence[str], overrides: Sequence[str], config_dirs: Sequence[Pa
         try:
             return _run([*flags, *overrides])
         except (HydraException, OmegaConfBaseException) as error:  # noqa: PERF203 - a second time where a sign is missing
+            if isinstance(error, InstantiationException):  # out of a job: a defect, with its traceback
+                raise
             overrides = explained(error, overrides, lambda line: load(line, config_dirs), config_dirs)
 
 
@@ -143,9 +146,15 @@ def job(config: DictConfig) -> float | None:
 
     A launcher that is not ours calls it in a process where nothing was checked yet.
     """
-    with as_typed():
-        prepared = _prepared.pop() if _prepared else prepare(config, HydraConfig.get())
-        return _fit(prepared, prepared.plan.run_dir or _output_dir())
+    own = HydraConfig.get()
+    try:
+        with as_typed():
+            prepared = _prepared.pop() if _prepared else prepare(config, own)
+            return _fit(prepared, prepared.plan.run_dir or _output_dir())
+    except (ConfigError, DatasetError, NonFiniteLoss) as error:
+        if own.mode is RunMode.MULTIRUN:  # a launcher that is not ours takes it down
+            raise
+        raise Refused(error) from error  # which Hydra prints nothing about: the message says it all
 
 
 def _output_dir() -> Path:

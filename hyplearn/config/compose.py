@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from hyplearn.config.explain import explained, first_line
-from hyplearn.config.folders import ROOT, check_choices, config_dir
+from hyplearn.config.explain import explained, first_line, unknown_choice
+from hyplearn.config.folders import BASE, ROOT, check_choices, config_dir, groups
 from hyplearn.config.keys import check_key
 from hyplearn.config.schema import SUPPLIED, TrainConfig, validate
 from hyplearn.config.typecheck import checked
@@ -49,9 +51,13 @@ def composed(config: DictConfig, own: Any) -> Composed:
     """Return what Hydra composed as plain containers, with every key and type checked. own: Hydra's own node."""
     typed = [parse(text) for text in task_overrides(own)]
     task = resolve(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+    chosen = choices(own)
+    for group, choice in chosen.items():
+        if choice is not None and choice.startswith(f"{BASE}/"):
+            raise unknown_choice(group, choice, groups([config_dir()])[group])
     for override in typed:
         _replace_kind(task, override)
-    return _complete(task, choices(own), frozenset(override.key_or_group for override in typed))
+    return _complete(task, chosen, frozenset(override.key_or_group for override in typed))
 
 
 def task_overrides(own: Any) -> list[str]:
@@ -133,10 +139,21 @@ def load(overrides: Sequence[str], extra: Sequence[Path]) -> DictConfig:
 
 def _hydra_config(overrides: Sequence[str], extra: Sequence[Path]) -> DictConfig:
     own = [f"hydra.searchpath=[{', '.join(quoted(f'file://{folder.resolve()}') for folder in extra)}]"] if extra else []
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with _beside_a_running_hydra(), initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = hydra_compose(ROOT, overrides=[*overrides, *own], return_hydra_config=True)
     OmegaConf.set_struct(config, False)
     return config
+
+
+@contextmanager
+def _beside_a_running_hydra() -> Iterator[None]:
+    """Let another Hydra begin: a search composes its trials inside of the one that runs the command."""
+    running = GlobalHydra.instance()
+    hydra, running.hydra = running.hydra, None
+    try:
+        yield
+    finally:
+        running.hydra = hydra
 
 
 def _replace_kind(config: dict[str, Any], override: Override) -> None:

@@ -39,7 +39,9 @@ def explained(error: Exception, overrides: Sequence[str], load: Load, extra: Seq
         _refuse_choices(overrides, groups([config_dir(), *extra]))
     unknown = re.search(r"Could not override '([^']+)'", text)
     if isinstance(error, ConfigCompositionException) and unknown:
-        return _with_added(unknown[1], overrides, load, extra)
+        meant = _with_added(unknown[1], overrides, load, extra)
+        if meant != list(overrides):  # a key of a configuration file has no sign to add
+            return meant
     raise ConfigError(_plain(text)) from error
 
 
@@ -84,7 +86,7 @@ def _several_values(text: str) -> ConfigError:
 def _with_added(key: str, overrides: Sequence[str], load: Load, extra: Sequence[Path]) -> list[str]:
     """Return the overrides with `++` before a key that no file mentions. Raises ConfigError for an unknown one."""
     known = groups([config_dir(), *extra])
-    chosen = [text for text in overrides if text.lstrip("+").partition("=")[0] in known]
+    chosen = [text for text in overrides if text.lstrip("+").partition("=")[0] in known and "," not in text]
     config = load(chosen)
     if key.split(".")[0] == "hydra":
         own = OmegaConf.to_container(config.hydra, resolve=False)

@@ -40,9 +40,10 @@ class Row(NamedTuple):
 def kind_of(source: str) -> str:
     """Tell what a source is: dataset, run or file."""
     from hyplearn.config.folders import config_dir, groups
+    from hyplearn.runs.directory import is_checkpoint
 
     path = Path(source)
-    if path.is_dir() or path.suffix == ".ckpt":
+    if path.is_dir() or is_checkpoint(path):
         return "run"
     if path.suffix in FILES:
         if not path.is_file():

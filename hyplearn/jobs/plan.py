@@ -146,7 +146,7 @@ def _add(planned: dict[str, Planned], run: Planned) -> None:
     first.tables = tuple(dict.fromkeys((*first.tables, *run.tables)))
 
 
-def look(planned: Sequence[Planned], folder: Path = OUTPUTS) -> None:
+def note_earlier_runs(planned: Sequence[Planned], folder: Path = OUTPUTS) -> None:
     """Note what became of the runs so far, wherever below `folder` they lie, and what the others may take."""
     runs = runs_below([folder])
     known = by_id(runs)

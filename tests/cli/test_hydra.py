@@ -148,3 +148,16 @@ def test_nobody_needs_hydra_full_error(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "RuntimeError: defect None" in ended.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_two_processes_share_one_directory(tmp_path: Path) -> None:
+    """Lightning starts the typed command line once more, and names the directory to Hydra in the second process."""
+    ddp = ("trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp")
+    ended = subprocess.run(
+        [sys.executable, str(SOURCE / "train.py"), *QUICK, *ddp], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (run_dir,) = (tmp_path / "outputs" / "smoke").iterdir()
+    assert json.loads((run_dir / "results.json").read_text())["status"] == "finished"
+    assert yaml.safe_load((run_dir / ".hydra" / "overrides.yaml").read_text()) == [*QUICK, *ddp]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs"]

@@ -319,7 +319,7 @@ def test_mistakes_end_with_one_message_before_anything_is_read_or_written(
 def test_rates_of_absent_parts_are_told_and_do_not_stop_a_grid(command, caplog: pytest.LogCaptureFixture) -> None:
     for typed in ("optim.scales={class_proxies:100}", "optim.scales.class_proxies=100"):
         caplog.clear()
-        assert command("train", "--cfg", "job", HYP, typed).status == 0
+        assert command("train", "--print-config", HYP, typed).status == 0
         assert "optim.scales.class_proxies: no effect on loss=pairwise, which has no such parameters" in caplog.text
 
 

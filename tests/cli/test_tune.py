@@ -105,7 +105,7 @@ def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hydra composes the same choices of groups again and again, most of the time of these tests."""
-    load = compose_module._load
+    load = compose_module._hydra_config
 
     def remembered(choices: Sequence[str], extra: Sequence[Path]) -> Any:
         if extra:
@@ -115,7 +115,7 @@ def _composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
             LOADED[key] = load(choices, extra)
         return copy.deepcopy(LOADED[key])
 
-    monkeypatch.setattr(compose_module, "_load", remembered)
+    monkeypatch.setattr(compose_module, "_hydra_config", remembered)
 
 
 def study(name: str = "mine") -> Path:

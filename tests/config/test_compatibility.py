@@ -40,7 +40,7 @@ CLASHES = {
     "manifold.c=-1": ["c=-1.0", "bounds"],
     "manifold.c=30": ["c=30.0", "20"],
     "model.depth=19": ["depth=19", "18, 50"],
-    "model.norm.dispersion=mean": ["model.norm: ", "dispersion='mean'", "rms"],
+    "model.norm.dispersion=mean": ["model.norm.dispersion=mean: expected one of", "rms"],
     "optim.lr=-1": ["lr=-1.0"],
     "optim.scales={backbone:2.0}": ["optim.scales={'backbone': 2.0}", "retrieval", "leave it out"],
     "evaluation.k=[1,2]": ["evaluation", "ignored by a classifier", "leave it out"],

@@ -125,7 +125,7 @@ MISTAKES = {
     "optim.schedule.gamma=2": "optim.schedule.gamma=2 must be in (0, 1]",
     "optim.schedule.gama=0.5": "unknown key optim.schedule.gama. Did you mean optim.schedule.gamma?",
     "optim.schedule={name:cosinus}": "optim.schedule.name=cosinus is unknown. Did you mean cosine? (choose from: co",
-    "optim.schedule={gamma:0.1}": "optim.schedule.name is missing. (choose from: constant, cosine, multistep, step)",
+    "~optim.schedule.name": "optim.schedule.name is missing. (choose from: constant, cosine, multistep, step)",
     "optim.schedule={name:multistep,milestones:[0.5]}": "optim.schedule.gamma is missing: give it a value.",
     "optim.schedule.name=cosine": "optim.schedule.milestones is no key of optim.schedule.name=cosine, which takes: fi",
     "optim.lr=-1": "optim.lr=-1.0 must be at least 0 and finite",
@@ -202,7 +202,9 @@ def test_keys_are_merged_removed_and_added_as_hydra_does() -> None:
         **compose([]).config["dataset"]["augmentation"],
         "crop_padding": 3,
     }
-    assert "milestones" not in compose(["~optim.schedule.milestones"]).config["optim"]["schedule"]
+    assert compose(["optim.schedule={gamma:0.5}"]).config["optim"]["schedule"]["gamma"] == 0.5
+    without = compose(["~optim.schedule.manifold_skips_first_drop"]).config["optim"]["schedule"]
+    assert "manifold_skips_first_drop" not in without
     assert compose(["+trainer.limit_val_batches=3"]).config["trainer"]["limit_val_batches"] == 3
     assert compose(["++seed=3"]).config["seed"] == 3
     assert compose(["+experiment=smoke"]).choices["experiment"] == "smoke"
