@@ -19,7 +19,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from hyplearn.config.explain import explained, first_line, unknown_choice
 from hyplearn.config.folders import BASE, ROOT, check_choices, config_dir, groups
-from hyplearn.config.keys import check_key
+from hyplearn.config.keys import check_key, paths
 from hyplearn.config.schema import SUPPLIED, TrainConfig, validate
 from hyplearn.config.typecheck import checked
 from hyplearn.errors import ConfigError
@@ -57,7 +57,7 @@ def composed(config: DictConfig, own: Any) -> Composed:
             raise unknown_choice(group, choice, groups([config_dir()])[group])
     for override in typed:
         _replace_kind(task, override)
-    return _complete(task, chosen, frozenset(override.key_or_group for override in typed))
+    return _complete(task, chosen, frozenset(key for override in typed for key in _keys(override)))
 
 
 def task_overrides(own: Any) -> list[str]:
@@ -143,6 +143,14 @@ def _hydra_config(overrides: Sequence[str], extra: Sequence[Path]) -> DictConfig
         config = hydra_compose(ROOT, overrides=[*overrides, *own], return_hydra_config=True)
     OmegaConf.set_struct(config, False)
     return config
+
+
+def _keys(override: Override) -> list[str]:
+    """The keys that an override sets: those of a group of keys, which Hydra merges, one by one."""
+    value = None if override.is_delete() or override.is_sweep_override() else override.value()
+    if not isinstance(value, Mapping):
+        return [override.key_or_group]
+    return [f"{override.key_or_group}.{path}" for path in paths(value)]
 
 
 @contextmanager
