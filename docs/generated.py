@@ -76,7 +76,7 @@ def _configuration() -> str:
     parts = [
         "# Configuration",
         "A run is one choice from each group (`group=choice`) and values of single keys (`group.key=value`). "
-        "`python train.py --cfg job` prints the composed configuration of what you typed and runs nothing. "
+        "`python train.py --print-config` checks and prints the configuration of what you typed and runs nothing. "
         "This page is made from `configs/` and from the classes that the keys are arguments of.",
         "## Keys of a classifier",
         "Defaults of `python train.py`.",

@@ -15,8 +15,10 @@ import pytest
 
 from hyplearn.cli.commands import COMMANDS
 from hyplearn.cli.main import main
+from hyplearn.cli.train import train_parser
 from hyplearn.config.compose import compose, parse
 from hyplearn.jobs.grid import expand
+from hyplearn.jobs.tuning.under_hydra import searched
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -73,8 +75,12 @@ def test_the_pages_show_commands() -> None:
 
 @pytest.mark.parametrize("words", TRAINED)
 def test_every_shown_training_composes(words: list[str]) -> None:
-    overrides = [word for word in words[1:] if "=" in word]  # the others are options and their values
-    if {"-m", "--multirun"} & set(words):
+    options = train_parser().parse_intermixed_args(words[1:])  # raises for an option that there is not
+    overrides = options.overrides
+    if options.multirun and "hydra/sweeper=hyplearn_optuna" in overrides:
+        assert [searched(parse(text)) for text in overrides if parse(text).is_sweep_override()]
+        overrides = [text for text in overrides if not parse(text).is_sweep_override()]
+    elif options.multirun:
         jobs = expand([parse(text) for text in overrides])
         assert len(jobs) > 1
         overrides = list(jobs[0].overrides)
