@@ -15,14 +15,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from hyplearn.config import resolvers
 from hyplearn.config.compose import parse, quoted, task_overrides
 from hyplearn.config.process import as_typed
-from hyplearn.errors import CONFIG, FAILED, OK, ConfigError, Interrupted, JobsFailed
+from hyplearn.errors import CONFIG, ConfigError, Interrupted, JobsFailed
 from hyplearn.jobs.grid import PLACE, Checked, checked_all, composed_all, expand, mistakes_of
 from hyplearn.jobs.launcher import Job, JobState, Launcher, Stopped
 from hyplearn.jobs.ledger import stored_jobs
+from hyplearn.jobs.other_launchers import run_elsewhere
 from hyplearn.jobs.processes import Local, devices
 from hyplearn.jobs.slurm import Submitit
 from hyplearn.jobs.sweep import group_of, job_of, run_sweep
-from hyplearn.jobs.sweep_summary import SUMMARY, print_summary, summary_of
+from hyplearn.jobs.sweep_summary import SUMMARY
 from hyplearn.runs.creation import OUTPUTS, new_directory
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.lock import occupant, occupied
@@ -126,6 +127,9 @@ class Grid:
     def _subdir(self, number: int, one: Checked, count: int) -> str:
         """The name of a job's folder: what varies, unless hydra.sweep.subdir says otherwise."""
         if is_default(self.master.hydra.sweep, "subdir", DEFAULT_SUBDIR):
+            if engine_of(self.launcher) is None:  # which asks the configuration, as does Hydra
+                differences = sorted(f"{key}={value}" for key, value in one.combination.varied.items())
+                return resolvers.sweep_subdir(number, ",".join(differences))
             return one.combination.folder_name(number, count)
         config = self._load(one.overrides)
         with read_write(config.hydra), open_dict(config.hydra):
@@ -137,51 +141,13 @@ class Grid:
     def _run(self, folder: Path, jobs: list[Job], found: Sequence[Checked]) -> list[JobReturn]:
         engine = engine_of(self.launcher)
         if engine is None:
-            return self._run_elsewhere(folder, jobs, found)
+            return run_elsewhere(self.launcher, self.master, folder, jobs, fixed=_fixed(found), size=self.batch)
         try:
             with as_typed():
                 run_sweep(folder, jobs, engine)
         except Stopped as stop:
             raise Interrupted(stop.signum) from None
         return [returned(job) for job in jobs]
-
-    def _run_elsewhere(self, folder: Path, jobs: list[Job], found: Sequence[Checked]) -> list[JobReturn]:
-        """Hand the jobs to a launcher that is not ours, and take down how they ended."""
-        waiting = [job for job in jobs if job.state is JobState.WAITING and job.same_as is None]
-        with read_write(self.master.hydra), open_dict(self.master.hydra):
-            self.master.hydra.sweep.dir = str(folder)
-            self.master.hydra.overrides.hydra += [
-                f"hydra.sweep.dir={quoted(folder)}",
-                f"hydra.job.config.override_dirname.exclude_keys={_fixed(found)}",
-            ]
-        summary = summary_of(folder, jobs)
-        everything: list[JobReturn] = []
-        size = self.batch or len(waiting) or 1
-        try:
-            for begin in range(0, len(waiting), size):
-                batch = waiting[begin : begin + size]
-                for job in batch:
-                    job.begin()
-                summary.write()
-                lines = [[*job.overrides, *group_of(job.overrides, folder)] for job in batch]
-                everything += self.launcher.launch(lines, initial_job_idx=begin)
-        finally:
-            for job, one in zip(waiting, everything, strict=False):
-                _take_down(job, one)
-            for job in waiting[len(everything) :]:
-                job.end(FAILED, f"{type(self.launcher).__name__} lost it", 0.0)
-            for job in jobs:
-                if job.same_as is not None:
-                    first = job.same_as
-                    job.state, job.status, job.reason, job.run_dir = (
-                        first.state,
-                        first.status,
-                        first.reason,
-                        first.run_dir,
-                    )
-            summary.write()
-            print_summary(summary)
-        return everything
 
 
 def engine_of(launcher: HydraLauncher) -> Launcher | None:
@@ -242,15 +208,6 @@ def _objective(run: RunDirectory) -> float | None:
     return next((value for name, value in run.metrics.items() if rule == f"best {name}"), None)
 
 
-def _take_down(job: Job, one: JobReturn) -> None:
-    """Note what a launcher that is not ours says of a job."""
-    if one.status is JobStatus.COMPLETED:
-        job.run_dir = Path(str(one.hydra_cfg.hydra.runtime.output_dir)) if one.hydra_cfg is not None else job.run_dir
-        job.end(OK, "", RunDirectory(job.run_dir).results.get("seconds", 0.0))
-    else:
-        job.end(FAILED, " ".join(str(one._return_value).split()) or type(one._return_value).__name__, 0.0)
-
-
 def _parts(master: DictConfig, number: int) -> list[str]:
     """Of a job's command line, what the multirun's said to Hydra: where configurations lie, which is the first."""
     typed = OmegaConf.to_container(master.hydra.overrides.hydra, resolve=False)
@@ -274,10 +231,11 @@ def config_dirs(master: DictConfig) -> list[Path]:
 
 
 def _fixed(found: Sequence[Checked]) -> str:
-    """The keys that are the same for all jobs, as a list in Hydra's grammar."""
+    """The keys that name no folder, as a list in Hydra's grammar: those that are the same for all jobs, and ours."""
     varied = set(found[0].combination.varied)
-    keys = dict.fromkeys(parse(text).key_or_group for text in found[0].overrides)
-    return f"[{','.join(quoted(key) for key in [*(key for key in keys if key not in varied), 'logger.group'])}]"
+    keys = [parse(text).key_or_group for text in found[0].overrides]
+    names = dict.fromkeys([*(key for key in keys if key not in varied), "logger.group", "output_dir", "resume"])
+    return f"[{','.join(map(quoted, names))}]"
 
 
 def is_default(node: DictConfig, key: str, beginning: str) -> bool:

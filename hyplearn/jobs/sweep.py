@@ -30,7 +30,7 @@ def run_sweep(folder: Path, jobs: Sequence[Job], launcher: Launcher) -> list[Job
     takes over how that one ended.
     Raises ConfigError where the folder holds other jobs. Raises Stopped after a signal, once all is ended and printed.
     """
-    _take_up(folder, jobs)
+    take_up(folder, jobs)
     summary = summary_of(folder, jobs)
     try:
         with signals_raise():
@@ -90,7 +90,7 @@ def share(jobs: Sequence[Job]) -> None:
             job.state, job.status, job.reason, job.run_dir = other.state, other.status, other.reason, other.run_dir
 
 
-def _take_up(folder: Path, jobs: Sequence[Job]) -> None:
+def take_up(folder: Path, jobs: Sequence[Job]) -> None:
     """Note what an earlier command of the same sweep left."""
     stored = stored_jobs(folder, SUMMARY, "jobs")
     if not stored:

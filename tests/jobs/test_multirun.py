@@ -176,6 +176,22 @@ def test_a_launcher_that_is_not_ours_runs_two_jobs(tmp_path: Path, launcher: str
     assert "2 of 2 jobs ok" in ended.stdout
 
 
+def test_a_launcher_that_is_not_ours_continues_a_sweep_too(command: Command) -> None:
+    line = (*QUICK, "seed=1,2,3", "hydra/launcher=basic", "output_dir=out")
+    assert command("train", "-m", *line).status == 0
+    summary = json.loads(Path("out/summary.json").read_text())
+    kept = Path("out/00_seed-1/results.json").stat().st_mtime_ns
+    summary["jobs"][1].update(state="running", exit_status=None)
+    Path("out/summary.json").write_text(json.dumps(summary))
+    Path("out/01_seed-2/results.json").write_text(json.dumps({"status": "interrupted"}))
+    again = command("train", "-m", *line)
+    assert again.status == 0, again.err
+    assert [job["exit_status"] for job in jobs_of(Path("out"))] == [0, 0, 0]
+    assert [job["run_dir"] for job in jobs_of(Path("out"))] == [f"out/0{n}_seed-{n + 1}" for n in range(3)]
+    assert Path("out/00_seed-1/results.json").stat().st_mtime_ns == kept
+    assert json.loads(Path("out/01_seed-2/results.json").read_text())["status"] == "finished"
+
+
 def test_the_sweeper_of_hydra_gets_the_metric_of_our_launcher(command: Command) -> None:
     ended = command("train", "-m", *QUICK, "seed=1,2", "hydra/sweeper=basic", "hydra.sweep.dir=out")
     assert ended.status == 0
