@@ -21,6 +21,7 @@ from hyplearn.jobs.grid import expand
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "_generated"} & set(path.relative_to(DOCS).parts))
+EXAMPLE = ROOT / "examples" / "own_parts"  # whose choices pages may show
 FENCE = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 ROLE = re.compile(r"\{py:\w+\}`([^`]+)`")
@@ -37,7 +38,7 @@ def load(name: str) -> ModuleType:
 
 def commands() -> Iterator[tuple[str, list[str]]]:
     """Every command line that is shown, with the page it stands on: the words after `hyplearn`."""
-    for page in [*PAGES, ROOT / "README.md"]:
+    for page in [*PAGES, ROOT / "README.md", EXAMPLE / "README.md"]:
         for language, body in FENCE.findall(page.read_text()):
             if language not in ("", "console"):
                 continue
@@ -72,13 +73,15 @@ def test_the_pages_show_commands() -> None:
 
 
 @pytest.mark.parametrize("words", TRAINED)
-def test_every_shown_training_composes(words: list[str]) -> None:
+def test_every_shown_training_composes(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLE)
+    example = [EXAMPLE / "own_parts" / "configs"]
     overrides = [word for word in words[1:] if "=" in word]  # the others are options and their values
     if {"-m", "--multirun"} & set(words):
-        jobs = expand([parse(text) for text in overrides])
+        jobs = expand([parse(text) for text in overrides if "=glob(" not in text])
         assert len(jobs) > 1
         overrides = list(jobs[0].overrides)
-    compose(overrides)
+    compose(overrides, extra=example)
 
 
 @pytest.mark.parametrize("words", OTHERS)
