@@ -7,6 +7,7 @@ The script of a shell is made by shtab of the parsers of all commands. Where nam
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from hyplearn.cli.commands import overview
 from hyplearn.cli.parser import Parser, name_of
-from hyplearn.config.folders import ROOT, config_dir, groups
+from hyplearn.config.folders import ROOT, config_dir, config_folders, groups
 from hyplearn.errors import OK
 
 if TYPE_CHECKING:
@@ -144,8 +145,15 @@ def candidates(line: str) -> list[str]:
     """Return every name, group, choice and key that may stand where the last word of `line` is typed, sorted."""
     *before, word = re.split(r"\s+", line.lstrip())
     command, *typed = _without_launcher(before) or [""]
-    found = _names(command, [text for text in typed if not text.startswith("-") and "=" not in text])
+    positional = [text for text in typed if not text.startswith("-") and "=" not in text]
+    found = _names(command, positional, _config_dirs(typed))
     return sorted({text for text in (*found, *_overrides(command, typed, word)) if text.startswith(word)} - {word})
+
+
+def _config_dirs(typed: Sequence[str]) -> list[Path]:
+    """Return the folders of further configurations that the line names."""
+    pairs = itertools.pairwise(typed)
+    return [Path(value) for flag, value in pairs if flag in ("--config-dir", "-cd") and Path(value).is_dir()]
 
 
 def _without_launcher(words: list[str]) -> list[str]:
@@ -157,9 +165,9 @@ def _without_launcher(words: list[str]) -> list[str]:
     return words[1:]
 
 
-def _names(command: str, positional: Sequence[str]) -> Iterator[str]:
+def _names(command: str, positional: Sequence[str], extra: Sequence[Path]) -> Iterator[str]:
     """Data sets, experiments and tables, where a command takes them."""
-    known = groups([config_dir()])
+    known = groups(config_folders(extra))
     if command == "data" and not positional:
         yield "verify"
     if command == "delta" or (command == "data" and positional == ["verify"]):
@@ -176,14 +184,15 @@ def _overrides(command: str, typed: Sequence[str], word: str) -> Iterator[str]:
         yield from _keys(_stored(Path(typed[0])), word)
     if command not in COMPOSING:
         return
-    known = groups([config_dir()])
+    extra = _config_dirs(typed)
+    known = groups(config_folders(extra))
     group, sign, value = word.partition("=")
     if sign and group in known:
         earlier = "".join(f"{text}," for text in value.split(",")[:-1])  # a,b,c of a multirun
         yield from (f"{group}={earlier}{choice}" for choice in known[group])
         return
     yield from (f"{name}=" for name in known)
-    yield from _keys(_composed([text for text in typed if "=" in text]), word)
+    yield from _keys(_composed([text for text in typed if "=" in text], extra), word)
 
 
 def _keys(config: DictConfig | None, word: str) -> Iterator[str]:
@@ -210,13 +219,15 @@ def _stored(path: Path) -> DictConfig | None:
     return OmegaConf.create(run.config) if run.begun else None
 
 
-def _composed(overrides: Sequence[str]) -> DictConfig | None:
+def _composed(overrides: Sequence[str], extra: Sequence[Path]) -> DictConfig | None:
     """What Hydra composes of whole words; None where they do not fit together yet."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
 
+    from hyplearn.config.compose import searching
+
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return compose(ROOT, list(overrides))
+            return compose(ROOT, [*overrides, *searching(extra)])
     except HydraException:
         return None

@@ -12,7 +12,7 @@ from pathlib import Path
 from hyplearn.cli.parser import WIDTH, Parser, folder
 from hyplearn.config.compose import compose, parse
 from hyplearn.config.explain import unknown_choice
-from hyplearn.config.folders import config_dir, groups
+from hyplearn.config.folders import config_folders, groups
 from hyplearn.errors import FAILED, OK, ConfigError, listing
 
 DESCRIPTION = """
@@ -25,7 +25,7 @@ folder is $HYPLEARN_DATA, or data/ here."""
 
 def data_parser() -> Parser:
     """Make the parser of the command."""
-    names = textwrap.fill(listing(groups([config_dir()])["dataset"]), WIDTH - 2, subsequent_indent="  ")
+    names = textwrap.fill(listing(groups(config_folders())["dataset"]), WIDTH - 2, subsequent_indent="  ")
     parser = Parser(
         "data",
         DESCRIPTION,
@@ -66,7 +66,7 @@ def verify(name: str, overrides: Sequence[str], *, as_json: bool = False, extra:
 
     overrides: of the dataset, such as dataset.root=<folder>. as_json: one object instead of text.
     """
-    known = groups([config_dir(), *extra])["dataset"]
+    known = groups(config_folders(extra))["dataset"]
     if name not in known:
         raise unknown_choice("dataset", name, known)
     for text in overrides:

@@ -8,10 +8,11 @@ import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 from hyplearn.config.compose import defaults
-from hyplearn.config.folders import config_dir, groups
+from hyplearn.config.folders import config_folders, groups
 
 FLAGS = """\
   -m, --multirun      run every combination of values, a,b,c  range(1,6)  choice(a,b)  glob(hecnn*): all are checked
@@ -65,11 +66,11 @@ RETRIEVAL_KEYS = {
 }
 
 
-def help_text() -> str:
-    """Return what `hyplearn train --help` prints."""
+def help_text(extra: Sequence[Path] = ()) -> str:
+    """Return what `hyplearn train --help` prints. extra: further folders of configurations."""
     composed = defaults()
     parts = {
-        "Groups (group=choice; * is the default; a wrong name lists all)": _groups(composed.choices),
+        "Groups (group=choice; * is the default; a wrong name lists all)": _groups(composed.choices, extra),
         "Keys most runs touch (key=value; all of them: --print-config)": _keys(composed.config, KEYS),
         f"Keys of retrieval (defaults of model={RETRIEVAL})": _keys(defaults(RETRIEVAL).config, RETRIEVAL_KEYS),
         "Options": FLAGS,
@@ -79,9 +80,9 @@ def help_text() -> str:
     return "\n\n".join(["python train.py [group=choice] [group.key=value] = hyplearn train ...", *sections])
 
 
-def _groups(chosen: Mapping[str, str | None]) -> str:
+def _groups(chosen: Mapping[str, str | None], extra: Sequence[Path]) -> str:
     lines = []
-    for group, choices in groups([config_dir()]).items():
+    for group, choices in groups(config_folders(extra)).items():
         if group == "experiment":
             choices = _families(choices)
         marked = ", ".join(f"{choice}*" if choice == chosen.get(group) else choice for choice in choices)

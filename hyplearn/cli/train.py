@@ -34,7 +34,7 @@ def train(argv: Sequence[str]) -> int:
     if options.help:
         from hyplearn.cli.help import help_text
 
-        print(help_text())
+        print(help_text(options.config_dir))
         return OK
     flags, overrides = arguments(options)
     from hyplearn.cli import under_hydra  # here: Hydra takes its time to import, and mistakes are told before
@@ -76,7 +76,7 @@ def arguments(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     if len(folders) == 1:
         flags += ["--config-dir", str(folders[0])]
     elif folders:  # Hydra takes one
-        overrides.append(_searchpath(folders, options.overrides))
+        overrides += _searchpath(folders, options.overrides)
     return flags, overrides
 
 
@@ -102,12 +102,12 @@ def _launching(options: argparse.Namespace) -> list[str]:
     return [f"hydra.launcher.{name}={value}" for name, value in given.items()]
 
 
-def _searchpath(folders: Sequence[Path], overrides: Sequence[str]) -> str:
+def _searchpath(folders: Sequence[Path], overrides: Sequence[str]) -> list[str]:
     """Several folders as Hydra takes them."""
-    from hyplearn.config.compose import quoted
+    from hyplearn.config.compose import searching
 
     if any(text.lstrip("+").startswith("hydra.searchpath=") for text in overrides):
         raise ConfigError(
             "several --config-dir and hydra.searchpath: put all folders into hydra.searchpath=[file://...]."
         )
-    return f"hydra.searchpath=[{','.join(quoted(f'file://{folder.resolve()}') for folder in folders)}]"
+    return searching(folders)

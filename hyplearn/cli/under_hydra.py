@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hyplearn.config import resolvers
 from hyplearn.config.compose import Composed, change, compose, composed, load, parse, task_overrides
-from hyplearn.config.explain import explained
+from hyplearn.config.explain import explained, searched
 from hyplearn.config.folders import ROOT, check_choices, config_dir
 from hyplearn.config.process import as_typed, read_by_hydra
 from hyplearn.config.specification import checked_specification
@@ -68,9 +68,9 @@ class Prepared(NamedTuple):
 
 def run(flags: Sequence[str], overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
     """Let Hydra run a command line and return its exit status. config_dirs: those that the command line names."""
-    check_choices(config_dirs)
     while True:
         try:
+            check_choices([*config_dirs, *searched(overrides)])
             return _run([*flags, *overrides])
         except (HydraException, OmegaConfBaseException) as error:  # noqa: PERF203 - a second time where a sign is missing
             if isinstance(error, InstantiationException):  # out of a job: a defect, with its traceback

@@ -138,11 +138,16 @@ def load(overrides: Sequence[str], extra: Sequence[Path]) -> DictConfig:
 
 
 def _hydra_config(overrides: Sequence[str], extra: Sequence[Path]) -> DictConfig:
-    own = [f"hydra.searchpath=[{', '.join(quoted(f'file://{folder.resolve()}') for folder in extra)}]"] if extra else []
     with _beside_a_running_hydra(), initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = hydra_compose(ROOT, overrides=[*overrides, *own], return_hydra_config=True)
+        config = hydra_compose(ROOT, overrides=[*overrides, *searching(extra)], return_hydra_config=True)
     OmegaConf.set_struct(config, False)
     return config
+
+
+def searching(extra: Sequence[Path]) -> list[str]:
+    """Return the override that makes Hydra search further folders of configurations; none where there are none."""
+    folders = ",".join(quoted(f"file://{folder.resolve()}") for folder in extra)
+    return [f"hydra.searchpath=[{folders}]"] if extra else []
 
 
 def _keys(override: Override) -> list[str]:

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from hyplearn.config.folders import ROOT, config_dir, groups, roots
+from hyplearn.config.folders import ROOT, config_folders, groups, package_folder, roots
 from hyplearn.config.keys import check_key, paths
 from hyplearn.errors import ConfigError, listing, nearest
 
@@ -27,6 +27,7 @@ def explained(error: Exception, overrides: Sequence[str], load: Load, extra: Seq
     """
     if isinstance(error, OverrideParseException):
         raise ConfigError(f"{error.override!r} is no override: {first_line(error)}. Write key=value or group=choice.")
+    extra = [*extra, *searched(overrides)]
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         raise _missing_choice(error, extra) from error
     text = str(error)
@@ -36,13 +37,28 @@ def explained(error: Exception, overrides: Sequence[str], load: Load, extra: Seq
     if twice and f"+{twice[1]}=" in "\n".join(overrides):
         return [text.removeprefix("+") if text.startswith(f"+{twice[1]}=") else text for text in overrides]
     if text.startswith("Config group override must be"):
-        _refuse_choices(overrides, groups([config_dir(), *extra]))
+        _refuse_choices(overrides, groups(config_folders(extra)))
     unknown = re.search(r"Could not override '([^']+)'", text)
     if isinstance(error, ConfigCompositionException) and unknown:
         meant = _with_added(unknown[1], overrides, load, extra)
         if meant != list(overrides):  # a key of a configuration file has no sign to add
             return meant
     raise ConfigError(_plain(text)) from error
+
+
+def searched(overrides: Sequence[str]) -> list[Path]:
+    """Return the folders that overrides name as hydra.searchpath=[file://folder,pkg://package]."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    typed = next((one.value() for one in reversed(parsed) if one.key_or_group == "hydra.searchpath"), None) or []
+    places = [str(place) for place in (typed if isinstance(typed, list) else [typed])]
+    return [_place(place) for place in places]
+
+
+def _place(place: str) -> Path:
+    """Return the folder of an entry of hydra.searchpath."""
+    if place.startswith("pkg://"):
+        return package_folder(place.removeprefix("pkg://").replace("/", ".").rstrip("."), "hydra.searchpath")
+    return Path(place.removeprefix("file://"))
 
 
 def unknown_choice(group: str, choice: str, valid: Sequence[str]) -> ConfigError:
@@ -57,12 +73,12 @@ def first_line(error: Exception) -> str:
 
 def _missing_choice(error: MissingConfigException, extra: Sequence[Path]) -> ConfigError:
     name = error.missing_cfg_file or ""
-    known = groups([config_dir(), *extra])
+    known = groups(config_folders(extra))
     group, _, choice = name.partition("/")
     if group not in known:
         group, _, choice = name.rpartition("/")
     if not group:
-        files = roots([config_dir(), *extra])
+        files = roots(config_folders(extra))
         return ConfigError(
             f"no configuration {name}.yaml.{nearest(name, files)} (--config-name takes: {listing(files)})"
         )
@@ -85,7 +101,7 @@ def _several_values(text: str) -> ConfigError:
 
 def _with_added(key: str, overrides: Sequence[str], load: Load, extra: Sequence[Path]) -> list[str]:
     """Return the overrides with `++` before a key that no file mentions. Raises ConfigError for an unknown one."""
-    known = groups([config_dir(), *extra])
+    known = groups(config_folders(extra))
     chosen = [text for text in overrides if text.lstrip("+").partition("=")[0] in known and "," not in text]
     config = load(chosen)
     if key.split(".")[0] == "hydra":

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from hyplearn.errors import ConfigError
 
 ROOT = "train"
 BASE = "base"  # the folder of a group whose files others build on, and which are no choices themselves
+ENTRY_POINTS = "hyplearn.configs"  # by which an installed package names its package of configuration files
 
 
 def config_dir() -> Path:
@@ -18,6 +23,43 @@ def config_dir() -> Path:
         if (folder / f"{ROOT}.yaml").is_file():
             return folder
     raise FileNotFoundError(f"no {ROOT}.yaml in {package}/configs or {package.parent}/configs: reinstall hyplearn")
+
+
+def installed() -> Mapping[str, str]:
+    """Return the packages of configuration files that other distributions offer, by the name of the entry point."""
+    return _installed(tuple(sys.path))
+
+
+@cache  # reading what is installed takes longer than composing does
+def _installed(path: tuple[str, ...]) -> Mapping[str, str]:
+    """Return the same; path: where Python looks for what is installed."""
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+
+
+def config_folders(extra: Sequence[Path] = ()) -> list[Path]:
+    """Return every folder of configurations once: ours, those of installed packages, and `extra`.
+
+    Raises ConfigError for an installed package that does not have the folder it names.
+    """
+    packages = [
+        package_folder(package, f"entry point {name} of {ENTRY_POINTS}") for name, package in installed().items()
+    ]
+    return list({folder.resolve(): folder for folder in (config_dir(), *packages, *extra)}.values())
+
+
+def package_folder(package: str, named_by: str) -> Path:
+    """Return the folder of a package of configuration files. Raises ConfigError where there is none."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ImportError:  # of a package around it
+        spec = None
+    places = None if spec is None else spec.submodule_search_locations
+    if spec is None or spec.origin is None or not places:  # Hydra reads no folder without __init__.py
+        raise ConfigError(
+            f"{named_by} names {package}, but there is no such package with an __init__.py: install what offers it, or "
+            "leave it out."
+        )
+    return Path(next(iter(places)))
 
 
 def groups(folders: Sequence[Path]) -> dict[str, list[str]]:
@@ -40,9 +82,10 @@ def groups(folders: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def check_choices(extra: Sequence[Path]) -> None:
-    """Raise ConfigError for a choice in `extra` that another folder offers already: Hydra would never use it."""
-    if extra:
-        groups([config_dir(), *extra])
+    """Raise ConfigError for a choice that two folders offer, ours, installed or `extra`: Hydra would never use one."""
+    folders = config_folders(extra)
+    if len(folders) > 1:
+        groups(folders)
 
 
 def roots(folders: Sequence[Path]) -> list[str]:

@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 def kind_of(source: str) -> str:
     """Tell what a source is: dataset, run or file."""
-    from hyplearn.config.folders import config_dir, groups
+    from hyplearn.config.folders import config_folders, groups
     from hyplearn.runs.directory import is_checkpoint
 
     path = Path(source)
@@ -49,7 +49,7 @@ def kind_of(source: str) -> str:
         if not path.is_file():
             raise ConfigError(f"{path} does not exist")
         return "file"
-    known = groups([config_dir()])["dataset"]
+    known = groups(config_folders())["dataset"]
     if source not in known:
         raise ConfigError(
             f"{source} is no run directory, no .npz or .safetensors file, and no data set."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Glob, Override
 
-from hyplearn.config.folders import config_dir, groups
+from hyplearn.config.folders import config_folders, groups
 from hyplearn.errors import ConfigError
 
 
@@ -15,7 +15,7 @@ def values(override: Override, extra: Sequence[Path] = ()) -> list[str]:
     """Each value as it would be typed alone. Raises ConfigError for a glob that fits nothing, and for an interval."""
     key, value = override.key_or_group, override.value()
     if isinstance(value, Glob):
-        found = value.filter(groups([config_dir(), *extra]).get(key, []))
+        found = value.filter(groups(config_folders(extra)).get(key, []))
         if not found:
             raise ConfigError(f"{override.input_line} matches no choice of {key}.")
         return found

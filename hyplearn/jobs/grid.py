@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.types import Override
@@ -91,12 +92,15 @@ def _values(override: Override) -> list[str]:
     return [f"{override.get_key_element()}={value}" for value in values]
 
 
-def composed_all(combinations: Sequence[Combination], load: Load) -> list[Checked]:
-    """Compose all, check every key and type, and note which are the same run as an earlier one."""
+def composed_all(combinations: Sequence[Combination], load: Load, extra: Sequence[Path] = ()) -> list[Checked]:
+    """Compose all, check every key and type, and note which are the same run as an earlier one.
+
+    extra: the further folders of configurations that `load` searches, for messages.
+    """
     found: list[Checked] = []
     first: dict[str, int] = {}  # the number of the job that is each run
     for number, combination in enumerate(combinations):
-        one = _checked(combination, load)
+        one = _checked(combination, load, extra)
         if one.composed is not None:
             name = _name(one.composed.config)
             one = one._replace(same_as=first.get(name))
@@ -117,7 +121,7 @@ def checked_all(found: Sequence[Checked]) -> list[Checked]:
     return checked
 
 
-def _checked(combination: Combination, load: Load) -> Checked:
+def _checked(combination: Combination, load: Load, extra: Sequence[Path]) -> Checked:
     overrides: Sequence[str] = combination.overrides
     while True:
         try:
@@ -127,7 +131,7 @@ def _checked(combination: Combination, load: Load) -> Checked:
             return Checked(combination, tuple(overrides), None, str(error))
         except (HydraException, OmegaConfBaseException) as error:
             try:
-                overrides = explained(error, overrides, load)
+                overrides = explained(error, overrides, load, extra)
             except ConfigError as mistake:
                 return Checked(combination, tuple(overrides), None, str(mistake))
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hyplearn.config import resolvers
 from hyplearn.config.compose import parse, quoted, task_overrides
+from hyplearn.config.explain import searched
 from hyplearn.config.process import as_typed
 from hyplearn.errors import CONFIG, ConfigError, Interrupted, JobsFailed
 from hyplearn.jobs.grid import PLACE, Checked, checked_all, composed_all, expand, mistakes_of
@@ -62,7 +63,7 @@ class Grid:
         parsed = [one for one in parser.parse_overrides(list(arguments)) if one.key_or_group != PLACE]
         placed = [text for text in arguments if parse(text).key_or_group == PLACE]
         expand([parse(text) for text in placed])
-        found = self._refused(checked_all(composed_all(expand(parsed), self._load)))
+        found = self._refused(checked_all(composed_all(expand(parsed), self._load, searched_dirs(self.master))))
         folder = self._folder(len(found))
         with occupied(folder):
             OmegaConf.save(self.master, folder / RECORD)
@@ -228,6 +229,11 @@ def config_dirs(master: DictConfig) -> list[Path]:
     """The folders of further configurations that the command line named."""
     sources = master.hydra.runtime.config_sources
     return [Path(str(source.path)) for source in sources if source.provider == "command-line"]
+
+
+def searched_dirs(master: DictConfig) -> list[Path]:
+    """Return those folders, and those of hydra.searchpath."""
+    return [*config_dirs(master), *searched([str(text) for text in master.hydra.overrides.hydra])]
 
 
 def _fixed(found: Sequence[Checked]) -> str:

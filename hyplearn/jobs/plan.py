@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hyplearn.config.compose import compose
-from hyplearn.config.folders import config_dir, groups
+from hyplearn.config.folders import config_folders, groups
 from hyplearn.errors import ConfigError
 from hyplearn.jobs.estimate import UNKNOWN, Estimate, estimate
 from hyplearn.jobs.launcher import Job, JobState
@@ -63,7 +63,7 @@ def choose(patterns: Sequence[str]) -> Chosen:
 
     Raises ConfigError with the nearest names for a pattern that nothing fits, or only rows without an experiment.
     """
-    known = groups([config_dir()])["experiment"]
+    known = groups(config_folders())["experiment"]
     found: dict[str, None] = {}
     absent: dict[str, str] = {}
     for pattern in patterns:

@@ -23,6 +23,7 @@ from hyplearn.jobs.tuning.under_hydra import searched
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "_generated"} & set(path.relative_to(DOCS).parts))
+EXAMPLE = ROOT / "examples" / "own_parts"  # whose choices pages may show
 FENCE = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 ROLE = re.compile(r"\{py:\w+\}`([^`]+)`")
@@ -39,7 +40,7 @@ def load(name: str) -> ModuleType:
 
 def commands() -> Iterator[tuple[str, list[str]]]:
     """Every command line that is shown, with the page it stands on: the words after `hyplearn`."""
-    for page in [*PAGES, ROOT / "README.md"]:
+    for page in [*PAGES, ROOT / "README.md", EXAMPLE / "README.md"]:
         for language, body in FENCE.findall(page.read_text()):
             if language not in ("", "console"):
                 continue
@@ -74,17 +75,20 @@ def test_the_pages_show_commands() -> None:
 
 
 @pytest.mark.parametrize("words", TRAINED)
-def test_every_shown_training_composes(words: list[str]) -> None:
-    options = train_parser().parse_intermixed_args(words[1:])  # raises for an option that there is not
+def test_every_shown_training_composes(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLE)
+    example = [EXAMPLE / "own_parts" / "configs"]
+    typed = [word for word in words[1:] if not word.startswith("--config-dir=")]
+    options = train_parser().parse_intermixed_args(typed)  # raises for an option that there is not
     overrides = options.overrides
     if options.multirun and "hydra/sweeper=hyplearn_optuna" in overrides:
         assert [searched(parse(text)) for text in overrides if parse(text).is_sweep_override()]
         overrides = [text for text in overrides if not parse(text).is_sweep_override()]
     elif options.multirun:
-        jobs = expand([parse(text) for text in overrides])
+        jobs = expand([parse(text) for text in overrides if "=glob(" not in text])
         assert len(jobs) > 1
         overrides = list(jobs[0].overrides)
-    compose(overrides)
+    compose(overrides, extra=example)
 
 
 @pytest.mark.parametrize("words", OTHERS)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hyplearn.config.compose import compose, parse
-from hyplearn.config.folders import config_dir, groups
+from hyplearn.config.folders import config_folders, groups
 from hyplearn.errors import ConfigError, listing, nearest
 from hyplearn.jobs.choices import values
 from hyplearn.jobs.tuning import space as search_space
@@ -131,7 +131,7 @@ def _cell(line: Sequence[str], dimension: Dimension, value: str, extra: Sequence
 
 def _choices_beside(dimension: Dimension, mine: Sequence[Dimension], extra: Sequence[Path]) -> Iterator[list[str]]:
     """Every combination of the choices of other groups: another model has other keys."""
-    known = groups([config_dir(), *extra])
+    known = groups(config_folders(extra))
     others = [other for other in mine if other.key in known and other is not dimension]
     for combination in itertools.product(*(other.ends() for other in others)):
         yield [f"{other.key}={value}" for other, value in zip(others, combination, strict=True)]

@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from hyplearn.config.compose import compose, parse
-from hyplearn.config.folders import config_dir, groups
+from hyplearn.config.folders import config_folders, groups
 from hyplearn.console.tables import duration, show
 from hyplearn.errors import ConfigError
 from hyplearn.jobs.launcher import JobState
@@ -216,7 +216,7 @@ def write_best(contender: Contender, best: TrialJob, folder: Path, metric: str, 
 
 def _content(line: Sequence[str], extra: Sequence[Path]) -> dict[str, Any]:
     """Choices of groups as a defaults list, single values as a tree."""
-    known = groups([config_dir(), *extra])
+    known = groups(config_folders(extra))
     defaults: list[Any] = []
     tree: dict[str, Any] = {}
     for override in map(parse, line):
