@@ -7,8 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from hyplearn.config.folders import ROOT, config_dir, groups, roots
 from hyplearn.config.keys import check_key, paths
@@ -16,6 +23,15 @@ from hyplearn.errors import ConfigError, listing, nearest
 
 # Composes a command line, or raises what Hydra raises.
 Load = Callable[[Sequence[str]], DictConfig]
+
+NO_NAME = "Config group override must be"  # how Hydra begins a ValueError about model=null
+
+
+def of_command_line(error: Exception) -> bool:
+    """Whether Hydra raised `error` about what was typed or a file says, and `explained` can tell more about it."""
+    if isinstance(error, InstantiationException):  # out of a job: a defect, with its traceback
+        return False
+    return isinstance(error, (HydraException, OmegaConfBaseException)) or str(error).startswith(NO_NAME)
 
 
 def explained(error: Exception, overrides: Sequence[str], load: Load, extra: Sequence[Path] = ()) -> list[str]:
@@ -35,7 +51,7 @@ def explained(error: Exception, overrides: Sequence[str], load: Load, extra: Seq
     twice = re.search(r"Multiple values for (\S+?)\. To override", text)
     if twice and f"+{twice[1]}=" in "\n".join(overrides):
         return [text.removeprefix("+") if text.startswith(f"+{twice[1]}=") else text for text in overrides]
-    if text.startswith("Config group override must be"):
+    if text.startswith(NO_NAME):
         _refuse_choices(overrides, groups([config_dir(), *extra]))
     unknown = re.search(r"Could not override '([^']+)'", text)
     if isinstance(error, ConfigCompositionException) and unknown:
@@ -73,7 +89,7 @@ def _refuse_choices(overrides: Sequence[str], known: Mapping[str, list[str]]) ->
     """Raise ConfigError for the choice of a group that is no name, as in model=null."""
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         group = override.key_or_group
-        if group in known and not isinstance(override.value(), (str, list)):
+        if group in known and not override.is_sweep_override() and not isinstance(override.value(), (str, list)):
             raise unknown_choice(group, override.get_value_element_as_str(), known[group])
 
 

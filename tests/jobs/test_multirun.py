@@ -59,6 +59,8 @@ def test_a_sweep_with_one_bad_choice_starts_nothing(command: Command, tmp_path: 
         (["output_dir=a,b"], "a multirun has one directory"),
         (["seed=interval(1,2)"], "needs single values"),
         (["model=glob(vit*)"], "matches no choice of model"),
+        (["model=null,hecnn_r18"], "model=null: unknown choice model=null."),
+        (["seed=1,2", "model=null"], "unknown choice model=null."),
         (["seed=1,2", "hydra/launcher=hyplern"], "Did you mean hyplearn?"),
         (["seed=1,2", "hydra/launcher=hyplearn_slurm"], "+hydra.launcher.parameters.timeout_min=720"),
     ],
