@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -102,7 +102,7 @@ def _several_values(text: str) -> ConfigError:
 def _with_added(key: str, overrides: Sequence[str], load: Load, extra: Sequence[Path]) -> list[str]:
     """Return the overrides with `++` before a key that no file mentions. Raises ConfigError for an unknown one."""
     known = groups([config_dir(), *extra])
-    chosen = [text for text in overrides if text.lstrip("+").partition("=")[0] in known and "," not in text]
+    chosen = [text for text in overrides if _chooses(text, known) and "," not in text]
     config = load(chosen)
     if key.split(".")[0] == "hydra":
         own = OmegaConf.to_container(config.hydra, resolve=False)
@@ -114,6 +114,12 @@ def _with_added(key: str, overrides: Sequence[str], load: Load, extra: Sequence[
         raise ConfigError(f"unknown key {key}.{nearest(key, known)}")
     check_key(key, task)
     return [f"++{text}" if text.partition("=")[0] == key else text for text in overrides]
+
+
+def _chooses(text: str, known: Collection[str]) -> bool:
+    """Whether an override makes a choice in one of the groups, or in one of Hydra's own."""
+    group = text.lstrip("+").partition("=")[0]
+    return group in known or group.startswith("hydra/")
 
 
 def _plain(text: str) -> str:
