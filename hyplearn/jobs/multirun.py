@@ -61,6 +61,7 @@ class Grid:
         parsed = [one for one in parser.parse_overrides(list(arguments)) if one.key_or_group != PLACE]
         placed = [text for text in arguments if parse(text).key_or_group == PLACE]
         expand([parse(text) for text in placed])
+        engine_of(self.launcher)  # a mistake in its settings is told before anything is made
         found = self._refused(checked_all(composed_all(expand(parsed), self._load)))
         folder = self._folder(len(found))
         with occupied(folder):
@@ -190,6 +191,9 @@ def engine_of(launcher: HydraLauncher) -> Launcher | None:
     kind = type(launcher).__name__
     if settings is None or not type(launcher).__module__.startswith("hydra_plugins.hyplearn_hydra"):
         return None
+    for name in ("n_jobs", "jobs_per_gpu"):
+        if settings.get(name, 1) < 1:
+            raise ConfigError(f"hydra.launcher.{name}={settings[name]}: expected a whole number from 1 on.")
     if kind == "LocalLauncher":
         return Local(settings["n_jobs"], devices(settings["n_jobs"], settings["jobs_per_gpu"]))
     parameters = dict(settings["parameters"])
