@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher as HydraLauncher
@@ -128,10 +129,7 @@ class Grid:
         """The name of a job's folder: what varies, unless hydra.sweep.subdir says otherwise."""
         if is_default(self.master.hydra.sweep, "subdir", DEFAULT_SUBDIR):
             return one.combination.folder_name(number, count)
-        config = self._load(one.overrides)
-        with read_write(config.hydra), open_dict(config.hydra):
-            config.hydra.job.id, config.hydra.job.num = str(number), number
-        return str(config.hydra.sweep.subdir)
+        return _subdir_of(self._load(one.overrides), number)
 
     # Running
 
@@ -212,9 +210,7 @@ def launch(plugin: Any, job_overrides: Sequence[Sequence[str]], first: int) -> l
     jobs = []
     for number, overrides in enumerate(job_overrides, first):
         config = plugin.hydra_context.config_loader.load_sweep_config(plugin.config, list(overrides))
-        with read_write(config.hydra), open_dict(config.hydra):
-            config.hydra.job.id, config.hydra.job.num = str(number), number
-        run_dir = folder / str(config.hydra.sweep.subdir)
+        run_dir = folder / _subdir_of(config, number)
         own = [text for text in overrides if parse(text).key_or_group != PLACE]
         varied = {parse(text).key_or_group: text.partition("=")[2] for text in own}
         parts = [*_parts(plugin.config, number), *group_of(own, folder)]
@@ -269,6 +265,18 @@ def _parts(master: DictConfig, number: int) -> list[str]:
         f"hydra.job.num={number}",
         f"hydra.job.id='{number}'",
     ]
+
+
+def _subdir_of(config: DictConfig, number: int) -> str:
+    """The folder of a job as its configuration names it, which may ask Hydra: ${hydra:job.num}."""
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.job.id, config.hydra.job.num = str(number), number
+    known = HydraConfig.instance()
+    before, known.cfg = known.cfg, config
+    try:
+        return str(config.hydra.sweep.subdir)
+    finally:
+        known.cfg = before
 
 
 def config_dirs(master: DictConfig) -> list[Path]:

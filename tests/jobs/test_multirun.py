@@ -96,7 +96,7 @@ def test_jobs_lie_where_hydras_users_look(command: Command) -> None:
 
 
 def test_sweep_dir_and_subdir_of_hydra(command: Command) -> None:
-    line = ("hydra.sweep.dir=mine", "hydra.sweep.subdir=job_${hydra.job.num}_seed_${seed}")
+    line = ("hydra.sweep.dir=mine", "hydra.sweep.subdir=job_${hydra:job.num}_seed_${seed}")
     assert command("train", "-m", *QUICK, "seed=7", *line).status == 0
     assert json.loads(Path("mine/job_0_seed_7/results.json").read_text())["status"] == "finished"
     again = command("train", "-m", *QUICK, "seed=8", "hydra.sweep.dir=mine")
