@@ -16,6 +16,7 @@ from hydra.errors import (
 )
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from hyplearn.config.folders import ROOT, config_dir, groups, roots
 from hyplearn.config.keys import check_key, paths
@@ -31,7 +32,8 @@ def of_command_line(error: Exception) -> bool:
     """Whether Hydra raised `error` about what was typed or a file says, and `explained` can tell more about it."""
     if isinstance(error, InstantiationException):  # out of a job: a defect, with its traceback
         return False
-    return isinstance(error, (HydraException, OmegaConfBaseException)) or str(error).startswith(NO_NAME)
+    refusals = (HydraException, OmegaConfBaseException, YAMLError)
+    return isinstance(error, refusals) or str(error).startswith(NO_NAME)
 
 
 def explained(error: Exception, overrides: Sequence[str], load: Load, extra: Sequence[Path] = ()) -> list[str]:
