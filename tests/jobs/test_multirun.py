@@ -61,7 +61,7 @@ def test_a_sweep_with_one_bad_choice_starts_nothing(command: Command, tmp_path: 
         (["model=glob(vit*)"], "matches no choice of model"),
         (["model=null,hecnn_r18"], "model=null: unknown choice model=null."),
         (["seed=1,2", "model=null"], "unknown choice model=null."),
-        (["seed=1,2", "hydra/launcher=basic", "--jobs", "2"], "unknown key hydra.launcher.n_jobs. (--cfg hydra"),
+        (["seed=1,2", "hydra/launcher=basic", "--jobs", "2"], "launcher.n_jobs. Did you mean hydra.launcher?"),
         (["seed=1,2", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0: expected a whole number from 1 on."),
         (["seed=1,2", "hydra/launcher=hyplern"], "Did you mean hyplearn?"),
         (["seed=1,2", "hydra/launcher=hyplearn_slurm"], "+hydra.launcher.parameters.timeout_min=720"),
