@@ -272,7 +272,8 @@ def _subdir_of(config: DictConfig, number: int) -> str:
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.job.id, config.hydra.job.num = str(number), number
     known = HydraConfig.instance()
-    before, known.cfg = known.cfg, config
+    before = known.cfg
+    known.set_config(config)
     try:
         return str(config.hydra.sweep.subdir)
     finally:
