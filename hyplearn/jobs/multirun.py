@@ -24,7 +24,7 @@ from hyplearn.jobs.processes import Local, devices
 from hyplearn.jobs.slurm import Submitit
 from hyplearn.jobs.sweep import group_of, job_of, run_sweep
 from hyplearn.jobs.sweep_summary import SUMMARY, print_summary, summary_of
-from hyplearn.runs.creation import OUTPUTS, new_directory
+from hyplearn.runs.creation import OUTPUTS, made, new_directory
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.lock import occupant, occupied
 
@@ -306,8 +306,7 @@ def _named(folder: Path, line: Sequence[str]) -> Path:
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is not empty and holds no sweep of these jobs: choose another output_dir.")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return made(folder)
 
 
 def _stopped_sweep(parent: Path, line: Sequence[str]) -> Path | None:
