@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
 
 from hyplearn.config import resolvers
 from hyplearn.config.compose import Composed, change, compose, composed, load, parse, task_overrides
-from hyplearn.config.explain import explained, searched
+from hyplearn.config.explain import explained, of_command_line, searched
 from hyplearn.config.folders import ROOT, check_choices, config_dir
 from hyplearn.config.process import as_typed, read_by_hydra
 from hyplearn.config.specification import checked_specification
@@ -72,8 +70,8 @@ def run(flags: Sequence[str], overrides: Sequence[str], config_dirs: Sequence[Pa
         try:
             check_choices([*config_dirs, *searched(overrides)])
             return _run([*flags, *overrides])
-        except (HydraException, OmegaConfBaseException) as error:  # noqa: PERF203 - a second time where a sign is missing
-            if isinstance(error, InstantiationException):  # out of a job: a defect, with its traceback
+        except Exception as error:  # noqa: PERF203 - a second time where a sign is missing
+            if not of_command_line(error):
                 raise
             overrides = explained(error, overrides, lambda line: load(line, config_dirs), config_dirs)
 

@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
 
 from hyplearn.config.explain import explained, first_line, unknown_choice
 from hyplearn.config.folders import BASE, ROOT, check_choices, config_dir, groups
@@ -133,7 +134,7 @@ def load(overrides: Sequence[str], extra: Sequence[Path]) -> DictConfig:
     while True:
         try:
             return _hydra_config(overrides, extra)
-        except (HydraException, OmegaConfBaseException, ValueError) as error:  # noqa: PERF203 - see explained
+        except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:  # noqa: PERF203 - see explained
             overrides = explained(error, overrides, lambda line: _hydra_config(line, extra), extra)
 
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from hyplearn.config.folders import ROOT, config_folders, groups, package_folder, roots
 from hyplearn.config.keys import check_key, paths
@@ -16,6 +24,16 @@ from hyplearn.errors import ConfigError, listing, nearest
 
 # Composes a command line, or raises what Hydra raises.
 Load = Callable[[Sequence[str]], DictConfig]
+
+NO_NAME = "Config group override must be"  # how Hydra begins a ValueError about model=null
+
+
+def of_command_line(error: Exception) -> bool:
+    """Whether Hydra raised `error` about what was typed or a file says, and `explained` can tell more about it."""
+    if isinstance(error, InstantiationException):  # out of a job: a defect, with its traceback
+        return False
+    refusals = (HydraException, OmegaConfBaseException, YAMLError)
+    return isinstance(error, refusals) or str(error).startswith(NO_NAME)
 
 
 def explained(error: Exception, overrides: Sequence[str], load: Load, extra: Sequence[Path] = ()) -> list[str]:
@@ -36,7 +54,7 @@ def explained(error: Exception, overrides: Sequence[str], load: Load, extra: Seq
     twice = re.search(r"Multiple values for (\S+?)\. To override", text)
     if twice and f"+{twice[1]}=" in "\n".join(overrides):
         return [text.removeprefix("+") if text.startswith(f"+{twice[1]}=") else text for text in overrides]
-    if text.startswith("Config group override must be"):
+    if text.startswith(NO_NAME):
         _refuse_choices(overrides, groups(config_folders(extra)))
     unknown = re.search(r"Could not override '([^']+)'", text)
     if isinstance(error, ConfigCompositionException) and unknown:
@@ -89,7 +107,7 @@ def _refuse_choices(overrides: Sequence[str], known: Mapping[str, list[str]]) ->
     """Raise ConfigError for the choice of a group that is no name, as in model=null."""
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         group = override.key_or_group
-        if group in known and not isinstance(override.value(), (str, list)):
+        if group in known and not override.is_sweep_override() and not isinstance(override.value(), (str, list)):
             raise unknown_choice(group, override.get_value_element_as_str(), known[group])
 
 
@@ -102,7 +120,7 @@ def _several_values(text: str) -> ConfigError:
 def _with_added(key: str, overrides: Sequence[str], load: Load, extra: Sequence[Path]) -> list[str]:
     """Return the overrides with `++` before a key that no file mentions. Raises ConfigError for an unknown one."""
     known = groups(config_folders(extra))
-    chosen = [text for text in overrides if text.lstrip("+").partition("=")[0] in known and "," not in text]
+    chosen = [text for text in overrides if _chooses(text, known) and "," not in text]
     config = load(chosen)
     if key.split(".")[0] == "hydra":
         own = OmegaConf.to_container(config.hydra, resolve=False)
@@ -114,6 +132,12 @@ def _with_added(key: str, overrides: Sequence[str], load: Load, extra: Sequence[
         raise ConfigError(f"unknown key {key}.{nearest(key, known)}")
     check_key(key, task)
     return [f"++{text}" if text.partition("=")[0] == key else text for text in overrides]
+
+
+def _chooses(text: str, known: Collection[str]) -> bool:
+    """Whether an override makes a choice in one of the groups, or in one of Hydra's own."""
+    group = text.lstrip("+").partition("=")[0]
+    return group in known or group.startswith("hydra/")
 
 
 def _plain(text: str) -> str:

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from hyplearn.config.compose import Composed, composed
-from hyplearn.config.explain import explained
+from hyplearn.config.explain import explained, of_command_line
 from hyplearn.config.specification import checked_specification
 from hyplearn.errors import ConfigError
 from hyplearn.runs.identity import run_id
@@ -129,7 +127,9 @@ def _checked(combination: Combination, load: Load, extra: Sequence[Path]) -> Che
             return Checked(combination, tuple(overrides), composed(config, config.hydra), None)
         except ConfigError as error:  # noqa: PERF203 - the others are checked all the same
             return Checked(combination, tuple(overrides), None, str(error))
-        except (HydraException, OmegaConfBaseException) as error:
+        except Exception as error:
+            if not of_command_line(error):
+                raise
             try:
                 overrides = explained(error, overrides, load, extra)
             except ConfigError as mistake:

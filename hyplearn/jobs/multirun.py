@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher as HydraLauncher
@@ -25,7 +26,7 @@ from hyplearn.jobs.processes import Local, devices
 from hyplearn.jobs.slurm import Submitit
 from hyplearn.jobs.sweep import group_of, job_of, run_sweep
 from hyplearn.jobs.sweep_summary import SUMMARY
-from hyplearn.runs.creation import OUTPUTS, new_directory
+from hyplearn.runs.creation import OUTPUTS, made, new_directory
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.lock import occupant, occupied
 
@@ -63,6 +64,7 @@ class Grid:
         parsed = [one for one in parser.parse_overrides(list(arguments)) if one.key_or_group != PLACE]
         placed = [text for text in arguments if parse(text).key_or_group == PLACE]
         expand([parse(text) for text in placed])
+        engine_of(self.launcher)  # a mistake in its settings is told before anything is made
         found = self._refused(checked_all(composed_all(expand(parsed), self._load, searched_dirs(self.master))))
         folder = self._folder(len(found))
         with occupied(folder):
@@ -132,10 +134,7 @@ class Grid:
                 differences = sorted(f"{key}={value}" for key, value in one.combination.varied.items())
                 return resolvers.sweep_subdir(number, ",".join(differences))
             return one.combination.folder_name(number, count)
-        config = self._load(one.overrides)
-        with read_write(config.hydra), open_dict(config.hydra):
-            config.hydra.job.id, config.hydra.job.num = str(number), number
-        return str(config.hydra.sweep.subdir)
+        return _subdir_of(self._load(one.overrides), number)
 
     # Running
 
@@ -157,6 +156,9 @@ def engine_of(launcher: HydraLauncher) -> Launcher | None:
     kind = type(launcher).__name__
     if settings is None or not type(launcher).__module__.startswith("hydra_plugins.hyplearn_hydra"):
         return None
+    for name in ("n_jobs", "jobs_per_gpu"):
+        if settings.get(name, 1) < 1:
+            raise ConfigError(f"hydra.launcher.{name}={settings[name]}: expected a whole number from 1 on.")
     if kind == "LocalLauncher":
         return Local(settings["n_jobs"], devices(settings["n_jobs"], settings["jobs_per_gpu"]))
     parameters = dict(settings["parameters"])
@@ -175,9 +177,7 @@ def launch(plugin: Any, job_overrides: Sequence[Sequence[str]], first: int) -> l
     jobs = []
     for number, overrides in enumerate(job_overrides, first):
         config = plugin.hydra_context.config_loader.load_sweep_config(plugin.config, list(overrides))
-        with read_write(config.hydra), open_dict(config.hydra):
-            config.hydra.job.id, config.hydra.job.num = str(number), number
-        run_dir = folder / str(config.hydra.sweep.subdir)
+        run_dir = folder / _subdir_of(config, number)
         own = [text for text in overrides if parse(text).key_or_group != PLACE]
         varied = {parse(text).key_or_group: text.partition("=")[2] for text in own}
         parts = [*_parts(plugin.config, number), *group_of(own, folder)]
@@ -225,6 +225,19 @@ def _parts(master: DictConfig, number: int) -> list[str]:
     ]
 
 
+def _subdir_of(config: DictConfig, number: int) -> str:
+    """The folder of a job as its configuration names it, which may ask Hydra: ${hydra:job.num}."""
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.job.id, config.hydra.job.num = str(number), number
+    known = HydraConfig.instance()
+    before = known.cfg
+    known.set_config(config)
+    try:
+        return str(config.hydra.sweep.subdir)
+    finally:
+        known.cfg = before
+
+
 def config_dirs(master: DictConfig) -> list[Path]:
     """The folders of further configurations that the command line named."""
     sources = master.hydra.runtime.config_sources
@@ -257,8 +270,7 @@ def _named(folder: Path, line: Sequence[str]) -> Path:
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is not empty and holds no sweep of these jobs: choose another output_dir.")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return made(folder)
 
 
 def _stopped_sweep(parent: Path, line: Sequence[str]) -> Path | None:

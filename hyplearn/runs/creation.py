@@ -51,5 +51,13 @@ def claim(path: Path) -> Path:
     """Make `path`, or take it if it is there and empty but for the lock of a run that was killed at its start."""
     if path.exists() and (not path.is_dir() or any(entry.name not in LOCK_FILES for entry in path.iterdir())):
         raise ConfigError(f"output_dir={path} is not empty: choose another, or continue its run with resume={path}.")
-    path.mkdir(parents=True, exist_ok=True)
+    return made(path)
+
+
+def made(path: Path) -> Path:
+    """Make a directory that was typed. Raises ConfigError where none can be made: below a file, without the right."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be made: {error.strerror}. Choose another directory.") from error
     return path

@@ -3,8 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from yaml import YAMLError
 
 from hyplearn.config.compose import change, compose
+from hyplearn.config.explain import of_command_line
 from hyplearn.errors import ConfigError
 
 
@@ -208,3 +210,12 @@ def test_keys_are_merged_removed_and_added_as_hydra_does() -> None:
     assert compose(["+trainer.limit_val_batches=3"]).config["trainer"]["limit_val_batches"] == 3
     assert compose(["++seed=3"]).config["seed"] == 3
     assert compose(["+experiment=smoke"]).choices["experiment"] == "smoke"
+
+
+def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "broken.yaml").write_text("a: [1\n b: }")
+    with pytest.raises(ConfigError, match=r"broken\.yaml"):
+        compose(["loss=broken"], extra=[tmp_path])
+    assert of_command_line(YAMLError())
+    assert not of_command_line(ValueError("out of a job"))

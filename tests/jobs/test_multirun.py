@@ -59,6 +59,10 @@ def test_a_sweep_with_one_bad_choice_starts_nothing(command: Command, tmp_path: 
         (["output_dir=a,b"], "a multirun has one directory"),
         (["seed=interval(1,2)"], "needs single values"),
         (["model=glob(vit*)"], "matches no choice of model"),
+        (["model=null,hecnn_r18"], "model=null: unknown choice model=null."),
+        (["seed=1,2", "model=null"], "unknown choice model=null."),
+        (["seed=1,2", "hydra/launcher=basic", "--jobs", "2"], "launcher.n_jobs. Did you mean hydra.launcher?"),
+        (["seed=1,2", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0: expected a whole number from 1 on."),
         (["seed=1,2", "hydra/launcher=hyplern"], "Did you mean hyplearn?"),
         (["seed=1,2", "hydra/launcher=hyplearn_slurm"], "+hydra.launcher.parameters.timeout_min=720"),
     ],
@@ -92,7 +96,7 @@ def test_jobs_lie_where_hydras_users_look(command: Command) -> None:
 
 
 def test_sweep_dir_and_subdir_of_hydra(command: Command) -> None:
-    line = ("hydra.sweep.dir=mine", "hydra.sweep.subdir=job_${hydra.job.num}_seed_${seed}")
+    line = ("hydra.sweep.dir=mine", "hydra.sweep.subdir=job_${hydra:job.num}_seed_${seed}")
     assert command("train", "-m", *QUICK, "seed=7", *line).status == 0
     assert json.loads(Path("mine/job_0_seed_7/results.json").read_text())["status"] == "finished"
     again = command("train", "-m", *QUICK, "seed=8", "hydra.sweep.dir=mine")

@@ -58,3 +58,9 @@ def test_processes_started_by_the_user_need_a_directory_to_share(monkeypatch: py
     with pytest.raises(ConfigError, match="give all the same output_dir"):
         creation.new_run(None, "kind", seed=1)
     assert not Path("outputs").exists()
+
+
+def test_a_directory_below_a_file_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"file/run cannot be made: Not a directory"):
+        creation.claim(tmp_path / "file" / "run")
