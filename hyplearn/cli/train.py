@@ -67,6 +67,7 @@ def train_parser() -> Parser:
 def arguments(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Return the flags and the overrides as Hydra's parser takes them. Raises ConfigError for what has no meaning."""
     _refuse(options)
+    _refuse_words(options)
     folders: list[Path] = options.config_dir
     flags = [flag for flag in SWITCHES if getattr(options, _name(flag))]
     for flag in (*VALUES, "--cfg", "--info"):
@@ -87,6 +88,16 @@ def _refuse(options: argparse.Namespace) -> None:
         raise ConfigError(f"{' and '.join(asked)} ask for two things at once: leave one out.")
     if (options.resolve or options.package is not None) and options.cfg is None:
         raise ConfigError("--resolve and --package say how --cfg shows a configuration: add --cfg job.")
+
+
+def _refuse_words(options: argparse.Namespace) -> None:
+    """Raise ConfigError for words that name no key, and for a completion that says nothing to do."""
+    for text in options.overrides:
+        if text.startswith("="):
+            raise ConfigError(f"{text!r} is no override: write key=value or group=choice.")
+    asked = ("install=", "uninstall=", "query=")
+    if options.shell_completion and not any(text.startswith(asked) for text in options.overrides):
+        raise ConfigError("--shell-completion needs a word such as install=bash, uninstall=bash or query=bash.")
 
 
 def _name(flag: str) -> str:

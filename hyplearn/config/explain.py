@@ -61,7 +61,8 @@ def explained(error: Exception, overrides: Sequence[str], load: Load, extra: Seq
         meant = _with_added(unknown[1], overrides, load, extra)
         if meant != list(overrides):  # a key of a configuration file has no sign to add
             return meant
-    raise ConfigError(_plain(text)) from error
+    cause = f": {first_line(error.__cause__)}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+    raise ConfigError(f"{_plain(text)}{cause}") from error
 
 
 def searched(overrides: Sequence[str]) -> list[Path]:
@@ -142,4 +143,4 @@ def _chooses(text: str, known: Collection[str]) -> bool:
 
 def _plain(text: str) -> str:
     """Hydra's message in one line."""
-    return " ".join(text.split()).rstrip(".") or f"Hydra could not compose {ROOT}.yaml"
+    return " ".join(text.partition("full_key:")[0].split()).rstrip(".") or f"Hydra could not compose {ROOT}.yaml"

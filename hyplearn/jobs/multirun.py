@@ -17,7 +17,7 @@ from hyplearn.config import resolvers
 from hyplearn.config.compose import parse, quoted, task_overrides
 from hyplearn.config.explain import searched
 from hyplearn.config.process import as_typed
-from hyplearn.errors import CONFIG, ConfigError, Interrupted, JobsFailed
+from hyplearn.errors import CONFIG, ConfigError, Interrupted, JobsFailed, listing, nearest
 from hyplearn.jobs.grid import PLACE, Checked, checked_all, composed_all, expand, mistakes_of
 from hyplearn.jobs.launcher import Job, JobState, Launcher, Stopped
 from hyplearn.jobs.ledger import stored_jobs
@@ -34,6 +34,10 @@ RECORD = "multirun.yaml"  # the name that Hydra gives the configuration of a swe
 DEFAULT_DIR, DEFAULT_SUBDIR = "${hyplearn.sweep_dir:", "${hyplearn.sweep_subdir:"  # the names of configs/train.yaml
 # What the command line of a multirun says of Hydra and its jobs must not hear.
 NOT_FOR_JOBS = ("hydra.mode", "hydra.run.dir", "hydra.launcher", "hydra/launcher", "hydra.sweep", "hydra/sweeper")
+
+
+# The launchers of hydra_plugins, each with its settings.
+LAUNCHERS = {"LocalLauncher": ("n_jobs", "jobs_per_gpu"), "SlurmLauncher": ("n_jobs", "cluster", "parameters")}
 
 
 class Grid:
@@ -156,6 +160,11 @@ def engine_of(launcher: HydraLauncher) -> Launcher | None:
     kind = type(launcher).__name__
     if settings is None or not type(launcher).__module__.startswith("hydra_plugins.hyplearn_hydra"):
         return None
+    known = LAUNCHERS[kind]
+    for name in settings:
+        if name not in known:
+            near = nearest(name, known, prefix="hydra.launcher.")
+            raise ConfigError(f"unknown key hydra.launcher.{name}.{near} (hydra.launcher takes: {listing(known)})")
     for name in ("n_jobs", "jobs_per_gpu"):
         if settings.get(name, 1) < 1:
             raise ConfigError(f"hydra.launcher.{name}={settings[name]}: expected a whole number from 1 on.")

@@ -10,8 +10,8 @@ from hydra.plugins.launcher import Launcher as HydraLauncher
 from omegaconf import DictConfig, open_dict, read_write
 
 from hyplearn.config.compose import quoted
-from hyplearn.errors import FAILED, OK
-from hyplearn.jobs.launcher import Job, JobState
+from hyplearn.errors import FAILED, OK, Interrupted
+from hyplearn.jobs.launcher import Job, JobState, Stopped, signals_raise
 from hyplearn.jobs.sweep import group_of, share, take_up
 from hyplearn.jobs.sweep_summary import print_summary, summary_of
 from hyplearn.runs.directory import RunDirectory
@@ -36,15 +36,20 @@ def run_elsewhere(
     summary = summary_of(folder, jobs)
     told: list[JobReturn] = []
     try:
-        for batch in _batches(waiting, size):
-            for job in batch:
-                job.begin()
-            summary.write()
-            lines = [_line(job, folder) for job in batch]
-            returned = list(launcher.launch(lines, initial_job_idx=int(batch[0].name)))
-            for job, one in zip(batch, returned, strict=True):
-                _take_down(job, one)
-            told += returned
+        with signals_raise():
+            for batch in _batches(waiting, size):
+                for job in batch:
+                    job.begin()
+                summary.write()
+                lines = [_line(job, folder) for job in batch]
+                returned = list(launcher.launch(lines, initial_job_idx=int(batch[0].name)))
+                for job, one in zip(batch, returned, strict=True):
+                    _take_down(job, one)
+                told += returned
+    except (Stopped, Interrupted) as stop:  # Interrupted: of a job that trained in this process
+        for job in waiting:
+            _note_stop(job, stop)
+        raise Interrupted(stop.signum) from None
     finally:
         for job in waiting:
             if job.state is JobState.RUNNING:
@@ -53,6 +58,19 @@ def run_elsewhere(
         summary.write()
         print_summary(summary)
     return told
+
+
+def _note_stop(job: Job, stop: Stopped | Interrupted) -> None:
+    """Note of a job that was handed over how far its directory says that it came before the signal."""
+    run = RunDirectory(job.run_dir)
+    if job.state is not JobState.RUNNING:
+        return
+    if run.finished:
+        job.end(OK, "", run.results.get("seconds", 0.0))
+    elif run.begun:
+        job.end(stop.exit_status, "", 0.0, stopped=stop.signum)
+    else:
+        job.state = JobState.WAITING
 
 
 def _batches(jobs: Sequence[Job], size: int | None) -> Iterator[list[Job]]:

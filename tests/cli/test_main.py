@@ -110,6 +110,8 @@ def test_version(command) -> None:
         (["train", "--cfg", "job", "-m", "seed=1,2"], "--multirun and --cfg ask for two things at once"),
         (["train", "--resolve"], "add --cfg job"),
         (["train", "-p", "loss"], "add --cfg job"),
+        (["train", "-sc"], "--shell-completion needs a word such as install=bash"),
+        (["train", "=3"], "'=3' is no override"),
         (["train", "--jobs", "2"], "--jobs and --jobs-per-gpu are for several jobs: add -m"),
         (["train", "--config-name", "nope"], "no configuration nope.yaml. (--config-name takes: train)"),
         (["train", "--config-dir", "nowhere"], "nowhere is no folder"),

@@ -64,6 +64,12 @@ def test_a_sweep_with_one_bad_choice_starts_nothing(command: Command, tmp_path: 
         (["seed=1,2", "hydra/launcher=basic", "--jobs", "2"], "launcher.n_jobs. Did you mean hydra.launcher?"),
         (["seed=1,2", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0: expected a whole number from 1 on."),
         (["seed=1,2", "hydra/launcher=hyplern"], "Did you mean hyplearn?"),
+        (
+            ["seed=1,2", "+hydra.launcher.n_job=2"],
+            "unknown key hydra.launcher.n_job. Did you mean hydra.launcher.n_jobs?",
+        ),
+        (["seed=1,2", "hydra.launcher.n_jobs=abc"], "Error merging override hydra.launcher.n_jobs=abc: "),
+        (["seed=1,2", "=3"], "'=3' is no override"),
         (["seed=1,2", "hydra/launcher=hyplearn_slurm"], "+hydra.launcher.parameters.timeout_min=720"),
     ],
 )
@@ -194,6 +200,18 @@ def test_a_launcher_that_is_not_ours_continues_a_sweep_too(command: Command) -> 
     assert [job["run_dir"] for job in jobs_of(Path("out"))] == [f"out/0{n}_seed-{n + 1}" for n in range(3)]
     assert Path("out/00_seed-1/results.json").stat().st_mtime_ns == kept
     assert json.loads(Path("out/01_seed-2/results.json").read_text())["status"] == "finished"
+
+
+def test_a_signal_to_a_launcher_that_is_not_ours_leaves_a_true_summary(tmp_path: Path) -> None:
+    line = ("seed=1,2", "trainer.max_epochs=500", "hydra/launcher=basic", "output_dir=out")
+    process = started(tmp_path, *QUICK, *line)
+    until = time.monotonic() + 120
+    while not (tmp_path / "out" / "00_seed-1" / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < until:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate()[0]
+    assert process.returncode == 143, told
+    assert [job["state"] for job in jobs_of(tmp_path / "out")] == ["interrupted", "not run"]
 
 
 def test_the_sweeper_of_hydra_gets_the_metric_of_our_launcher(command: Command) -> None:
