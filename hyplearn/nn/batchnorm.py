@@ -183,7 +183,8 @@ class LorentzBatchNorm2d(nn.Module):
         if self.tangent_limit is None:
             return v
         longest = self.tangent_limit * self.manifold.c.rsqrt()
-        return v * (longest / torch.linalg.vector_norm(v, dim=-1, keepdim=True).maximum(longest))
+        limited: Tensor = v * (longest / torch.linalg.vector_norm(v, dim=-1, keepdim=True).maximum(longest))
+        return limited
 
     def _origin(self) -> ManifoldParameter:
         origin = torch.zeros(self.num_features)
