@@ -63,11 +63,11 @@ class SpaceDistance(BaseDistance):  # type: ignore[misc]
         for x, y, space in zip(left, right, self._spaces, strict=True):
             term = self._share(x, y, space)
             if len(self._spaces) > 1:
-                term = space.weight.to(term.dtype) * term
+                term = space.weight * term
             total = term if total is None else total + term
         assert total is not None
         if len(self._spaces) > 1:
-            total = total / torch.stack([space.weight for space in self._spaces]).sum().to(total.dtype)
+            total = total / sum(space.weight for space in self._spaces)
         return self._formed(total)
 
     def _share(self, x: Tensor, y: Tensor, space: Space) -> Tensor:

@@ -129,6 +129,7 @@ class Hyperboloid:
                 dispersion=self.norm.dispersion,
                 centroid=self.norm.centroid,
                 rescale=self.rescale.norm,
+                tangent_limit=self.norm.tangent_limit,
                 coordinates=self.norm.coordinates,
             ),
             activation=activation,

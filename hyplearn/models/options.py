@@ -38,6 +38,7 @@ class NormOptions:
     dispersion: Dispersion = "mean_distance"
     centroid: Centroid = "two_stage"
     coordinates: Coordinates = "space"
+    tangent_limit: float | None = None
     momentum: float = 0.1
     eps: float = 1e-5
 

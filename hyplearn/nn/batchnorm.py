@@ -32,6 +32,9 @@ class LorentzBatchNorm2d(nn.Module):
     dispersion: `mean_distance` to the mean (HCNN and Bdeir), `rms` (the root of the Frechet variance), `per_channel`
         (a standard deviation and a gamma for each tangent coordinate).
     centroid: `two_stage`, the centroid of the images' centroids (HCNN), or `joint`, of all positions.
+    tangent_limit: longest argument of the exponential map in units of k, None for any. The published HCNN has 10, which
+        keeps every output within 10 k of beta; a longer vector counts as one of this length and direction, so that no
+        gradient lengthens it.
     synchronized: statistics over all processes of the default group.
     coordinates: how beta is stored. `ambient`, time first and by geoopt, is the naive form of Bdeir Table 5 (with
         `curvature_scheme=False` beta leaves the manifold); it takes the slower path layer by layer.
@@ -54,6 +57,7 @@ class LorentzBatchNorm2d(nn.Module):
         dispersion: Dispersion = "mean_distance",
         centroid: Centroid = "two_stage",
         rescale: bool = True,
+        tangent_limit: float | None = None,
         synchronized: bool = False,
         coordinates: Coordinates = "space",
     ) -> None:
@@ -64,8 +68,11 @@ class LorentzBatchNorm2d(nn.Module):
         one_of("coordinates", coordinates, Coordinates)
         if not 0 < momentum <= 1:
             raise ValueError(f"momentum={momentum} must lie in (0, 1]: it is the weight of the new batch")
+        if tangent_limit is not None and not tangent_limit > 0:
+            raise ValueError(f"tangent_limit={tangent_limit} must be > 0, or None for tangent vectors of any length")
         self.manifold, self.num_features, self.momentum, self.eps = manifold, num_features, momentum, eps
         self.dispersion, self.centroid, self.rescale, self.synchronized = dispersion, centroid, rescale, synchronized
+        self.tangent_limit = tangent_limit
         shape = (num_features,) if dispersion == "per_channel" else ()
         self.coordinates = coordinates
         self.beta = self._origin()
@@ -88,6 +95,7 @@ class LorentzBatchNorm2d(nn.Module):
             dispersion=self.dispersion,
             two_stage=self.centroid == "two_stage",
             rescale=self.rescale,
+            tangent_limit=self.tangent_limit,
             synchronized=self.synchronized,
         )
 
@@ -99,7 +107,7 @@ class LorentzBatchNorm2d(nn.Module):
         """Mean and dispersion to normalise by: the running ones in eval mode, None (measure) in training."""
         if self.training:
             return None, None
-        return self.manifold.expmap0(self.running_mean), self.running_dispersion
+        return self.manifold.expmap0(self._within_limit(self.running_mean)), self.running_dispersion
 
     @torch.no_grad()
     def track(self, mean: Tensor, dispersion: Tensor, limits: Limits | None = None) -> None:
@@ -109,7 +117,7 @@ class LorentzBatchNorm2d(nn.Module):
         """
         limits = limits or self.limits()
         root = self.manifold.c.sqrt()
-        old = root * self.running_mean
+        old = root * self._within_limit(self.running_mean)
         old = old * radial(torch.dot(old, old), "expmap0", limits).factor
         pair = torch.stack([old, root * mean.to(old.dtype)])
         times = torch.sqrt(torch.linalg.vecdot(pair, pair) + numbers(pair).one)
@@ -162,10 +170,21 @@ class LorentzBatchNorm2d(nn.Module):
                 limited = self.manifold.rescale0(v)
                 monitor.give_shrunk("norm", v, limited)
                 v = limited
+            if self.tangent_limit is not None:
+                v, unlimited = self._within_limit(v), v
+                monitor.give("limited/norm", lambda: v.square().sum(-1) < unlimited.square().sum(-1))
             out = self._shift(self.manifold.expmap0(v))
         if self.training:
             self.track(mean, dispersion)
         return out.permute(0, 3, 1, 2).to(x.dtype)
+
+    def _within_limit(self, v: Tensor) -> Tensor:
+        """v, a tangent vector at the origin (..., n), or one of its direction at the limit where it is longer."""
+        if self.tangent_limit is None:
+            return v
+        longest = self.tangent_limit * self.manifold.c.rsqrt()
+        limited: Tensor = v * (longest / torch.linalg.vector_norm(v, dim=-1, keepdim=True).maximum(longest))
+        return limited
 
     def _origin(self) -> ManifoldParameter:
         origin = torch.zeros(self.num_features)
@@ -208,5 +227,6 @@ class LorentzBatchNorm2d(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"{self.num_features}, dispersion={self.dispersion}, centroid={self.centroid}, rescale={self.rescale}, "
-            f"momentum={self.momentum}, eps={self.eps}, synchronized={self.synchronized}"
+            f"tangent_limit={self.tangent_limit}, momentum={self.momentum}, eps={self.eps}, "
+            f"synchronized={self.synchronized}"
         )

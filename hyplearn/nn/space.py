@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,10 @@ class Space(nn.Module):
     """A manifold with the weight its distances have beside those of other spaces (lambda of Yue Eq. 10).
 
     An embedding is a tuple of points, one tensor (B, n) per space; most models have one space, Mix has two.
-    weight: > 0; learned: as a parameter (its logarithm), else fixed.
+    weight: > 0; learned: as a parameter (its logarithm), else exact, in float64.
     """
+
+    log_weight: nn.Parameter | None
 
     def __init__(self, manifold: Manifold, *, weight: float = 1.0, learned: bool = False) -> None:
         super().__init__()
@@ -32,12 +35,8 @@ class Space(nn.Module):
                 f"weight={weight} must be > 0: it multiplies the distances of a {self._name(manifold)} space"
             )
         self.manifold = manifold
-        log_weight = torch.tensor(math.log(weight), dtype=torch.float32)
-        self.log_weight: Tensor
-        if learned:
-            self.log_weight = nn.Parameter(log_weight)
-        else:
-            self.register_buffer("log_weight", log_weight)
+        self.given = float(weight)
+        self.log_weight = nn.Parameter(torch.tensor(math.log(weight))) if learned else None
 
     @staticmethod
     def _name(manifold: Manifold) -> str:
@@ -50,8 +49,19 @@ class Space(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """Weight of the distances of this space: (), > 0, differentiable."""
+        """Weight of the distances of this space: (), > 0, differentiable if learned, else a constant on the CPU.
+
+        A constant is float64, which multiplies distances of any type without changing it.
+        """
+        if self.log_weight is None:
+            return torch.full((), self.given, dtype=torch.float64, device="cpu")
         return self.log_weight.exp()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Load a state; what earlier versions stored of a weight that is not learned says nothing and is left out."""
+        if self.log_weight is None:
+            state_dict.pop(f"{prefix}log_weight", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def c(self) -> float | None:

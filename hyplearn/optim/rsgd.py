@@ -20,6 +20,10 @@ class RiemannianSGD(CurvatureAware):
     the stored coordinates: at distance delta k of the origin it draws a point by lr weight_decay sinh(2 delta)/2 in
     space coordinates, by twice that in ambient ones, and not at all on sphere and Stiefel manifold. fused=None takes
     torch's fused kernels where they exist. curvature_scheme: see `CurvatureAware`.
+
+    The momentum starts as the first gradient g, as in torch: a first step of 1.9 g with Nesterov's 0.9. The published
+    HCNN starts it as the raw gradient, undecayed and not yet Riemannian, and the same step multiplies it by 0.9 and
+    adds g: 2.7 g. The difference fades as 0.9 to the number of steps; after 20 it is gone.
     """
 
     tangent_names = ("momentum_buffer",)

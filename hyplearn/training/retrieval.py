@@ -90,11 +90,12 @@ class RetrievalModule(TrainingModule):
         return LossMeter()
 
     def rate_groups(self) -> dict[str, list[nn.Parameter]]:
-        scalars = [*(space.log_weight for space in self.spaces), *self.loss.scalars()]
+        learned = (space.log_weight for space in self.spaces if space.log_weight is not None)
+        scalars = [*learned, *self.loss.scalars()]
         groups = {
             **{name: [p for p in own if not _among(p, scalars)] for name, own in self.retriever.rate_groups().items()},
             **{name: list(own) for name, own in self.loss.proxies().items()},
-            "scalars": [p for p in scalars if isinstance(p, nn.Parameter)],
+            "scalars": scalars,
         }
         return {name: parameters for name, parameters in groups.items() if parameters}
 

@@ -212,5 +212,5 @@ def radii_of(spaces: Sequence[Space], points: Sequence[Tensor]) -> dict[str, Ten
     found = {}
     for name, space, x in zip(space_names(spaces), spaces, points, strict=True):
         if isinstance(space.manifold, CurvedManifold):
-            found[name] = space.manifold.dist0(x.to(space.log_weight.device)).cpu()
+            found[name] = space.manifold.dist0(x.to(space.manifold.c.device)).cpu()
     return found

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
 from hyplearn.manifolds import Manifolds
-from hyplearn.models import ConvolutionOptions, ResNet
+from hyplearn.models import ConvolutionOptions, NormOptions, ResNet
 from hyplearn.models.convert import load_published_hcnn
 from hyplearn.models.options import RescaleSites
+from hyplearn.nn import monitor
 from tests.support import reference_hcnn as reference
 
 
 def published(*, width: int = 8, classes: int = 10, seed: int = 0, **curvatures: float) -> reference.Classifier:
     torch.manual_seed(seed)
-    model = reference.Classifier(width=width, classes=classes, **curvatures)
+    model = reference.Classifier(width=width, classes=classes, limit=10, **curvatures)
     reference.make_trained(model, torch.Generator().manual_seed(seed))
     return model
 
@@ -35,6 +37,7 @@ def ours(*, width: int = 8, classes: int = 10, image_size: int = 32, depth: int 
         head="lorentz_mlr",
         width=width,
         conv=ConvolutionOptions(kind="original"),
+        norm=NormOptions(tangent_limit=10),
         rescale=none,
     )
 
@@ -83,6 +86,47 @@ def test_same_training_in_float64() -> None:
     assert_close(block.unit1.conv.weight.grad.permute(0, 2, 3, 1).flatten(1), kernel[1:, 1:], rtol=1e-4, atol=1e-6)
     assert_close(model.head.z.grad, theirs.decoder.z.grad, rtol=1e-4, atol=1e-6)
     assert_close(model.head.a.grad, theirs.decoder.a.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-7), (torch.float32, 2e-2)])
+def test_same_training_where_the_tangent_limit_acts(dtype: torch.dtype, tolerance: float) -> None:
+    """A batch with two bright pixels; the reference in float64 both times."""
+    theirs, model = published(width=4).double(), ours(width=4)
+    load_published_hcnn(model, theirs.state_dict())
+    model = model.to(dtype)
+    pixels = images(8, 16)
+    pixels[0, :, 3, 4], pixels[5, :, 9, 2] = 3e4, -2e4
+    x, y = pixels.to(dtype, copy=True).requires_grad_(), pixels.to(torch.float64).requires_grad_()
+    with monitor.record() as readings:
+        out = model(x)
+    assert readings["limited/norm"] > 1e-4
+    expected = theirs(y)
+    out.square().sum().backward()
+    expected.square().sum().backward()
+    block, peer = model.stages[3][0], theirs.encoder.conv5_x[0]
+    kernel = theirs.encoder.conv1.conv[0].linearized_kernel.weight.weight.grad
+    for found, wanted in (
+        (out, expected),
+        (x.grad, y.grad),
+        (model.stem.conv.weight.grad.permute(0, 2, 3, 1).flatten(1), kernel[1:, 1:]),
+        (block.shortcut.norm.gamma.grad, peer.shortcut[1].gamma.grad[0]),
+        (model.head.z.grad, theirs.decoder.z.grad),
+    ):
+        assert_close(found.double(), wanted, rtol=tolerance, atol=tolerance * wanted.abs().max().item())
+
+
+@pytest.mark.parametrize("seed", [9, 12])
+def test_initial_batches_have_finite_gradients_in_float32(seed: int) -> None:
+    """Width 8, 128 images of 14 x 14 with dark background: without the limit both seeds give NaN."""
+    torch.manual_seed(seed)
+    model, generator = ours(width=8, image_size=14), torch.Generator().manual_seed(seed)
+    x = torch.rand(128, 3, 7, 7, generator=generator) * (torch.rand(128, 1, 7, 7, generator=generator) < 0.4)
+    x = (F.interpolate(x, (14, 14)) - 0.29) / 0.35
+    with monitor.record() as readings:
+        F.cross_entropy(model(x), torch.arange(128) % 10).backward()
+    assert readings["limited/norm"] > 0
+    for name, p in model.named_parameters():
+        assert p.grad is None or p.grad.isfinite().all(), name
 
 
 def test_wrapped_names_and_learned_curvature() -> None:

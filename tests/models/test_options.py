@@ -34,19 +34,26 @@ def test_wrong_values_are_named(options: type, values: dict[str, str], message: 
 def test_options_reach_every_layer(name: str) -> None:
     model = model_of(
         name, "model.norm.dispersion=rms", "model.norm.centroid=joint", "model.norm.momentum=0.2",
-        "model.norm.eps=1e-4",
+        "model.norm.eps=1e-4", "++model.norm.tangent_limit=7.0",
         "model.rescale.entry=false", "model.rescale.norm=false", "model.rescale.residual=false",
         "model.rescale.transfer=false", "model.entry=exp0", "model.exit=space",
     )  # fmt: skip
     for layer in model.modules():
         if isinstance(layer, LorentzBatchNorm2d):
             assert (layer.dispersion, layer.centroid, layer.momentum, layer.eps) == ("rms", "joint", 0.2, 1e-4)
+            assert layer.tangent_limit == 7.0
         if isinstance(layer, Lift):
             assert layer.kind == "exp0"
         if isinstance(layer, Unlift):
             assert layer.kind == "space"
         if isinstance(layer, LorentzBatchNorm2d | Lift | LorentzResidual | Transfer):
             assert not layer.rescale
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("hcnn", "hecnn"))])
+def test_originals_alone_have_the_published_tangent_limit(name: str) -> None:
+    limits = {layer.tangent_limit for layer in model_of(name).modules() if isinstance(layer, LorentzBatchNorm2d)}
+    assert limits == {10.0 if "original" in name else None}
 
 
 def test_options_of_the_convolution_reach_every_layer() -> None:

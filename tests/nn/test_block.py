@@ -38,6 +38,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no match": {"conv": {"norm_match": "none"}},
     "pre boost": {"conv": {"rescale": "pre_boost"}},
     "post boost": {"conv": {"rescale": "post_boost"}},
+    "tangent limit": {"norm": {"rescale": False, "tangent_limit": 0.4}},
+    "both limits": {"norm": {"tangent_limit": 0.4}},
     "no rescaling": {"conv": {"rescale": "none"}, "norm": {"rescale": False}},
     "rms": {"norm": {"dispersion": "rms"}},
     "joint": {"norm": {"centroid": "joint"}},

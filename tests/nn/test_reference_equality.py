@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from hyplearn.manifolds import Lorentz
+from hyplearn.nn import monitor
 from hyplearn.nn.activation import LorentzReLU
 from hyplearn.nn.batchnorm import LorentzBatchNorm2d
 from hyplearn.nn.block import LorentzBlock
@@ -124,6 +126,50 @@ def test_batch_norm(k: float, training: bool, path: str) -> None:
     assert_close(ours.running_dispersion, theirs.running_var.squeeze(), rtol=1e-8, atol=1e-10)
     if not training:
         assert_close(ours.running_mean, 0.2 * random(4, seed=2), rtol=0, atol=0)
+
+
+def far(manifold: reference.Manifold, distance: float) -> Tensor:
+    """A feature map (6, 4, 5, 4) near the origin but for two pixels at distance * sqrt(k), multiples of 2^-10."""
+    x = random(6, 4, 5, 4, seed=3)
+    for image, row, column in ((0, 0, 0), (4, 2, 3)):
+        x[image, :, row, column] *= math.sinh(distance) / x[image, :, row, column].norm()
+    return (x * manifold.k.detach().sqrt()).mul(1024).round().div(1024)
+
+
+@pytest.mark.parametrize("k", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("path", ["fused", "by_definition"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 5e-3)])
+@pytest.mark.parametrize("training", [True, False])
+def test_tangent_limit_of_batch_norm(k: float, path: str, dtype: torch.dtype, tolerance: float, training: bool) -> None:
+    """float32 against the reference in float64 too, whose ambient formulas are no measure in float32."""
+    theirs_manifold = reference.Manifold(k, limit=10).double()
+    theirs = reference.BatchNorm(theirs_manifold, 5).double().train(training)
+    ours = LorentzBatchNorm2d(4, manifold=Lorentz(c=1 / k), rescale=False, tangent_limit=10).to(dtype).train(training)
+    with torch.no_grad():
+        theirs.beta.copy_(theirs_manifold.add_time(0.3 * random(4, seed=1).float()))
+        theirs.gamma.fill_(2.5 * k**0.5)
+        theirs.running_mean[1:] = 0.2 * random(4, seed=2).float()
+        theirs.running_var.fill_(0.75 * k**0.5)
+    copy_norm(ours, theirs)
+    probe = random(6, 4, 5, 4, seed=99)
+    x, y = far(theirs_manifold, 9).to(dtype).requires_grad_(), far(theirs_manifold, 9).requires_grad_()
+    with monitor.record() as readings:
+        out = ours(x) if path == "fused" else ours.by_definition(x)
+    (out * probe).sum().backward()
+    expected = space(theirs(ambient(y, theirs_manifold)))
+    (expected * probe).sum().backward()
+    assert readings["limited/norm"] == pytest.approx(2 / 120)
+    g, beta = theirs.beta.grad, theirs.beta.detach()
+    for found, wanted in (
+        (out, expected),
+        (x.grad, y.grad),
+        (ours.beta.grad, g[1:] + g[0] * beta[1:] / beta[0]),
+        (ours.gamma.grad, theirs.gamma.grad.squeeze()),
+        (ours.running_mean, theirs.running_mean[1:]),
+        (ours.running_dispersion, theirs.running_var.squeeze()),
+    ):
+        scale = wanted.abs().max().item()
+        assert_close(found.double(), wanted, rtol=tolerance, atol=tolerance * scale)
 
 
 @pytest.mark.parametrize("k", KS)

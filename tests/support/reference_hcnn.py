@@ -8,16 +8,22 @@ that a state dict of this model has the published layout. Slow; used by tests al
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class Manifold(nn.Module):
-    """The hyperboloid <x, x>_L = -k (the checkpoints' `k` is K = 1/c)."""
+    """The hyperboloid <x, x>_L = -k (the checkpoints' `k` is K = 1/c).
 
-    def __init__(self, k: float) -> None:
+    limit: longest |v| / sqrt(k) that the exponential map goes along a tangent vector v; 10 in the published code.
+    """
+
+    def __init__(self, k: float, limit: float = math.inf) -> None:
         super().__init__()
+        self.limit = limit
         self.k = nn.Parameter(torch.tensor(float(k)), requires_grad=False)
 
     def add_time(self, space: Tensor) -> Tensor:
@@ -42,8 +48,9 @@ class Manifold(nn.Module):
 
     def expmap(self, x: Tensor, v: Tensor) -> Tensor:
         angle = (self.inner(v, v).clamp_min(0) / self.k).sqrt()
-        ratio = torch.where(angle > 0, torch.sinh(angle) / angle.clamp_min(1e-300), 1.0)
-        return torch.cosh(angle) * x + ratio * v
+        length = angle.clamp_max(self.limit)
+        ratio = torch.where(angle > 0, torch.sinh(length) / angle.clamp_min(1e-300), 1.0)
+        return torch.cosh(length) * x + ratio * v
 
     def transport(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         return v + self.inner(y, v) / (self.k - self.inner(x, y)) * (x + y)
@@ -232,11 +239,12 @@ class Classifier(nn.Module):
     """HCNN ResNet-18: encoder, move between the curvatures through the tangent space of the origin, MLR."""
 
     def __init__(
-        self, *, channels: int = 3, classes: int = 10, width: int = 64, k: float = 1.0, decoder_k: float = 1.0
-    ) -> None:
+        self, *, channels: int = 3, classes: int = 10, width: int = 64, k: float = 1.0, decoder_k: float = 1.0,
+        limit: float = math.inf,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.enc_manifold = Manifold(k)
-        self.dec_manifold = Manifold(decoder_k)
+        self.enc_manifold = Manifold(k, limit)
+        self.dec_manifold = Manifold(decoder_k, limit)
         self.encoder = Encoder(self.enc_manifold, channels, width)
         self.decoder = MLR(self.dec_manifold, 8 * width + 1, classes)
 

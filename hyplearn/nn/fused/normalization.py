@@ -15,12 +15,16 @@ from hyplearn.nn.processes import total
 
 @dataclass(frozen=True)
 class Normalization:
-    """What the batch norm does besides its parameters. eps is added to the dispersion."""
+    """What the batch norm does besides its parameters. eps is added to the dispersion.
+
+    tangent_limit: longest argument of the exponential map, in units of k.
+    """
 
     eps: float = 1e-5
     dispersion: Literal["mean_distance", "rms"] = "mean_distance"
     two_stage: bool = True
     rescale: bool = True
+    tangent_limit: float | None = None
     synchronized: bool = False  # statistics over all processes
 
     def total(self, x: Tensor) -> Tensor:
@@ -115,13 +119,17 @@ class Centred:
 
 @dataclass(frozen=True)
 class Spread:
-    """Tangent rescaling of a centred point: factor = new radius / old radius, time = new time."""
+    """Tangent rescaling of a centred point: factor = new radius / old radius, time = new time.
+
+    inside: where the tangent vector is within its limit, None without a limit.
+    """
 
     factor: Tensor
     time: Tensor
     radius: Tensor
     distance: Tensor
     share: Tensor | None
+    inside: Tensor | None
     sinh: Tensor
 
 
@@ -157,7 +165,7 @@ def centre(x: CentreInputs, limits: Limits, normalization: Normalization) -> Cen
     distance = torch.log1p(rise + radius)
     dispersion = _measure(distance, normalization) if x.dispersion is None else x.dispersion
     gain = x.gamma / (dispersion + x.eps)
-    spread = _spread(radius, distance, gain, limits, normalization.rescale)
+    spread = _spread(radius, distance, gain, limits, normalization)
     toward = (x.t + n.one + rise) / v.one_mean  # centred point: x - toward * mean
     shifted = to_beta - toward * v.mean_beta
     factor = spread.factor
@@ -225,15 +233,19 @@ def _count(distance: Tensor, normalization: Normalization) -> Tensor:
     return normalization.total(distance.new_tensor(float(distance.numel())))
 
 
-def _spread(radius: Tensor, distance: Tensor, gain: Tensor, limits: Limits, rescale: bool) -> Spread:
-    length, share = gain * distance, None
-    if rescale:
+def _spread(radius: Tensor, distance: Tensor, gain: Tensor, limits: Limits, normalization: Normalization) -> Spread:
+    length, share, inside, limit = gain * distance, None, None, normalization.tangent_limit
+    if normalization.rescale:
         unlimited = length
         share = torch.tanh(limits.r * unlimited)
         length = limits.d_max * share
         monitor.give("rescaled/norm", lambda: length < unlimited)
+    if limit is not None:
+        inside = length <= limit
+        monitor.give("limited/norm", lambda: ~inside)
+        length = length.clamp_max(limit)
     sinh = torch.sinh(length)
-    return Spread(sinh / radius, torch.sqrt(numbers(sinh).one + sinh * sinh), radius, distance, share, sinh)
+    return Spread(sinh / radius, torch.sqrt(numbers(sinh).one + sinh * sinh), radius, distance, share, inside, sinh)
 
 
 class CentreGradients(NamedTuple):
@@ -332,6 +344,8 @@ def _spread_vjp(
     g_factor = g_factor / spread.radius
     n, g_root = numbers(g_factor), None
     g_length = g_factor * spread.time + g_time * spread.sinh
+    if spread.inside is not None:
+        g_length = g_length * spread.inside
     if spread.share is not None:
         rate = (n.one - spread.share * spread.share) * limits.steepest
         g_root = limits.d_max * dot(g_length, spread.share)

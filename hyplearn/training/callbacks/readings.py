@@ -141,7 +141,8 @@ class GeometryProbe(pl.Callback):
     batch, without validation data those of the last training batch.
 
     radius: distance to the origin; `radius/share` is the largest as a share of d_max, the largest float32 can hold.
-    `rescaled/<site>` is the share of points that the maximum distance rescaling made shorter.
+    `rescaled/<site>` is the share of points that the maximum distance rescaling made shorter, `limited/norm` of those
+    that were longer than the batch norm's tangent limit.
     """
 
     def __init__(self) -> None:
