@@ -60,6 +60,8 @@ def classifier(cell: Cell) -> Experiment:
         found.notes = [
             "How this row was trained is not published: optimizer, rate and decay are those of its own authors."
         ]
+    if name == "hybrid_lorentz" and entry.dataset == "Tiny-ImageNet":
+        found.settings = ["model: {clip: 4.0} # largest norm of the features; HCNN's configurations have 1 for CIFAR"]
     if entry.method == "HECNN+ - fixed curve":
         found.choices["manifold"] = "lorentz_fixed"
     if entry.method == "HECNN+ - no scaling":

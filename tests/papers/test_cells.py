@@ -155,6 +155,19 @@ def test_hyp_on_a_resnet_has_one_recipe_for_all_data(dataset: str) -> None:
     assert config["loss"]["reduction"] == "m2"
 
 
+@pytest.mark.parametrize(
+    ("name", "clip"),
+    [
+        ("bdeir_table2_tiny_imagenet_hybrid_lorentz_r18", 4.0),
+        ("bdeir_table3_tiny_imagenet_hybrid_lorentz_r50", 4.0),
+        ("bdeir_table2_tiny_imagenet_hybrid_poincare_r18", 1.0),
+        ("bdeir_table2_cifar100_hybrid_lorentz_r18", 1.0),
+    ],
+)
+def test_features_of_hybrid_networks_are_clipped_as_in_hcnn(name: str, clip: float) -> None:
+    assert compose([f"experiment={name}"]).config["model"]["clip"] == clip
+
+
 def _one_of_each() -> list[Cell]:
     """A cell of each method and backbone of each table."""
     return list({(cell.table, cell.entry.method, cell.backbone): cell for cell in NAMED}.values())
