@@ -117,7 +117,10 @@ def hyp_resnet(cell: Cell) -> Experiment:
     dataset = DATASETS[cell.entry.dataset]
     return Experiment(
         {"recipe": f"hyp_r50_{dataset}", "model": "hyp_r50", "optim": "radamw_hier", "dataset": dataset},
-        ["loss: {tau: 0.2, reduction: m2}"],
+        [
+            "model: {head: {normalize: layer_norm, riemannian_gradient: true}} # the neck of HIER",
+            "loss: {tau: 0.2, reduction: m2}",
+        ],
     )
 
 

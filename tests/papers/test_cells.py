@@ -153,6 +153,8 @@ def test_hyp_on_a_resnet_has_one_recipe_for_all_data(dataset: str) -> None:
     assert (config["dataset"]["batch_size"], config["dataset"]["images_per_class"]) == (352, 8)
     assert (config["optim"]["lr"], config["trainer"]["max_epochs"]) == (2e-4, 100)
     assert config["loss"]["reduction"] == "m2"
+    head = config["model"]["head"]
+    assert (head["normalize"], head["riemannian_gradient"]) == ("layer_norm", True)
 
 
 @pytest.mark.parametrize(
