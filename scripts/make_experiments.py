@@ -167,9 +167,16 @@ SMALL = ("cub", "cars")  # data sets with many images of each class
 def pretrained(cell: Cell) -> Experiment:
     """Encoders as they come, without training."""
     dataset = DATASETS[cell.entry.dataset]
-    return Experiment(
+    found = Experiment(
         {"recipe": f"pretrained_{dataset}", "model": f"sph_{MODELS[cell.entry.method]}", "dataset": dataset}
     )
+    if cell.entry.method == "ResNet-50":
+        found.notes = [
+            "Which weights the authors' library chose is not known, the printed number decides: backbone=r50 are",
+            "torchvision's first, r50_ram and r50_a1 those that timm loaded by this name before version 0.5 and since.",
+        ]
+        found.settings = ["model: {pool: avg} # what timm's model does; HIER's has the maximum beside it"]
+    return found
 
 
 def title(cell: Cell) -> str:

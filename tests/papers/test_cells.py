@@ -170,6 +170,15 @@ def test_features_of_hybrid_networks_are_clipped_as_in_hcnn(name: str, clip: flo
     assert compose([f"experiment={name}"]).config["model"]["clip"] == clip
 
 
+@pytest.mark.parametrize("dataset", ["cub", "cars", "sop"])
+def test_an_untrained_resnet_is_read_out_by_its_average_whatever_its_weights(dataset: str) -> None:
+    for backbone, tag in (("r50", "tv_in1k"), ("r50_a1", "a1_in1k"), ("r50_ram", "ram_in1k")):
+        typed = [f"experiment=yue_table2_{dataset}_pretrained_r50", f"backbone={backbone}"]
+        model = compose(typed).config["model"]
+        assert (model["backbone"], model["pool"]) == (f"resnet50.{tag}", "avg")
+    assert compose(typed[:1]).config["model"]["backbone"] == "resnet50.tv_in1k"
+
+
 def _one_of_each() -> list[Cell]:
     """A cell of each method and backbone of each table."""
     return list({(cell.table, cell.entry.method, cell.backbone): cell for cell in NAMED}.values())
