@@ -22,6 +22,7 @@ DATASET_NAMES = {"CUB": "CUB-200-2011", "Cars": "Cars-196", "SOP": "Stanford Onl
 MODELS = {"ResNet-50": "r50", "DeiT-S": "deit_s", "DINO": "dino_vit_s", "ViT-S": "vit_s"}
 RATES = {"DeiT-S": "3.0e-5", "DINO": "1.0e-5", "ViT-S": "3.0e-5"}  # Yue Section 4.2 and Hyp-ViT's commands
 HIER_RATES = {"DeiT-S": "1.0e-5", "DINO": "5.0e-6", "ViT-S": "1.0e-5"}
+TRAINING_IMAGES = {"cub": 5864, "cars": 8054, "sop": 59551, "inshop": 25882}
 ABLATIONS = {
     "HECNN+ - fixed curve": "curvature fixed",
     "HECNN+ - no scaling": "no rescaling",
@@ -147,6 +148,10 @@ def baseline(cell: Cell) -> Experiment:
     entry, dataset, loss = cell.entry, DATASETS[cell.entry.dataset], BASELINES[cell.entry.method]
     found = Experiment({"recipe": f"baseline_{dataset}", "model": "sph_r50", "loss": loss, "dataset": dataset})
     found.settings = [f"model: {{head: {{size: {entry.embed_dim}}}}}"]
+    if loss == "xbm":
+        found.settings += [
+            f"loss: {{size: {TRAINING_IMAGES[dataset]}}} # the whole training set, as far as its source goes"
+        ]
     if cell.backbone == "BN-Inception":
         found.choices["backbone"] = "inception_v3"
         found.notes += ["Inception-v3 stands in for BN-Inception: expect other numbers."]

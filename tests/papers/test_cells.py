@@ -179,6 +179,19 @@ def test_an_untrained_resnet_is_read_out_by_its_average_whatever_its_weights(dat
     assert compose(typed[:1]).config["model"]["backbone"] == "resnet50.tv_in1k"
 
 
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("bdeir_table1_cub_xbm_inception_v3_512", 5864),
+        ("bdeir_table1_cars_xbm_inception_v3_512", 8054),
+        ("bdeir_table1_sop_xbm_inception_v3_512", 59551),
+        ("bdeir_table1_inshop_xbm_r50_128", 25882),
+    ],
+)
+def test_a_memory_holds_the_training_set(name: str, size: int) -> None:
+    assert compose([f"experiment={name}"]).config["loss"]["size"] == size
+
+
 def _one_of_each() -> list[Cell]:
     """A cell of each method and backbone of each table."""
     return list({(cell.table, cell.entry.method, cell.backbone): cell for cell in NAMED}.values())
