@@ -33,12 +33,17 @@ PAIRS = ("multi_similarity", "margin", "fast_ap", "xbm")  # compare images with 
 
 @dataclass
 class Experiment:
-    """The parts of one file. choices: of groups. settings: lines below them. notes: further lines of comment."""
+    """The parts of one file.
+
+    choices: of groups. settings: lines below them. notes: further lines of comment. added: what stands beside the
+    choices, of groups that nothing else chooses from.
+    """
 
     choices: dict[str, str]
     settings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     remark: str = ""
+    added: dict[str, str] = field(default_factory=dict)
 
 
 def classifier(cell: Cell) -> Experiment:
@@ -88,10 +93,14 @@ def retrieval(cell: Cell) -> Experiment:
     if entry.method in BASELINES:
         return baseline(cell)
     if geometry(entry) in ("hier", "lhier"):
-        return hier(cell)
-    if entry.backbone == "ResNet-50":
-        return hyp_resnet(cell)
-    return pairwise(cell)
+        found = hier(cell)
+    elif entry.backbone == "ResNet-50":
+        found = hyp_resnet(cell)
+    else:
+        found = pairwise(cell)
+    if entry.backbone == "DeiT-S":
+        found.added["recipe/deit"] = "${protocol}"
+    return found
 
 
 def pairwise(cell: Cell) -> Experiment:
@@ -238,7 +247,8 @@ def text(cell: Cell) -> str:
     """The whole file."""
     found = classifier(cell) if "accuracy" in cell.entry.metrics else retrieval(cell)
     head = ["# @package _global_", f"# {GENERATED}", f"# {title(cell)}", *(f"# {note}" for note in found.notes)]
-    defaults = ["defaults:", *(f"  - override /{group}: {name}" for group, name in _ordered(found.choices))]
+    defaults = ["defaults:", *(f"  - /{group}: {name}" for group, name in found.added.items())]
+    defaults += [f"  - override /{group}: {name}" for group, name in _ordered(found.choices)]
     return "\n".join([*head, *defaults, "", *found.settings, paper(cell, found.remark)]) + "\n"
 
 

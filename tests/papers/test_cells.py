@@ -192,6 +192,12 @@ def test_a_memory_holds_the_training_set(name: str, size: int) -> None:
     assert compose([f"experiment={name}"]).config["loss"]["size"] == size
 
 
+@pytest.mark.parametrize("name", ["bdeir_table1_cub_hier_deit_s_384", "bdeir_table1_sop_hyp_deit_s_128"])
+def test_the_code_trains_deit_by_its_class_token(name: str) -> None:
+    pools = [compose([f"experiment={name}", f"protocol={p}"]).config["model"]["pool"] for p in ("paper", "code")]
+    assert pools == ["default", "reference"]
+
+
 def _one_of_each() -> list[Cell]:
     """A cell of each method and backbone of each table."""
     return list({(cell.table, cell.entry.method, cell.backbone): cell for cell in NAMED}.values())
