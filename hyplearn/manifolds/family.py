@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
+
 from hyplearn.errors import one_of
+from hyplearn.geometry.lorentz import X_T_MAX
 from hyplearn.manifolds.curvature import Parametrization
 from hyplearn.manifolds.curved import CurvedManifold
 from hyplearn.manifolds.euclidean import Euclidean
@@ -25,8 +28,9 @@ class Manifolds:
 
     kind: the geometry. share: 'encoder_decoder' (one manifold for the encoder, one for the decoder; Bdeir Section 3.2),
     'single' (one for both), 'per_stage' (one per encoder stage, one for the decoder). c, learned, parametrization,
-    bounds, s, x_t_max: see `Lorentz`; decoder_c: initial c of the decoder, by default c. Kinds without curvature take
-    none of these into account.
+    bounds, s: see `Lorentz`; decoder_c: initial c of the decoder, by default c. x_t_max: largest time of the maximum
+    distance rescaling; None for that of float32, 2e3, in every precision: the model would be another one if its limit
+    followed the numbers that it computes with. Kinds without curvature take none of these into account.
     """
 
     def __init__(
@@ -48,8 +52,9 @@ class Manifolds:
             raise ValueError(f"decoder_c={decoder_c} needs share='encoder_decoder' or 'per_stage', not share='single'")
         self.kind, self.share = kind, share
         self._c, self._decoder_c = c, c if decoder_c is None else decoder_c
+        limit = X_T_MAX[torch.float32] if x_t_max is None else x_t_max
         self._options: dict[str, Any] = {
-            "learned": learned, "parametrization": parametrization, "bounds": bounds, "s": s, "x_t_max": x_t_max,
+            "learned": learned, "parametrization": parametrization, "bounds": bounds, "s": s, "x_t_max": limit,
         }  # fmt: skip
         self._made: dict[str, Manifold] = {}
         for value in (self._c, self._decoder_c):  # a wrong value stops here, not when a layer asks

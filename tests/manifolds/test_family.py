@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from hyplearn.manifolds import Euclidean, Lorentz, Manifolds, PoincareBall, Sphere
+from hyplearn.manifolds.family import Kind
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,13 @@ def test_options_reach_the_manifolds() -> None:
     assert manifold.curvature.parametrization == "log_c"
     assert not manifold.curvature.learned
     assert (manifold.s, manifold.x_t_max) == (3.0, 100.0)
+
+
+@pytest.mark.parametrize("kind", ["lorentz", "poincare"])
+def test_the_limit_of_a_model_does_not_follow_its_precision(kind: Kind) -> None:
+    family = Manifolds(kind)
+    made = (family.encoder(), family.decoder(), family.embedding("x"))
+    assert [getattr(manifold, "x_t_max", None) for manifold in made] == [2000.0] * 3
 
 
 @pytest.mark.parametrize(
