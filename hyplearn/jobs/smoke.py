@@ -26,6 +26,7 @@ EPOCHS = 2
 STEPS = {
     "trainer.max_steps": None,
     "trainer.val_every_epochs": 1,
+    "trainer.val_first_epoch": None,
     "trainer.limit_train_batches": 2,
     "trainer.precision": "32",
     "trainer.compile": False,

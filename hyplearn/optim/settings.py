@@ -115,7 +115,8 @@ class OptimSettings:
 
     Points learn at lr * manifold_lr_scale and decay by manifold_weight_decay (null: as the weights); curvatures learn
     at curvature_lr without decay. scales: what multiplies lr for a part of a retrieval run: backbone, neck,
-    class_proxies, hierarchical_proxies, scalars, and what an own model names in `rate_groups`.
+    class_proxies, hierarchical_proxies, scalars, and what an own model names in `rate_groups`. gradient_scales: what
+    multiplies the gradient of such a part before the step.
     """
 
     schedule: ScheduleSettings
@@ -125,6 +126,7 @@ class OptimSettings:
     manifold_lr_scale: float = 1.0
     manifold_weight_decay: float | None = None
     scales: dict[str, Number] = field(default_factory=dict)
+    gradient_scales: dict[str, Number] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key in ("lr", "weight_decay", "curvature_lr", "manifold_lr_scale"):
@@ -133,6 +135,8 @@ class OptimSettings:
             _rate("manifold_weight_decay", self.manifold_weight_decay)
         for part, scale in self.scales.items():
             _rate(f"scales.{part}", scale)
+        for part, scale in self.gradient_scales.items():
+            _rate(f"gradient_scales.{part}", scale)
 
 
 def _rate(key: str, value: float) -> None:
