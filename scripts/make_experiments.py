@@ -96,6 +96,7 @@ def retrieval(cell: Cell) -> Experiment:
         found = hier(cell)
     elif entry.backbone == "ResNet-50":
         found = hyp_resnet(cell)
+        found.added["recipe/hyp_r50"] = "${protocol}"
     else:
         found = pairwise(cell)
     if entry.backbone == "DeiT-S":
@@ -110,6 +111,7 @@ def pairwise(cell: Cell) -> Experiment:
     recipe = f"yue_{dataset}_${{protocol}}" if entry.paper == "yue" else f"hyp_vit_{dataset}"
     found = Experiment({"recipe": recipe, "model": f"{kind}_{MODELS[backbone]}", "dataset": dataset})
     if kind == "mix":
+        found.added["recipe/mix"] = "${protocol}"
         weight = {"cub": 3.0, "cars": 8.0, "sop": 8.0}[dataset]
         found.settings = ["model:", "  head:", "    branches:", f"      poincare: {{weight: {weight}}}"]
         found.settings += ["loss: {tau: [0.1, 0.2]}"]
