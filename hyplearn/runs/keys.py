@@ -31,6 +31,8 @@ UNTOLD = (*PLACE, *NAMES, *SHOWN, "callbacks", "evaluation")
 # Keys that configurations have had since, with the value that means what every run did before: while a key has it, ids
 # leave it out, so that the same computation keeps its name.
 ADDED_LATER: Mapping[str, Any] = {
+    "manifold.inverse_c_between": None,
+    "optim.curvature_weight_decay": 0.0,
     "optim.gradient_scales": {},
     "trainer.gradient_clip_of": "unscaled",
     "trainer.gradient_clamp": None,
