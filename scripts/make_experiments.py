@@ -62,6 +62,10 @@ def classifier(cell: Cell) -> Experiment:
             "dataset": DATASETS[entry.dataset],
         }
     )
+    if optim == "rsgd":
+        found.added["recipe/rsgd"] = "${protocol}"
+    if name == "hybrid_poincare":
+        found.added["recipe/hybrid_poincare"] = "${protocol}"
     if name == "poincare_resnet":
         found.notes = [
             "How this row was trained is not published: optimizer, rate and decay are those of its own authors."

@@ -32,8 +32,10 @@ UNTOLD = (*PLACE, *NAMES, *SHOWN, "callbacks", "evaluation")
 # leave it out, so that the same computation keeps its name.
 ADDED_LATER: Mapping[str, Any] = {
     "manifold.inverse_c_between": None,
+    "model.orientation": "joint",
     "optim.curvature_weight_decay": 0.0,
     "optim.gradient_scales": {},
+    "optim.optimizer.penalty": "stored",
     "trainer.gradient_clip_of": "unscaled",
     "trainer.gradient_clamp": None,
     "trainer.loss_scale": 65536.0,
