@@ -100,7 +100,7 @@ def retrieval(cell: Cell) -> Experiment:
         found = hier(cell)
     elif entry.backbone == "ResNet-50":
         found = hyp_resnet(cell)
-        found.added["recipe/hyp_r50"] = "${protocol}"
+        found.added["recipe/hyp_r50"] = "${protocol}" if DATASETS[entry.dataset] in SMALL else "late_${protocol}"
     else:
         found = pairwise(cell)
     if entry.backbone == "DeiT-S":
