@@ -22,6 +22,7 @@ DATASET_NAMES = {"CUB": "CUB-200-2011", "Cars": "Cars-196", "SOP": "Stanford Onl
 MODELS = {"ResNet-50": "r50", "DeiT-S": "deit_s", "DINO": "dino_vit_s", "ViT-S": "vit_s"}
 RATES = {"DeiT-S": "3.0e-5", "DINO": "1.0e-5", "ViT-S": "3.0e-5"}  # Yue Section 4.2 and Hyp-ViT's commands
 HIER_RATES = {"DeiT-S": "1.0e-5", "DINO": "5.0e-6", "ViT-S": "1.0e-5"}
+TRAINING_IMAGES = {"cub": 5864, "cars": 8054, "sop": 59551, "inshop": 25882}
 ABLATIONS = {
     "HECNN+ - fixed curve": "curvature fixed",
     "HECNN+ - no scaling": "no rescaling",
@@ -32,12 +33,17 @@ PAIRS = ("multi_similarity", "margin", "fast_ap", "xbm")  # compare images with 
 
 @dataclass
 class Experiment:
-    """The parts of one file. choices: of groups. settings: lines below them. notes: further lines of comment."""
+    """The parts of one file.
+
+    choices: of groups. settings: lines below them. notes: further lines of comment. added: what stands beside the
+    choices, of groups that nothing else chooses from.
+    """
 
     choices: dict[str, str]
     settings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     remark: str = ""
+    added: dict[str, str] = field(default_factory=dict)
 
 
 def classifier(cell: Cell) -> Experiment:
@@ -56,10 +62,16 @@ def classifier(cell: Cell) -> Experiment:
             "dataset": DATASETS[entry.dataset],
         }
     )
+    if optim == "rsgd":
+        found.added["recipe/rsgd"] = "${protocol}"
+    if name == "hybrid_poincare":
+        found.added["recipe/hybrid_poincare"] = "${protocol}"
     if name == "poincare_resnet":
         found.notes = [
             "How this row was trained is not published: optimizer, rate and decay are those of its own authors."
         ]
+    if name == "hybrid_lorentz" and entry.dataset == "Tiny-ImageNet":
+        found.settings = ["model: {clip: 4.0} # largest norm of the features; HCNN's configurations have 1 for CIFAR"]
     if entry.method == "HECNN+ - fixed curve":
         found.choices["manifold"] = "lorentz_fixed"
     if entry.method == "HECNN+ - no scaling":
@@ -85,10 +97,15 @@ def retrieval(cell: Cell) -> Experiment:
     if entry.method in BASELINES:
         return baseline(cell)
     if geometry(entry) in ("hier", "lhier"):
-        return hier(cell)
-    if entry.backbone == "ResNet-50":
-        return hyp_resnet(cell)
-    return pairwise(cell)
+        found = hier(cell)
+    elif entry.backbone == "ResNet-50":
+        found = hyp_resnet(cell)
+        found.added["recipe/hyp_r50"] = "${protocol}" if DATASETS[entry.dataset] in SMALL else "late_${protocol}"
+    else:
+        found = pairwise(cell)
+    if entry.backbone == "DeiT-S":
+        found.added["recipe/deit"] = "${protocol}"
+    return found
 
 
 def pairwise(cell: Cell) -> Experiment:
@@ -98,6 +115,7 @@ def pairwise(cell: Cell) -> Experiment:
     recipe = f"yue_{dataset}_${{protocol}}" if entry.paper == "yue" else f"hyp_vit_{dataset}"
     found = Experiment({"recipe": recipe, "model": f"{kind}_{MODELS[backbone]}", "dataset": dataset})
     if kind == "mix":
+        found.added["recipe/mix"] = "${protocol}"
         weight = {"cub": 3.0, "cars": 8.0, "sop": 8.0}[dataset]
         found.settings = ["model:", "  head:", "    branches:", f"      poincare: {{weight: {weight}}}"]
         found.settings += ["loss: {tau: [0.1, 0.2]}"]
@@ -115,7 +133,10 @@ def hyp_resnet(cell: Cell) -> Experiment:
     dataset = DATASETS[cell.entry.dataset]
     return Experiment(
         {"recipe": f"hyp_r50_{dataset}", "model": "hyp_r50", "optim": "radamw_hier", "dataset": dataset},
-        ["loss: {tau: 0.2, reduction: m2}"],
+        [
+            "model: {head: {normalize: layer_norm, riemannian_gradient: true}} # the neck of HIER",
+            "loss: {tau: 0.2, reduction: m2}",
+        ],
     )
 
 
@@ -142,6 +163,10 @@ def baseline(cell: Cell) -> Experiment:
     entry, dataset, loss = cell.entry, DATASETS[cell.entry.dataset], BASELINES[cell.entry.method]
     found = Experiment({"recipe": f"baseline_{dataset}", "model": "sph_r50", "loss": loss, "dataset": dataset})
     found.settings = [f"model: {{head: {{size: {entry.embed_dim}}}}}"]
+    if loss == "xbm":
+        found.settings += [
+            f"loss: {{size: {TRAINING_IMAGES[dataset]}}} # the whole training set, as far as its source goes"
+        ]
     if cell.backbone == "BN-Inception":
         found.choices["backbone"] = "inception_v3"
         found.notes += ["Inception-v3 stands in for BN-Inception: expect other numbers."]
@@ -162,9 +187,16 @@ SMALL = ("cub", "cars")  # data sets with many images of each class
 def pretrained(cell: Cell) -> Experiment:
     """Encoders as they come, without training."""
     dataset = DATASETS[cell.entry.dataset]
-    return Experiment(
+    found = Experiment(
         {"recipe": f"pretrained_{dataset}", "model": f"sph_{MODELS[cell.entry.method]}", "dataset": dataset}
     )
+    if cell.entry.method == "ResNet-50":
+        found.notes = [
+            "Which weights the authors' library chose is not known, the printed number decides: backbone=r50 are",
+            "torchvision's first, r50_ram and r50_a1 those that timm loaded by this name before version 0.5 and since.",
+        ]
+        found.settings = ["model: {pool: avg} # what timm's model does; HIER's has the maximum beside it"]
+    return found
 
 
 def title(cell: Cell) -> str:
@@ -221,7 +253,8 @@ def text(cell: Cell) -> str:
     """The whole file."""
     found = classifier(cell) if "accuracy" in cell.entry.metrics else retrieval(cell)
     head = ["# @package _global_", f"# {GENERATED}", f"# {title(cell)}", *(f"# {note}" for note in found.notes)]
-    defaults = ["defaults:", *(f"  - override /{group}: {name}" for group, name in _ordered(found.choices))]
+    defaults = ["defaults:", *(f"  - /{group}: {name}" for group, name in found.added.items())]
+    defaults += [f"  - override /{group}: {name}" for group, name in _ordered(found.choices)]
     return "\n".join([*head, *defaults, "", *found.settings, paper(cell, found.remark)]) + "\n"
 
 

@@ -58,7 +58,7 @@ RETRIEVAL_KEYS = {
     "loss.tau": "temperature of loss=pairwise; [0.1,0.2] for the two spaces of a mix_* model",
     "model.pretrained": "start from the backbone's published weights (images of 64 pixels and more)",
     "model.weights": "a local file in their place",
-    "dataset.sampler": "unique_class, class_balanced or shuffled",
+    "dataset.sampler": "unique_class, class_balanced, class_balanced_replacement or shuffled",
     "dataset.images_per_class": "of each class in a batch",
     "batch.chunk": "images in the network at once: a large batch on a small GPU, same gradient",
     "evaluation.k": "ranks of Recall@k",

@@ -21,6 +21,7 @@ from hyplearn.data.datamodule import ImageDataModule
 from hyplearn.data.retrieval_datamodule import RetrievalDataModule
 from hyplearn.errors import ConfigError
 from hyplearn.manifolds.base import Family
+from hyplearn.manifolds.precision import x_t_max_trained_in
 from hyplearn.models.base import output_of
 from hyplearn.training.fit import TrainSpec
 from hyplearn.training.settings import EvaluationSettings
@@ -116,8 +117,11 @@ def reads_pretrained(model: Mapping[str, Any], *, image_size: int) -> bool:
 
 
 def family(config: Mapping[str, Any]) -> Family:
-    """New manifolds for one model."""
-    return family_of(make(config["manifold"], "manifold"), config["manifold"])
+    """New manifolds for one model. A limit x_t_max that is left open is that of the precision of training."""
+    node, given = config["manifold"], {}
+    if node.get("x_t_max") is None:
+        given = named(node, "manifold", {"x_t_max": x_t_max_trained_in(config["trainer"]["precision"])})
+    return family_of(make(node, "manifold", **given), node)
 
 
 def model(config: Mapping[str, Any], known: Mapping[str, int]) -> nn.Module:

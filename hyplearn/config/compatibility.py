@@ -20,6 +20,7 @@ from hyplearn.losses.base import input_of
 from hyplearn.manifolds.base import Family, SingleManifold
 from hyplearn.models.base import Output, as_model, output_of
 from hyplearn.optim import build_schedule, check_supports
+from hyplearn.training.callbacks.gradients import check_scales
 from hyplearn.training.fit import TrainSpec
 from hyplearn.training.module import TrainingModule
 from hyplearn.training.retrieval import RetrievalModule
@@ -220,6 +221,7 @@ def check_optimizer(composed: Composed, spec: TrainSpec, module: TrainingModule)
     try:
         optimizer = spec.build_optimizer(module.optimization.parameter_groups(module))
         check_supports(type(optimizer), module)
+        check_scales(spec.optim.gradient_scales, module)
         build_schedule(optimizer, spec.optim.schedule, total_epochs=max(spec.trainer.max_epochs, 1))
     except ValueError as error:
         chosen = f"optim={composed.choices['optim']}, model={composed.choices['model']}"

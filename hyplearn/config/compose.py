@@ -22,7 +22,7 @@ from hyplearn.config.explain import explained, first_line, unknown_choice
 from hyplearn.config.folders import BASE, ROOT, check_choices, config_dir, groups
 from hyplearn.config.keys import check_key, paths
 from hyplearn.config.schema import SUPPLIED, TrainConfig, validate
-from hyplearn.config.typecheck import checked
+from hyplearn.config.typecheck import arguments, checked
 from hyplearn.errors import ConfigError
 
 RUNTIME = "runtime"  # the group that chooses Hydra's launcher and sweeper, which are no part of a run
@@ -82,10 +82,15 @@ def defaults(model: str | None = None) -> Composed:
 
 
 def change(stored: Mapping[str, Any], overrides: Sequence[str], *, allowed: Callable[[str], bool]) -> Composed:
-    """The configuration of an earlier run with keys changed that are `allowed`; checked as by `compose`."""
+    """The configuration of an earlier run with keys changed that are `allowed`; checked as by `compose`.
+
+    Where the precision changes, the limit of the manifold stays that of the run's own.
+    """
     parsed = [parse(text) for text in overrides]
     refuse_sweeps(parsed)
     config = OmegaConf.create({key: value for key, value in stored.items() if key != "choices"})
+    if any(override.key_or_group == "trainer.precision" for override in parsed):
+        _keep_limit(config)
     for override in parsed:
         if not allowed(override.key_or_group):
             raise ConfigError(f"{override.input_line}: {override.key_or_group} of a stored run stays as it is.")
@@ -94,6 +99,15 @@ def change(stored: Mapping[str, Any], overrides: Sequence[str], *, allowed: Call
         check_key(override.key_or_group, config)
         OmegaConf.update(config, override.key_or_group, override.value(), merge=False, force_add=True)
     return _complete(resolve(config), stored["choices"], frozenset(override.key_or_group for override in parsed))
+
+
+def _keep_limit(config: DictConfig) -> None:
+    """Write down the limit x_t_max that the precision of a stored run has given its manifold."""
+    from hyplearn.manifolds.precision import x_t_max_trained_in
+
+    known = arguments(config.manifold, None, "manifold") or {}
+    if "x_t_max" in known and config.manifold.get("x_t_max") is None:
+        config.manifold.x_t_max = x_t_max_trained_in(config.trainer.precision)
 
 
 def parse(text: str) -> Override:

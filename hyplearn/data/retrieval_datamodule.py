@@ -29,7 +29,7 @@ from hyplearn.data.sources.retrieval_source import Evaluation, RetrievalImages, 
 from hyplearn.data.sources.source import Facts
 from hyplearn.errors import one_of
 
-SamplerKind = Literal["unique_class", "class_balanced", "shuffled"]
+SamplerKind = Literal["unique_class", "class_balanced", "class_balanced_replacement", "shuffled"]
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,8 @@ class RetrievalDataModule(ImageDataModule):
     test are the source's own; `evaluation` tells what they are. The ids of every part are its positions, 0 to N - 1.
 
     sampler: "unique_class" (every class once an epoch), "class_balanced" (classes drawn for every batch), both with
-    `images_per_class` images of each class of a batch, or "shuffled" (every image once an epoch, without
+    `images_per_class` images of each class of a batch, no two of them the same where the class has enough;
+    "class_balanced_replacement", in which two may be one image; or "shuffled" (every image once an epoch, without
     images_per_class).
     val_fraction: part of the training classes held out for validation, chosen by `split_seed`; 0 for none, the protocol
     of the papers. A source with validation images of its own gives those instead.
@@ -287,14 +288,18 @@ class RetrievalDataModule(ImageDataModule):
     def _train_sampler(self) -> BatchSampler:
         if self.images_per_class is None:
             return super()._train_sampler()
-        kind = UniqueClassBatches if self.sampler == "unique_class" else ClassBalancedBatches
-        return kind(
+        labels, options = (
             self._images["train"].labels,
-            batch_size=self.batch_size,
-            images_per_class=self.images_per_class,
-            seed=self.seed,
-            world_size=self._world_size,
+            {
+                "batch_size": self.batch_size,
+                "images_per_class": self.images_per_class,
+                "seed": self.seed,
+                "world_size": self._world_size,
+            },
         )
+        if self.sampler == "unique_class":
+            return UniqueClassBatches(labels, **options)
+        return ClassBalancedBatches(labels, **options, replacement=self.sampler == "class_balanced_replacement")
 
     def evaluation(self, split: Literal["val", "test"]) -> Evaluation:
         """Labels and roles of the images in the order of their ids, after `setup`."""

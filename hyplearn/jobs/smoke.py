@@ -26,6 +26,7 @@ EPOCHS = 2
 STEPS = {
     "trainer.max_steps": None,
     "trainer.val_every_epochs": 1,
+    "trainer.val_first_epoch": None,
     "trainer.limit_train_batches": 2,
     "trainer.precision": "32",
     "trainer.compile": False,
@@ -34,6 +35,7 @@ STEPS = {
 WIDTH, BATCH = 8, 32  # of a classifier
 CLASSES, IMAGES = 8, 3  # of a retrieval batch
 PROXIES = 32  # of a hierarchy
+MEMORY = 1024  # points that a loss keeps of earlier batches
 
 
 def stand_in(config: Mapping[str, Any]) -> list[str]:
@@ -78,6 +80,8 @@ def _retrieval(config: Mapping[str, Any]) -> dict[str, Any]:
     }
     if "hier" in loss:
         small["loss.hier.proxies"] = min(PROXIES, loss["hier"]["proxies"])
+    if "size" in loss:
+        small["loss.size"] = min(MEMORY, loss["size"])
     return small
 
 

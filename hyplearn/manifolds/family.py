@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
+
 from hyplearn.errors import one_of
+from hyplearn.geometry.lorentz import X_T_MAX
 from hyplearn.manifolds.curvature import Parametrization
 from hyplearn.manifolds.curved import CurvedManifold
 from hyplearn.manifolds.euclidean import Euclidean
@@ -25,8 +28,11 @@ class Manifolds:
 
     kind: the geometry. share: 'encoder_decoder' (one manifold for the encoder, one for the decoder; Bdeir Section 3.2),
     'single' (one for both), 'per_stage' (one per encoder stage, one for the decoder). c, learned, parametrization,
-    bounds, s, x_t_max: see `Lorentz`; decoder_c: initial c of the decoder, by default c. Kinds without curvature take
-    none of these into account.
+    bounds, s: see `Lorentz`; decoder_c: initial c of the decoder, by default c. x_t_max: largest time of the maximum
+    distance rescaling; None for that of float32, 2e3, in every precision: the model would be another one if its limit
+    followed the numbers that it computes with. inverse_c_between: (low, high), between which 1/c of every manifold is
+    drawn when it is created, rounded to two decimals, in place of c and decoder_c; None for no draw. Kinds without
+    curvature take none of these into account.
     """
 
     def __init__(
@@ -41,6 +47,7 @@ class Manifolds:
         s: float = 2.0,
         x_t_max: float | None = None,
         decoder_c: float | None = None,
+        inverse_c_between: tuple[float, float] | None = None,
     ) -> None:
         one_of("kind", kind, Kind)
         one_of("share", share, Sharing)
@@ -48,11 +55,14 @@ class Manifolds:
             raise ValueError(f"decoder_c={decoder_c} needs share='encoder_decoder' or 'per_stage', not share='single'")
         self.kind, self.share = kind, share
         self._c, self._decoder_c = c, c if decoder_c is None else decoder_c
+        limit = X_T_MAX[torch.float32] if x_t_max is None else x_t_max
         self._options: dict[str, Any] = {
-            "learned": learned, "parametrization": parametrization, "bounds": bounds, "s": s, "x_t_max": x_t_max,
+            "learned": learned, "parametrization": parametrization, "bounds": bounds, "s": s, "x_t_max": limit,
         }  # fmt: skip
         self._made: dict[str, Manifold] = {}
-        for value in (self._c, self._decoder_c):  # a wrong value stops here, not when a layer asks
+        self._range = _checked_range(inverse_c_between)
+        ends = () if self._range is None else tuple(1 / end for end in self._range)
+        for value in (self._c, self._decoder_c, *ends):  # a wrong value stops here, not when a layer asks
             self._make(value)
 
     def _make(self, c: float) -> Manifold:
@@ -60,8 +70,15 @@ class Manifolds:
 
     def _get(self, name: str, c: float) -> Manifold:
         if name not in self._made:
-            self._made[name] = self._make(c)
+            self._made[name] = self._make(self._drawn(c))
         return self._made[name]
+
+    def _drawn(self, c: float) -> float:
+        """Return c, or a draw in its place, from torch's random numbers as all weights of a model are."""
+        if self._range is None:
+            return c
+        low, high = self._range
+        return 1 / min(max(round(low + (high - low) * torch.rand(()).item(), 2), low), high)
 
     def encoder(self, stage: int | str | None = None) -> Manifold:
         """The manifold of an encoder stage. stage: its number (or name), needed with share='per_stage' only."""
@@ -91,7 +108,7 @@ class Manifolds:
             )
         if name not in self._made:
             if kind in _CURVED:
-                self._made[name] = _CURVED[kind](self._c if c is None else c, **self._options)
+                self._made[name] = _CURVED[kind](self._drawn(self._c) if c is None else c, **self._options)
             else:
                 self._made[name] = _FLAT[kind]()
         return self._made[name]
@@ -99,3 +116,13 @@ class Manifolds:
     def manifolds(self) -> dict[str, CurvedManifold]:
         """The curved manifolds handed out so far, by name: 'encoder', 'decoder', 'shared', 'encoder.stage1', ..."""
         return {name: manifold for name, manifold in self._made.items() if isinstance(manifold, CurvedManifold)}
+
+
+def _checked_range(between: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return the two ends as floats. Raises ValueError unless 0 < low <= high."""
+    if between is None:
+        return None
+    low, high = float(between[0]), float(between[1])
+    if not 0 < low <= high:
+        raise ValueError(f"inverse_c_between={tuple(between)} must satisfy 0 < low <= high, for example (0.41, 7.0)")
+    return low, high

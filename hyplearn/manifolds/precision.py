@@ -9,9 +9,19 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from hyplearn.geometry.lorentz import X_T_MAX
+
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 Value = TypeVar("Value")
+
+
+def x_t_max_trained_in(precision: str) -> float:
+    """Return the largest time of a model that is trained in a precision (32, 64, bf16, fp16; Bdeir Section 3.2).
+
+    In the 16-bit ones the geometry computes in float32.
+    """
+    return X_T_MAX[torch.float64 if precision == "64" else torch.float32]
 
 
 def promote(value: Value) -> Value:

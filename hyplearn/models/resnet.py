@@ -21,7 +21,7 @@ from hyplearn.nn.layout import channels_last
 from hyplearn.nn.lift import Lift, Transfer
 from hyplearn.nn.mlr import LorentzMLR
 from hyplearn.nn.poincare_lift import PoincareLift
-from hyplearn.nn.poincare_mlr import PoincareMLR
+from hyplearn.nn.poincare_mlr import Orientation, PoincareMLR
 
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
 StageKind = Literal["euclidean", "lorentz", "lorentz_core", "poincare"]
@@ -43,6 +43,7 @@ class ResNet(nn.Module):
     entry: how Euclidean features enter the hyperboloid, between stages, in core blocks and before the head. exit: how
         they leave. clip: largest norm of the features before the head of a hybrid network (HCNN: 1; 4 for
         Tiny-ImageNet), with head_entry and without rescaling. dropout: on the embedding, in training.
+    orientation: of the hyperplanes of a `poincare_mlr`, see `PoincareMLR`.
     fused: run Lorentz layers through the fused path; False for layer by layer (same values, slower).
     """
 
@@ -66,6 +67,7 @@ class ResNet(nn.Module):
         head_entry: EntryKind | None = None,
         clip: float | None = None,
         dropout: float = 0.0,
+        orientation: Orientation = "joint",
         fused: bool = True,
     ) -> None:
         super().__init__()
@@ -97,7 +99,7 @@ class ResNet(nn.Module):
         self.to_decoder = self._to_decoder(head, geometry, head_entry or entry, clip)
         self.dropout = LorentzDropout(dropout)
         self.embedding_size = into
-        self.head = self._head(head, into, num_classes)
+        self.head = self._head(head, into, num_classes, orientation)
 
     @staticmethod
     def _check(
@@ -189,11 +191,13 @@ class ResNet(nn.Module):
             return Transfer(geometry.manifold, self._lorentz(None), rescale=self._rescale.transfer)
         return Lift(self._lorentz(None), kind=entry, rescale=self._rescale.entry and clip is None, clip=clip)
 
-    def _head(self, head: str, features: int, num_classes: int) -> nn.Module:
+    def _head(self, head: str, features: int, num_classes: int, orientation: Orientation) -> nn.Module:
+        if orientation != "joint" and head != "poincare_mlr":
+            raise ValueError(f"orientation={orientation!r} is for head=poincare_mlr, not for head={head}: leave it out")
         if head == "lorentz_mlr":
             return LorentzMLR(features, num_classes, manifold=self._lorentz(None))
         if head == "poincare_mlr":
-            return PoincareMLR(features, num_classes, manifold=self._ball(None))
+            return PoincareMLR(features, num_classes, manifold=self._ball(None), orientation=orientation)
         return nn.Linear(features, num_classes)
 
     # Use

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
+from hyplearn.errors import one_of
 from hyplearn.manifolds import PoincareBall
 from hyplearn.nn.checks import positive
+
+Orientation = Literal["joint", "weight_norm"]
 
 
 class PoincareMLR(nn.Module):
@@ -15,17 +21,24 @@ class PoincareMLR(nn.Module):
     Class k has a hyperplane of orientation z_k, z (classes, n), and offset a_k, a (classes,), both Euclidean; its logit
     is the signed distance to it times 2|z_k|, see `geometry.poincare.mlr`. z starts normal with standard deviation
     1/sqrt(n c), a at 0, as in HCNN's hybrid model. Computes in float32 or better.
+    orientation: `joint`, one parameter z; `weight_norm`, as published, z_k = g_k v_k / |v_k| of lengths g (classes,)
+    and directions v (classes, n), the same function with other steps.
     Raises ValueError for another last dimension.
     """
 
-    def __init__(self, features: int, classes: int, *, manifold: PoincareBall) -> None:
+    def __init__(
+        self, features: int, classes: int, *, manifold: PoincareBall, orientation: Orientation = "joint"
+    ) -> None:
         super().__init__()
         positive("features", features)
         positive("classes", classes)
+        one_of("orientation", orientation, Orientation)
         self.manifold = manifold
         self.z = nn.Parameter(torch.empty(classes, features))
         self.a = nn.Parameter(torch.empty(classes))
         self.reset_parameters()
+        if orientation == "weight_norm":
+            weight_norm(self, "z", dim=0)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

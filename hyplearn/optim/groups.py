@@ -24,13 +24,15 @@ def parameter_groups(
     manifold_lr_scale: float = 1.0,
     manifold_weight_decay: float | None = None,
     curvature_lr: float = 1e-4,
+    curvature_weight_decay: float = 0.0,
     extra_groups: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Group]:
     """The groups 'euclidean', 'manifold' and 'curvature' of a model, as far as it has such parameters.
 
     Points learn at lr * manifold_lr_scale and decay by manifold_weight_decay (None: as the weights); curvatures learn
-    at curvature_lr without decay. Every trainable parameter is in exactly one group. Frozen points whose curvature is
-    learned are in 'manifold' too, because they must follow the curvature.
+    at curvature_lr and decay by curvature_weight_decay, which draws their raw value, K or log c, to 0. Every trainable
+    parameter is in exactly one group. Frozen points whose curvature is learned are in 'manifold' too, because they must
+    follow the curvature.
 
     extra_groups: further groups before these, name -> {'params': parameters of the model, and options such as 'lr'},
     for a backbone or proxies with rates of their own. Curvatures among them stay in 'curvature'; for points in such a
@@ -60,6 +62,8 @@ def parameter_groups(
             "curvatures": [m for m in model.modules() if isinstance(m, Curvature) and m.learned],
         },
     }
+    if curvature_weight_decay:
+        options["curvature"]["curvature_weight_decay"] = curvature_weight_decay
     groups += [_group(kind, members, options[kind]) for kind, members in kinds.items() if members]
     check_groups(groups, model)
     return groups

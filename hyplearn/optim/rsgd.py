@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from torch.optim.sgd import sgd
 
+from hyplearn.errors import one_of
 from hyplearn.optim import update
 from hyplearn.optim.curvature import CurvatureAware, Group
 from hyplearn.optim.options import AT_LEAST_0, check_options
 from hyplearn.optim.parameter_stack import ParameterStack
 from hyplearn.optim.state import aligned
+
+PenaltyCoordinates = Literal["stored", "ambient"]
 
 
 class RiemannianSGD(CurvatureAware):
@@ -18,7 +23,8 @@ class RiemannianSGD(CurvatureAware):
 
     Options as in torch.optim.SGD; on Euclidean parameters the result is the same. weight_decay adds the L2 gradient of
     the stored coordinates: at distance delta k of the origin it draws a point by lr weight_decay sinh(2 delta)/2 in
-    space coordinates, by twice that in ambient ones, and not at all on sphere and Stiefel manifold. fused=None takes
+    space coordinates, by twice that in ambient ones, and not at all on sphere and Stiefel manifold. penalty: `stored`
+    coordinates, or `ambient` ones for every point of a hyperboloid, as in HCNN. fused=None takes
     torch's fused kernels where they exist. curvature_scheme: see `CurvatureAware`.
 
     The momentum starts as the first gradient g, as in torch: a first step of 1.9 g with Nesterov's 0.9. The published
@@ -41,7 +47,9 @@ class RiemannianSGD(CurvatureAware):
         foreach: bool | None = None,
         fused: bool | None = None,
         curvature_scheme: bool = True,
+        penalty: PenaltyCoordinates = "stored",
     ) -> None:
+        one_of("penalty", penalty, PenaltyCoordinates)
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -51,6 +59,7 @@ class RiemannianSGD(CurvatureAware):
             "maximize": maximize,
             "foreach": foreach,
             "fused": fused,
+            "penalty": penalty,
         }
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError(f"nesterov=True needs momentum > 0 and dampening 0, not {momentum} and {dampening}")
@@ -91,7 +100,9 @@ class RiemannianSGD(CurvatureAware):
 
     def _step_points(self, stack: ParameterStack, gradient: Tensor) -> None:
         group, space = stack.group, stack.space
-        penalty = group["weight_decay"] * space.half_square_gradient(stack.x)
+        ambient = group["penalty"] == "ambient"
+        half_square = space.ambient_half_square_gradient if ambient else space.half_square_gradient
+        penalty = group["weight_decay"] * half_square(stack.x)
         stack.x, buffer = update.sgd(
             space,
             stack.x,

@@ -114,8 +114,9 @@ class OptimSettings:
     """The rates of the three groups of parameters, with their schedule.
 
     Points learn at lr * manifold_lr_scale and decay by manifold_weight_decay (null: as the weights); curvatures learn
-    at curvature_lr without decay. scales: what multiplies lr for a part of a retrieval run: backbone, neck,
-    class_proxies, hierarchical_proxies, scalars, and what an own model names in `rate_groups`.
+    at curvature_lr and decay by curvature_weight_decay, which draws K to 0. scales: what multiplies lr for a part of a
+    retrieval run: backbone, neck, class_proxies, hierarchical_proxies, scalars, and what an own model names in
+    `rate_groups`. gradient_scales: what multiplies the gradient of such a part before the step.
     """
 
     schedule: ScheduleSettings
@@ -124,15 +125,19 @@ class OptimSettings:
     curvature_lr: float
     manifold_lr_scale: float = 1.0
     manifold_weight_decay: float | None = None
+    curvature_weight_decay: float = 0.0
     scales: dict[str, Number] = field(default_factory=dict)
+    gradient_scales: dict[str, Number] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for key in ("lr", "weight_decay", "curvature_lr", "manifold_lr_scale"):
+        for key in ("lr", "weight_decay", "curvature_lr", "curvature_weight_decay", "manifold_lr_scale"):
             _rate(key, getattr(self, key))
         if self.manifold_weight_decay is not None:
             _rate("manifold_weight_decay", self.manifold_weight_decay)
         for part, scale in self.scales.items():
             _rate(f"scales.{part}", scale)
+        for part, scale in self.gradient_scales.items():
+            _rate(f"gradient_scales.{part}", scale)
 
 
 def _rate(key: str, value: float) -> None:

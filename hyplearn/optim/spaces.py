@@ -84,6 +84,10 @@ class ParameterSpace:
         """Derivatives of half the squared length of the stored coordinates: what an L2 penalty adds."""
         return x
 
+    def ambient_half_square_gradient(self, x: Tensor) -> Tensor:
+        """The same of ambient coordinates (x_t, x), where points have such: on the hyperboloid."""
+        return self.half_square_gradient(x)
+
     def towards_origin(self, x: Tensor, v: Tensor, weight: float) -> tuple[Tensor, Tensor]:
         """Centroid of x (weight 1 - weight) and the origin (weight), and the tangent vector v taken along."""
         raise NotImplementedError(f"{self.manifold.name} has no origin")
@@ -140,6 +144,9 @@ class HyperboloidSpace(CurvedSpace):
         y, (v,) = hyperboloid.walk(x, step, [v], c=self.c)
         return y, v
 
+    def ambient_half_square_gradient(self, x: Tensor) -> Tensor:
+        return 2 * x  # |(x_t, x)|^2 = 2 |x|^2 + 1/c
+
     def towards_origin(self, x: Tensor, v: Tensor, weight: float) -> tuple[Tensor, Tensor]:
         y, (v,) = hyperboloid.towards_origin(x, [v], weight, c=self.c)
         return y, v
@@ -173,7 +180,7 @@ class AmbientSpace(HyperboloidSpace):
         return torch.cat([v_t, v], dim=-1)
 
     def half_square_gradient(self, x: Tensor) -> Tensor:
-        return 2 * x  # |(x_t, x)|^2 = 2 |x|^2 + 1/c
+        return self.ambient_half_square_gradient(x)
 
     @torch.no_grad()
     def project_curvature_(self) -> None:

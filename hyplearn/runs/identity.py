@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from hyplearn.runs.keys import NOT_THE_RUN
+from hyplearn.runs.keys import ADDED_LATER, NOT_THE_RUN
 from hyplearn.runs.renamed import first_target
 
 DIGITS = 12
@@ -35,7 +35,7 @@ def _without(node: Mapping[str, Any], path: str) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for key, value in node.items():
         name = f"{path}{key}"
-        if name in NOT_THE_RUN:
+        if name in NOT_THE_RUN or (name in ADDED_LATER and value == ADDED_LATER[name]):
             continue
         if isinstance(value, Mapping):
             kept[key] = _without(value, f"{name}.")

@@ -6,7 +6,8 @@ they need: nowhere else stands which setting is none of the run itself. A name s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 PLACE = ("output_dir", "resume")  # where the run writes, and what it continues
 NAMES = ("choices", "paper", "protocol")  # names of settings that stand beside them
@@ -26,6 +27,20 @@ CONTINUED = ("trainer", "callbacks", *SHOWN, *READING)
 REPEATED = (*PLACE, *SHOWN)
 # What nobody would tell runs apart by, in a figure or a table.
 UNTOLD = (*PLACE, *NAMES, *SHOWN, "callbacks", "evaluation")
+
+# Keys that configurations have had since, with the value that means what every run did before: while a key has it, ids
+# leave it out, so that the same computation keeps its name.
+ADDED_LATER: Mapping[str, Any] = {
+    "manifold.inverse_c_between": None,
+    "model.orientation": "joint",
+    "optim.curvature_weight_decay": 0.0,
+    "optim.gradient_scales": {},
+    "optim.optimizer.penalty": "stored",
+    "trainer.gradient_clip_of": "unscaled",
+    "trainer.gradient_clamp": None,
+    "trainer.loss_scale": 65536.0,
+    "trainer.val_first_epoch": None,
+}
 
 
 def within(key: str, names: Iterable[str]) -> bool:

@@ -22,12 +22,14 @@ from hyplearn.plots.training_curves import draw_figures
 from hyplearn.runs.directory import RunDirectory, noted_checkpoint
 from hyplearn.runs.rank import first_process
 from hyplearn.training.callbacks.checkpoints import Checkpoints
+from hyplearn.training.callbacks.gradients import GradientRules
 from hyplearn.training.callbacks.history import Recorder, Row, recorded_rows
 from hyplearn.training.callbacks.non_finite import NonFiniteGuard
 from hyplearn.training.callbacks.progress import build_progress, log_failure, run_log
 from hyplearn.training.callbacks.readings import CurvatureReadings, GeometryProbe, OptimizerReadings, Speed
 from hyplearn.training.callbacks.retrieval_outputs import RetrievalRecord
 from hyplearn.training.callbacks.stop_signals import StopSignals
+from hyplearn.training.callbacks.validation import ValidationEpochs
 from hyplearn.training.checkpoint import bring_best, find_checkpoint, load_weights
 from hyplearn.training.chunks import check_chunks
 from hyplearn.training.classification import ClassificationModule
@@ -215,10 +217,24 @@ class _Run:
             *probe,
             *retrieval,
             *self.spec.own_callbacks,
+            *self._rules(),
             self.recorder,
             *build_progress(self.spec.trainer.progress),
             self.checkpoints,
         ]
+
+    def _rules(self) -> list[pl.Callback]:
+        """Return what is done to gradients, behind those who read them, and what decides when to validate."""
+        settings, clip = self.spec.trainer, self.spec.trainer.gradient_clip
+        gradients = GradientRules(
+            scales=self.spec.optim.gradient_scales,
+            clamp=settings.gradient_clamp,
+            scaled_clip=clip if settings.gradient_clip_of == "scaled" else None,
+            loss_scale=settings.loss_scale,
+        )
+        first, every = settings.val_first_epoch, settings.val_every_epochs
+        validation = [] if first is None else [ValidationEpochs(first=first, every=every)]
+        return [*([] if gradients.idle else [gradients]), *validation]
 
     def fit(self) -> dict[str, Any]:
         try:

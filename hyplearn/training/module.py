@@ -57,6 +57,7 @@ class Optimization:
             manifold_lr_scale=rates.manifold_lr_scale,
             manifold_weight_decay=rates.manifold_weight_decay,
             curvature_lr=rates.curvature_lr,
+            curvature_weight_decay=rates.curvature_weight_decay,
             extra_groups=extra,
         )
 

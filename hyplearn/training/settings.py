@@ -32,12 +32,17 @@ class TrainerSettings:
     training ends even earlier.
     accelerator: auto (a CUDA GPU where there is one), cpu, gpu. devices: auto or how many. strategy: auto or ddp.
     precision: 32, 64, bf16, fp16 (the 16-bit ones are mixed; geometry stays in float32).
-    gradient_clip: largest global norm of the Euclidean gradients. accumulate_grad_batches: batches per optimizer step.
+    gradient_clip: largest global norm of the Euclidean gradients. gradient_clip_of: unscaled gradients, or scaled ones,
+    times the loss scale, as the code of Mix limits them. loss_scale: what the gradient scaler of fp16 begins with, to
+    halve it at every overflow and to double it after 2,000 steps without; where scaled gradients are limited in another
+    precision, the scale of these. gradient_clamp: largest absolute value of each number of a gradient, before the norm.
+    accumulate_grad_batches: batches per optimizer step.
     deterministic: refuse operations that may differ between two runs on a GPU.
     progress: auto (rich on a terminal, plain elsewhere), rich, plain, none.
     limit_*_batches: only so many batches of an epoch, for debugging; null for all, 0 leaves validation or test out.
     num_threads: CPU threads of torch, null for torch's choice. sync_batchnorm: batch statistics over all processes.
-    val_every_epochs: epochs between two validations.
+    val_every_epochs: epochs between two validations. val_first_epoch: the epoch of the first one, counted from 0; null
+    for val_every_epochs - 1.
     """
 
     max_epochs: int = 20
@@ -48,6 +53,9 @@ class TrainerSettings:
     precision: Literal["32", "64", "bf16", "fp16"] = "32"
     compile: bool = False
     gradient_clip: float | None = None
+    gradient_clip_of: Literal["unscaled", "scaled"] = "unscaled"
+    gradient_clamp: float | None = None
+    loss_scale: float = 65536.0
     accumulate_grad_batches: int = 1
     deterministic: bool = False
     progress: Progress = "auto"
@@ -57,6 +65,7 @@ class TrainerSettings:
     num_threads: int | None = None
     sync_batchnorm: bool = False
     val_every_epochs: int = 1
+    val_first_epoch: int | None = None
 
     def __post_init__(self) -> None:
         counts = ("max_steps", "accumulate_grad_batches", "limit_train_batches", "num_threads")
@@ -73,6 +82,18 @@ class TrainerSettings:
         clip = self.gradient_clip
         fine = clip is None or 0 < clip < math.inf
         require(fine, "trainer.gradient_clip", clip, "greater than 0 and finite, or null for no clipping")
+        self._check_rules()
+
+    def _check_rules(self) -> None:
+        """Raise ValueError for what is done to gradients, and for a first validation, out of range."""
+        clamp, first = self.gradient_clamp, self.val_first_epoch
+        fine = clamp is None or 0 < clamp < math.inf
+        require(fine, "trainer.gradient_clamp", clamp, "greater than 0 and finite, or null for no limit")
+        require(0 < self.loss_scale < math.inf, "trainer.loss_scale", self.loss_scale, "greater than 0 and finite")
+        fine = self.gradient_clip_of == "unscaled" or self.gradient_clip is not None
+        require(fine, "trainer.gradient_clip_of", self.gradient_clip_of, "unscaled where trainer.gradient_clip is null")
+        fine = first is None or 0 <= first < max(self.max_epochs, 1)
+        require(fine, "trainer.val_first_epoch", first, f"in [0, {self.max_epochs}), or null")
 
 
 @dataclass

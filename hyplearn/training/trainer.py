@@ -62,7 +62,7 @@ def build_trainer(settings: TrainerSettings, *, folder: Path, callbacks: Sequenc
         limit_train_batches=settings.limit_train_batches,
         limit_val_batches=settings.limit_val_batches,
         limit_test_batches=settings.limit_test_batches,
-        gradient_clip_val=settings.gradient_clip,
+        gradient_clip_val=settings.gradient_clip if settings.gradient_clip_of == "unscaled" else None,
         accumulate_grad_batches=settings.accumulate_grad_batches,
         deterministic=settings.deterministic or None,
         benchmark=not settings.deterministic,
@@ -92,7 +92,9 @@ def _accelerator(settings: TrainerSettings) -> str:
 def _precision(settings: TrainerSettings) -> Precision:
     """As an object: given its name, Lightning takes bf16 instead of fp16 on a CPU."""
     if settings.precision == "fp16":
-        return MixedPrecision("16-mixed", _accelerator(settings))
+        device = _accelerator(settings)
+        scaler = torch.amp.GradScaler(device, init_scale=settings.loss_scale)  # type: ignore[attr-defined]
+        return MixedPrecision("16-mixed", device, scaler)
     if settings.precision == "bf16":
         return MixedPrecision("bf16-mixed", _accelerator(settings))
     return DoublePrecision() if settings.precision == "64" else Precision()

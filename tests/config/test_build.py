@@ -61,3 +61,11 @@ def test_weights_are_not_fetched_for_a_checkpoint() -> None:
     model = build.specification(config, restores=True).build_model()  # without a network this would fail
     assert model.feature_size == 384
     assert config["model"]["pretrained"] is True
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("32", 2e3), ("fp16", 2e3), ("64", 1e8)])
+def test_the_limit_of_a_model_is_that_of_the_precision_it_is_trained_in(precision: str, limit: float) -> None:
+    for name, typed in (("hecnn_r18", limit), ("hecnn_r18 manifold.x_t_max=8", 8.0), ("hybrid_poincare_r18", limit)):
+        model, *overrides = name.split()
+        config = compose([f"model={model}", f"trainer.precision={precision}", *overrides]).config
+        assert build.family(config).decoder().x_t_max == typed  # type: ignore[attr-defined]

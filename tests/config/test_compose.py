@@ -199,6 +199,18 @@ def test_a_stored_configuration_changes_only_where_allowed() -> None:
         change(stored, ["trainer.max_epohcs=5"], allowed=lambda key: True)
 
 
+@pytest.mark.parametrize(("trained", "limit"), [("32", 2e3), ("bf16", 2e3), ("64", 1e8)])
+def test_a_stored_model_keeps_its_limit_in_another_precision(trained: str, limit: float) -> None:
+    stored = compose(["model=hecnn_r18", f"trainer.precision={trained}"]).config
+    assert change(stored, ["trainer.precision=fp16"], allowed=lambda _: True).config["manifold"]["x_t_max"] == limit
+    assert change(stored, ["dataset.batch_size=5"], allowed=lambda _: True).config["manifold"] == stored["manifold"]
+
+
+def test_a_limit_that_was_set_stays() -> None:
+    stored = compose(["manifold.x_t_max=8"]).config
+    assert change(stored, ["trainer.precision=64"], allowed=lambda _: True).config["manifold"]["x_t_max"] == 8.0
+
+
 def test_keys_are_merged_removed_and_added_as_hydra_does() -> None:
     assert compose(["dataset.augmentation={crop_padding:3}"]).config["dataset"]["augmentation"] == {
         **compose([]).config["dataset"]["augmentation"],

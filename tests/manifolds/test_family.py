@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from hyplearn.manifolds import Euclidean, Lorentz, Manifolds, PoincareBall, Sphere
+from hyplearn.manifolds.family import Kind, Sharing
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,19 @@ def test_only_what_a_model_asked_for_is_listed() -> None:
     assert list(family.manifolds()) == ["decoder"]
 
 
+def test_a_drawn_curvature_is_that_of_the_seed_and_the_same_for_all_who_share_it() -> None:
+    def drawn(share: Sharing) -> list[float]:
+        torch.manual_seed(3)
+        family = Manifolds(share=share, inverse_c_between=(0.41, 7.0))
+        return [round(1 / manifold.c.item(), 5) for manifold in (family.encoder(), family.decoder(), family.encoder())]
+
+    encoder, decoder, again = drawn("encoder_decoder")
+    assert encoder == again != decoder
+    assert len(set(drawn("single"))) == 1
+    assert drawn("encoder_decoder") == [encoder, decoder, again]
+    assert all(0.41 <= k <= 7.0 and round(k, 2) == k for k in (encoder, decoder))
+
+
 def test_options_reach_the_manifolds() -> None:
     manifold = Manifolds(
         "lorentz", c=0.3, learned=False, parametrization="log_c", bounds=(0.1, 5.0), s=3.0, x_t_max=100.0
@@ -60,6 +75,13 @@ def test_options_reach_the_manifolds() -> None:
     assert (manifold.s, manifold.x_t_max) == (3.0, 100.0)
 
 
+@pytest.mark.parametrize("kind", ["lorentz", "poincare"])
+def test_the_limit_of_a_model_does_not_follow_its_precision(kind: Kind) -> None:
+    family = Manifolds(kind)
+    made = (family.encoder(), family.decoder(), family.embedding("x"))
+    assert [getattr(manifold, "x_t_max", None) for manifold in made] == [2000.0] * 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -68,6 +90,8 @@ def test_options_reach_the_manifolds() -> None:
         ({"share": "single", "decoder_c": 2.0}, r"decoder_c=2\.0 needs share="),
         ({"c": 100.0}, r"c=100\.0 must lie in bounds"),
         ({"decoder_c": 100.0}, r"c=100\.0 must lie in bounds"),
+        ({"inverse_c_between": (0.0, 1.0)}, r"inverse_c_between=\(0\.0, 1\.0\) must satisfy 0 < low <= high"),
+        ({"inverse_c_between": (0.01, 1.0)}, r"c=100\.0 must lie in bounds"),
         ({"s": -1.0}, r"s=-1\.0 must be > 0"),
     ],
 )

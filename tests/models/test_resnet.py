@@ -372,3 +372,10 @@ def test_stage_points_lie_in_the_space_of_their_stage(stem: str, stages: list[st
         assert isinstance(manifold, spaces[kind])
         assert points.ndim == 2 and points.isfinite().all()
         assert kind != "poincare" or (manifold.c * points.square().sum(-1) < 1).all()
+
+
+@pytest.mark.parametrize("name", ["hecnn_r18", "hcnn_r18", "hybrid_lorentz_r18", "poincare_resnet_r18"])
+def test_a_model_in_float64_is_the_same_model(name: str) -> None:
+    model, x = model_of(name).eval(), images()
+    with torch.no_grad():
+        assert_close(copy.deepcopy(model).double()(x.double()).float(), model(x), rtol=1e-4, atol=1e-4)

@@ -88,3 +88,26 @@ def test_wrong_arguments_are_named() -> None:
         PoincareMLR(4, 0, manifold=PoincareBall(c=1.0))
     with pytest.raises(ValueError, match=r"\(2, 5\) must be \(\.\.\., 4\)"):
         PoincareMLR(4, 3, manifold=PoincareBall(c=1.0))(torch.zeros(2, 5))
+
+
+def test_length_and_direction_are_the_same_function_with_other_gradients() -> None:
+    made = []
+    for orientation in ("joint", "weight_norm"):
+        torch.manual_seed(2)
+        made.append(PoincareMLR(4, 3, manifold=PoincareBall(c=0.7, learned=False), orientation=orientation).double())  # type: ignore[arg-type]
+    joint, pair = made
+    x = 0.3 * random(5, 4)
+    assert_close(pair(x), joint(x), rtol=1e-6, atol=1e-7)
+    assert sorted(tuple(p.shape) for p in pair.parameters()) == [(3,), (3, 1), (3, 4)]
+    logits = pair(x)
+    length, direction = pair.parametrizations.z.original0, pair.parametrizations.z.original1
+    by_length, by_direction = torch.autograd.grad(logits.square().sum(), (length, direction))
+    (by_z,) = torch.autograd.grad(joint(x).square().sum(), joint.z)
+    unit = torch.nn.functional.normalize(joint.z, dim=1)
+    assert_close(by_length[:, 0], (by_z * unit).sum(1), rtol=1e-5, atol=1e-6)
+    assert_close((by_direction * direction).sum(1), torch.zeros(3).double(), rtol=0, atol=1e-7)
+
+
+def test_another_orientation_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="orientation='polar' must be one of"):
+        PoincareMLR(4, 3, manifold=PoincareBall(), orientation="polar")  # type: ignore[arg-type]

@@ -43,6 +43,12 @@ def test_rates_of_the_groups() -> None:
     assert parameter_groups(Net(), lr=0.1, weight_decay=5e-4)[1]["weight_decay"] == 5e-4
 
 
+def test_curvatures_decay_only_where_it_is_asked_for() -> None:
+    for decay, expected in ((0.0, None), (0.1, 0.1)):
+        groups = parameter_groups(Net(), lr=0.1, weight_decay=0.5, curvature_weight_decay=decay)
+        assert [group.get("curvature_weight_decay") for group in groups] == [None, None, expected]
+
+
 def test_a_euclidean_model_has_one_group() -> None:
     assert list(names(nn.Linear(2, 2))) == ["euclidean"]
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -183,3 +184,17 @@ def test_state_of_torch_loads() -> None:
 def test_nesterov_needs_momentum() -> None:
     with pytest.raises(ValueError, match="nesterov=True needs momentum > 0"):
         RiemannianSGD(weights(), lr=0.1, nesterov=True)
+
+
+def test_the_penalty_of_ambient_coordinates_is_twice_that_of_space_coordinates() -> None:
+    """Without another gradient the first step is the penalty's: along the radius, by lr weight_decay sinh(2 d) / 2."""
+    steps = {}
+    for penalty in ("stored", "ambient"):
+        manifold = Lorentz(learned=False)
+        point = ManifoldParameter(torch.tensor([1.2, -0.5], dtype=torch.float64), manifold=manifold)
+        before = manifold.dist0(point).item()
+        point.grad = torch.zeros_like(point)
+        RiemannianSGD([point], lr=0.01, weight_decay=0.1, penalty=penalty).step()
+        steps[penalty] = before - manifold.dist0(point).item()
+    assert steps["stored"] == pytest.approx(0.001 * math.sinh(2 * before) / 2, rel=1e-6)
+    assert steps["ambient"] == pytest.approx(2 * steps["stored"], rel=1e-6)

@@ -153,6 +153,49 @@ def test_hyp_on_a_resnet_has_one_recipe_for_all_data(dataset: str) -> None:
     assert (config["dataset"]["batch_size"], config["dataset"]["images_per_class"]) == (352, 8)
     assert (config["optim"]["lr"], config["trainer"]["max_epochs"]) == (2e-4, 100)
     assert config["loss"]["reduction"] == "m2"
+    head = config["model"]["head"]
+    assert (head["normalize"], head["riemannian_gradient"]) == ("layer_norm", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "clip"),
+    [
+        ("bdeir_table2_tiny_imagenet_hybrid_lorentz_r18", 4.0),
+        ("bdeir_table3_tiny_imagenet_hybrid_lorentz_r50", 4.0),
+        ("bdeir_table2_tiny_imagenet_hybrid_poincare_r18", 1.0),
+        ("bdeir_table2_cifar100_hybrid_lorentz_r18", 1.0),
+    ],
+)
+def test_features_of_hybrid_networks_are_clipped_as_in_hcnn(name: str, clip: float) -> None:
+    assert compose([f"experiment={name}"]).config["model"]["clip"] == clip
+
+
+@pytest.mark.parametrize("dataset", ["cub", "cars", "sop"])
+def test_an_untrained_resnet_is_read_out_by_its_average_whatever_its_weights(dataset: str) -> None:
+    for backbone, tag in (("r50", "tv_in1k"), ("r50_a1", "a1_in1k"), ("r50_ram", "ram_in1k")):
+        typed = [f"experiment=yue_table2_{dataset}_pretrained_r50", f"backbone={backbone}"]
+        model = compose(typed).config["model"]
+        assert (model["backbone"], model["pool"]) == (f"resnet50.{tag}", "avg")
+    assert compose(typed[:1]).config["model"]["backbone"] == "resnet50.tv_in1k"
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("bdeir_table1_cub_xbm_inception_v3_512", 5864),
+        ("bdeir_table1_cars_xbm_inception_v3_512", 8054),
+        ("bdeir_table1_sop_xbm_inception_v3_512", 59551),
+        ("bdeir_table1_inshop_xbm_r50_128", 25882),
+    ],
+)
+def test_a_memory_holds_the_training_set(name: str, size: int) -> None:
+    assert compose([f"experiment={name}"]).config["loss"]["size"] == size
+
+
+@pytest.mark.parametrize("name", ["bdeir_table1_cub_hier_deit_s_384", "bdeir_table1_sop_hyp_deit_s_128"])
+def test_the_code_trains_deit_by_its_class_token(name: str) -> None:
+    pools = [compose([f"experiment={name}", f"protocol={p}"]).config["model"]["pool"] for p in ("paper", "code")]
+    assert pools == ["default", "reference"]
 
 
 def _one_of_each() -> list[Cell]:

@@ -9,6 +9,7 @@ import pytest
 
 from hyplearn.config.compose import compose
 from hyplearn.runs.identity import cell_id, run_id
+from hyplearn.runs.keys import ADDED_LATER
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,26 @@ def test_where_and_how_a_run_is_watched_does_not_change_its_cell(config: dict[st
 )
 def test_what_is_computed_does(config: dict[str, Any], key: str, value: Any) -> None:
     assert cell_id(changed(config, key, value)) != cell_id(config)
+
+
+def test_a_key_that_was_added_later_changes_a_name_only_with_its_value(config: dict[str, Any]) -> None:
+    """Ids of runs that were stored before the key was there stay what they were."""
+    without = deepcopy(config)
+    for key in ("gradient_clip_of", "gradient_clamp", "loss_scale", "val_first_epoch"):
+        del without["trainer"][key]
+    assert cell_id(without) == cell_id(config)
+    assert cell_id(changed(config, "optim.gradient_scales", {})) == cell_id(config)
+    for key, value in (("trainer.loss_scale", 2.0), ("optim.gradient_scales", {"neck": 0.5})):
+        assert cell_id(changed(config, key, value)) != cell_id(config)
+
+
+@pytest.mark.parametrize("key", ADDED_LATER)
+def test_what_stands_for_a_later_key_is_what_a_configuration_has_by_default(key: str) -> None:
+    node: Any = compose(["model=hyp_vit_s"]).config
+    *path, last = key.split(".")
+    for part in path:
+        node = node[part]
+    assert node.get(last, ADDED_LATER[key]) == ADDED_LATER[key]
 
 
 def test_a_run_is_a_cell_and_a_seed(config: dict[str, Any]) -> None:

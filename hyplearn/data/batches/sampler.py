@@ -148,6 +148,12 @@ class _ClassMembers:
         chosen = starts[:, None] + torch.arange(count) % counts[:, None]
         return members[shuffled[chosen.flatten()]]
 
+    def draw_again(self, classes: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """(len(classes) * count,) positions as by `draw`, each from all samples of its class."""
+        counts = self.counts[classes][:, None]
+        chosen = (torch.rand(len(classes), count, generator=generator, dtype=torch.float64) * counts).long()
+        return self.order[(self.starts[classes][:, None] + chosen).flatten()]
+
 
 class UniqueClassBatches:
     """Every class at most once an epoch, `images_per_class` images of it, class after class (Yue's sampler).
@@ -186,12 +192,19 @@ class ClassBalancedBatches:
 
     labels: (N,), positions in it are the ids. An epoch has floor(N / batch_size) batches, in which a class may come
     several times or not at all. Within a batch no class comes twice and no image either, unless its class has fewer
-    than `images_per_class` (HIER draws images with replacement, so that both of a pair may be one). Raises ValueError
-    if there are too few classes or images for one batch.
+    than `images_per_class`; with `replacement` every image is drawn from all of its class, so that both of a pair may
+    be one, as HIER draws them. Raises ValueError if there are too few classes or images for one batch.
     """
 
     def __init__(
-        self, labels: Tensor, *, batch_size: int, images_per_class: int, seed: int, world_size: int = 1
+        self,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        images_per_class: int,
+        seed: int,
+        world_size: int = 1,
+        replacement: bool = False,
     ) -> None:
         self.members = _ClassMembers(labels)
         check_class_batches(
@@ -201,7 +214,7 @@ class ClassBalancedBatches:
             world_size=world_size,
         )
         self.batch_size, self.images_per_class, self.seed, self.epoch = batch_size, images_per_class, seed, 0
-        self.count = len(labels) // batch_size
+        self.count, self.replacement = len(labels) // batch_size, replacement
         if self.count == 0:
             raise ValueError(
                 f"{len(labels)} training samples do not fill one batch of {batch_size}: set batch_size to "
@@ -220,4 +233,5 @@ class ClassBalancedBatches:
 
     def _batch(self, random: torch.Generator) -> Tensor:
         classes = torch.randperm(len(self.members), generator=random)[: self.batch_size // self.images_per_class]
-        return self.members.draw(classes, self.images_per_class, random)
+        draw = self.members.draw_again if self.replacement else self.members.draw
+        return draw(classes, self.images_per_class, random)

@@ -186,6 +186,25 @@ def test_an_epoch_of_balanced_classes_has_as_many_batches_as_the_images_fill() -
     assert (drawn - 700).abs().max() < 4.5 * 700**0.5  # whatever the size of the class
 
 
+def test_with_replacement_both_images_of_a_pair_are_one_as_often_as_chance_has_it() -> None:
+    """A pair of a class of n images is one image with probability 1 / n, as in HIER."""
+    sampler = ClassBalancedBatches(LABELS, batch_size=12, images_per_class=2, seed=0, replacement=True)
+    same, pairs = torch.zeros(6), torch.zeros(6)
+    for epoch in range(400):
+        sampler.set_epoch(epoch)
+        for batch in sampler.batches():
+            one, two = batch.reshape(6, 2).unbind(1)
+            assert LABELS[one].equal(LABELS[two])
+            assert len(LABELS[one].unique()) == 6
+            pairs += torch.bincount(LABELS[one], minlength=6)
+            same += torch.bincount(LABELS[one][one == two], minlength=6)
+    expected = 1 / torch.tensor(SIZES)
+    spread = (expected * (1 - expected) / pairs).sqrt()
+    assert ((same / pairs - expected).abs() <= 4.5 * spread).all()
+    sampler.set_epoch(3)
+    assert all(map(torch.equal, sampler.batches(), sampler.batches()))
+
+
 def test_classes_without_an_image_are_not_drawn() -> None:
     labels = torch.tensor([0, 0, 2, 2, 5, 5])
     sampler = UniqueClassBatches(labels, batch_size=6, images_per_class=2, seed=0)
