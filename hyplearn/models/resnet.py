@@ -12,6 +12,7 @@ from hyplearn.errors import one_of
 from hyplearn.manifolds import Lorentz, Manifold, Manifolds, PoincareBall
 from hyplearn.models.blocks import BasicBlock, Bottleneck
 from hyplearn.models.geometries import Ball, Euclidean, Geometry, Hyperboloid
+from hyplearn.models.initial_scale import HeadInit, Stage, matched_scale
 from hyplearn.models.options import ConvolutionOptions, NormOptions, RescaleSites
 from hyplearn.nn.activation import LorentzDropout
 from hyplearn.nn.checks import positive
@@ -38,6 +39,8 @@ class ResNet(nn.Module):
     stages: four of `euclidean`, `lorentz` (all layers of the block), `lorentz_core` (Euclidean bottleneck around a
         Lorentz 3 x 3 layer, depth 50 only; Bdeir Figure 1), `poincare`.
     head: `linear`, `lorentz_mlr`, `poincare_mlr`.
+    head_init: how a Lorentz MLR starts: `published`, as in HCNN, or `matched`, with logits that spread as those of the
+        Euclidean twin do (`initial_scale`).
     manifold: the `Manifolds` that encoder and decoder take their curvature from; None for a Euclidean network.
     width: channels of the first stage (64 in the papers). conv, norm, rescale: options of the Lorentz layers.
     entry: how Euclidean features enter the hyperboloid, between stages, in core blocks and before the head. exit: how
@@ -58,6 +61,7 @@ class ResNet(nn.Module):
         stem: StemKind = "euclidean",
         stages: Sequence[StageKind] = ("euclidean",) * 4,
         head: HeadKind = "linear",
+        head_init: HeadInit = "published",
         width: int = 64,
         conv: ConvolutionOptions | None = None,
         norm: NormOptions | None = None,
@@ -99,7 +103,9 @@ class ResNet(nn.Module):
         self.to_decoder = self._to_decoder(head, geometry, head_entry or entry, clip)
         self.dropout = LorentzDropout(dropout)
         self.embedding_size = into
-        self.head = self._head(head, into, num_classes, orientation)
+        hyperboloid = geometry.manifold if isinstance(geometry.manifold, Lorentz) else None
+        last_stage = Stage(into, BLOCKS[depth][-1], _positions(image_size), hyperboloid, self._norm, self._rescale)
+        self.head = self._head(head, into, num_classes, self._head_scale(head, head_init, last_stage), orientation)
 
     @staticmethod
     def _check(
@@ -191,11 +197,19 @@ class ResNet(nn.Module):
             return Transfer(geometry.manifold, self._lorentz(None), rescale=self._rescale.transfer)
         return Lift(self._lorentz(None), kind=entry, rescale=self._rescale.entry and clip is None, clip=clip)
 
-    def _head(self, head: str, features: int, num_classes: int, orientation: Orientation) -> nn.Module:
+    def _head_scale(self, head: str, head_init: str, last_stage: Stage) -> float:
+        one_of("head_init", head_init, HeadInit)
+        if head_init == "published":
+            return 1.0
+        if head != "lorentz_mlr":
+            raise ValueError(f"head_init={head_init!r} belongs to head=lorentz_mlr; set head_init=published")
+        return matched_scale(last_stage, self.to_decoder, self._lorentz(None))
+
+    def _head(self, head: str, features: int, num_classes: int, scale: float, orientation: Orientation) -> nn.Module:
         if orientation != "joint" and head != "poincare_mlr":
             raise ValueError(f"orientation={orientation!r} is for head=poincare_mlr, not for head={head}: leave it out")
         if head == "lorentz_mlr":
-            return LorentzMLR(features, num_classes, manifold=self._lorentz(None))
+            return LorentzMLR(features, num_classes, manifold=self._lorentz(None), scale=scale)
         if head == "poincare_mlr":
             return PoincareMLR(features, num_classes, manifold=self._ball(None), orientation=orientation)
         return nn.Linear(features, num_classes)
@@ -235,6 +249,14 @@ class ResNet(nn.Module):
         """Return logits (B, num_classes)."""
         logits: Tensor = self.head(self.embed(images))
         return logits
+
+
+def _positions(image_size: int) -> int:
+    """Positions of the last feature map: strides of 2 in the last three stages, and in the stem of large images."""
+    side = image_size
+    for _ in range(3 if image_size <= SMALL_IMAGE else 4):
+        side = (side + 1) // 2
+    return side * side
 
 
 @contextmanager

@@ -13,16 +13,17 @@ class LorentzMLR(nn.Module):
     """Points (B, n) to logits (B, classes): scaled signed distances to one hyperplane per class.
 
     Class parameters z (classes, n) and a (classes,) are Euclidean; see `geometry.lorentz.mlr` for the formula.
-    Initialised as in HCNN, uniform in +-1/sqrt(n).
+    Initialised as in HCNN, uniform in +-1/sqrt(n); z is then multiplied by `scale`, for features whose length does not
+    grow as sqrt(n), see `hyplearn.models.initial_scale`.
     """
 
-    def __init__(self, features: int, classes: int, *, manifold: Lorentz) -> None:
+    def __init__(self, features: int, classes: int, *, manifold: Lorentz, scale: float = 1.0) -> None:
         super().__init__()
         positive("features", features)
         positive("classes", classes)
         self.manifold = manifold
         bound = features**-0.5
-        self.z = nn.Parameter(torch.empty(classes, features).uniform_(-bound, bound))
+        self.z = nn.Parameter(scale * torch.empty(classes, features).uniform_(-bound, bound))
         self.a = nn.Parameter(torch.empty(classes).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -48,6 +48,18 @@ def test_gradient_on_the_hyperplane_is_not_zero() -> None:
     assert_close(torch.autograd.grad(logits[0, 0], x)[0][0], mlr.z[0].detach())
 
 
+def test_start_draws_z_then_a_and_multiplies_z_by_the_scale() -> None:
+    def made(**scale: float) -> LorentzMLR:
+        torch.manual_seed(3)
+        return LorentzMLR(16, 5, manifold=Lorentz(), **scale)
+
+    torch.manual_seed(3)
+    z, a = torch.empty(5, 16).uniform_(-0.25, 0.25), torch.empty(5).uniform_(-0.25, 0.25)
+    for mlr, expected in ((made(), z), (made(scale=4.0), 4 * z)):
+        assert_close(mlr.z.detach(), expected, rtol=0, atol=0)
+        assert_close(mlr.a.detach(), a, rtol=0, atol=0)
+
+
 def test_start_is_uniform_as_in_hcnn() -> None:
     mlr = LorentzMLR(100, 50, manifold=Lorentz())
     for p in (mlr.z, mlr.a):
