@@ -331,7 +331,10 @@ def test_two_processes_share_the_batch_of_one() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sampler": "random"}, "sampler='random' must be one of 'unique_class', 'class_balanced', 'shuffled'"),
+        (
+            {"sampler": "random"},
+            "sampler='random' must be one of 'unique_class', 'class_balanced', 'class_balanced_replacement', ",
+        ),
         ({"sampler": "shuffled"}, "set images_per_class=null, got 4"),
         ({"images_per_class": None}, "sampler=class_balanced needs images_per_class"),
         ({"drop_last": True}, "makes full batches only: set drop_last=false"),
