@@ -220,9 +220,7 @@ def _objective(run: RunDirectory) -> float | None:
 
 def _parts(master: DictConfig, number: int) -> list[str]:
     """Of a job's command line, what the multirun's said to Hydra: where configurations lie, which is the first."""
-    typed = OmegaConf.to_container(master.hydra.overrides.hydra, resolve=False)
-    assert isinstance(typed, list)
-    own = [str(text) for text in typed if not str(text).lstrip("+~").startswith(NOT_FOR_JOBS)]
+    own = [text for text in _typed_for_hydra(master) if not text.lstrip("+~").startswith(NOT_FOR_JOBS)]
     name = str(master.hydra.job.config_name)
     return [
         *(part for path in config_dirs(master) for part in ("--config-dir", str(path))),
@@ -232,6 +230,13 @@ def _parts(master: DictConfig, number: int) -> list[str]:
         f"hydra.job.num={number}",
         f"hydra.job.id='{number}'",
     ]
+
+
+def _typed_for_hydra(master: DictConfig) -> list[str]:
+    """The overrides of Hydra itself as they were typed: to iterate over its list would resolve interpolations."""
+    typed = OmegaConf.to_container(master.hydra.overrides.hydra, resolve=False)
+    assert isinstance(typed, list)
+    return [str(text) for text in typed]
 
 
 def _subdir_of(config: DictConfig, number: int) -> str:
@@ -255,7 +260,7 @@ def config_dirs(master: DictConfig) -> list[Path]:
 
 def searched_dirs(master: DictConfig) -> list[Path]:
     """Return those folders, and those of hydra.searchpath."""
-    return [*config_dirs(master), *searched([str(text) for text in master.hydra.overrides.hydra])]
+    return [*config_dirs(master), *searched(_typed_for_hydra(master))]
 
 
 def _fixed(found: Sequence[Checked]) -> str:

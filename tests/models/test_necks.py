@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from hyplearn.geometry.isometry import lorentz_to_poincare
+from hyplearn.geometry.lorentz import X_T_MAX
 from hyplearn.manifolds import CurvatureParameter, Lorentz, Manifolds, PoincareBall
 from hyplearn.models.necks import Branch, BranchHead, Head, LorentzHead, LorentzNeck, Neck, clipped
 from hyplearn.nn import monitor
@@ -262,7 +263,7 @@ def test_two_heads_keep_their_own_curvature_in_the_gradient() -> None:
 def test_lorentz_neck_step_by_step(linear: str) -> None:
     head, z = head_of(LorentzNeck(size=4, linear=linear), hyperboloid(0.5)), features(5, 6, scale=3)
     assert isinstance(head, LorentzHead)
-    manifold = Lorentz(0.5).double()
+    manifold = Lorentz(0.5, x_t_max=X_T_MAX[torch.float32]).double()  # of the family, whatever computes it
     normed = (z - z.mean(1, keepdim=True)) / (z.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
     entered = manifold.rescale0(normed)
     if linear == "original":
