@@ -126,7 +126,9 @@ def _own(kind: type, name: str) -> bool:
 
 def check_source_kind(kind: Any, *, retrieval: bool) -> None:
     """Raise ConfigError for a class of data sets without a method that reading calls."""
-    lacks = missing(kind, RETRIEVAL_SOURCE if retrieval else SOURCE) if isinstance(kind, type) else []
+    if not isinstance(kind, type):
+        return
+    lacks = missing(kind, RETRIEVAL_SOURCE if retrieval else SOURCE)
     if lacks:
         what = "retrieval_source.RetrievalSource" if retrieval else "base.ImageSource"
         raise ConfigError(

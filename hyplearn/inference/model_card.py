@@ -141,9 +141,9 @@ def _results(facts: Facts) -> str:
 def _made(facts: Facts) -> str:
     session = facts.manifest["sessions"][-1]
     source, hardware = session["source"], session["hardware"]
-    commit = (
-        f"`{source['commit']}`" + (" with changes" if source["dirty"] else "") if source else "an installed package"
-    )
+    commit = "an installed package"
+    if source:
+        commit = f"`{source['commit']}`" + (" with changes" if source["dirty"] else "")
     versions = ", ".join(f"{name} {session['versions'][name]}" for name in PACKAGES if name in session["versions"])
     machine = ", ".join([hardware["processor"], *hardware.get("gpus", [])])
     lines = {

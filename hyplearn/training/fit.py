@@ -298,7 +298,9 @@ class _Run:
 
     def _results(self, status: str, error: BaseException | None) -> dict[str, Any]:
         rows = self.recorder.rows
-        epoch = self.selection["epoch"] if self.selection else (int(rows[-1]["epoch"]) if rows else 0)
+        epoch = int(rows[-1]["epoch"]) if rows else 0
+        if self.selection:
+            epoch = self.selection["epoch"]
         return {
             "status": status,
             "error": f"{type(error).__name__}: {error}" if error else None,

@@ -266,7 +266,7 @@ def _weights(answers: Sequence[Mapping[str, Any]]) -> Iterator[Check]:
 def _wandb(mode: str) -> Check:
     found = sorted(Path("outputs").glob(f"**/{WANDB}/offline-run-*"))
     waiting = [folder for folder in found if not list(folder.glob("*.synced"))]
-    why = "a key was found" if mode == "online" else "no key was found" if mode == "offline" else "WANDB_MODE"
+    why = {"online": "a key was found", "offline": "no key was found"}.get(mode, "WANDB_MODE")
     detail = f"runs would be {mode} ({why}); {_plural(len(waiting), 'offline run')} below outputs/ not uploaded"
     return Check(OK, "wandb", detail, f"wandb sync {waiting[0].parent}/offline-run-*" if waiting else None)
 

@@ -118,4 +118,6 @@ def _anchors(batches: Mapping[str, Stored], options: argparse.Namespace) -> list
 
 
 def _few(identities: Sequence[int]) -> str:
-    return ", ".join(map(str, identities[:20])) + (", ..." if len(identities) > 20 else "") if identities else "none"
+    if not identities:
+        return "none"
+    return ", ".join(map(str, identities[:20])) + (", ..." if len(identities) > 20 else "")
