@@ -201,6 +201,7 @@ def _replace_kind(config: dict[str, Any], override: Override) -> None:
 
 def _complete(config: dict[str, Any], chosen: Mapping[str, str | None], typed: frozenset[str]) -> Composed:
     """Check keys, types and ranges, and note the choices in the configuration itself."""
-    config = checked(config, TrainConfig, supplied=SUPPLIED)
+    config = checked(config, TrainConfig, supplied=SUPPLIED, targets=False)  # first, as it imports no torch
     validate(config)
+    config = checked(config, TrainConfig, supplied=SUPPLIED)
     return Composed(config={**config, "choices": dict(chosen)}, choices=dict(chosen), typed=typed)

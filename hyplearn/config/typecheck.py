@@ -76,10 +76,13 @@ def _has(schema: Any, key: str) -> bool:
     return any(field.name == key for field in dataclasses.fields(schema))
 
 
-def checked(node: Node, annotation: Any, path: str = "", *, supplied: Mapping[str, Collection[str]]) -> dict[str, Any]:
+def checked(
+    node: Node, annotation: Any, path: str = "", *, supplied: Mapping[str, Collection[str]], targets: bool = True
+) -> dict[str, Any]:
     """`node` with its numbers in the types asked for (1 for a float is 1.0, 32 for a text is "32"), and all below it.
 
     `path` is the dotted place of `node`; `supplied` names, by path, the arguments that the program itself passes.
+    targets: False leaves nodes with a `_target_` as they are: to look at their classes imports what defines them.
     Raises ConfigError for the first key that is unknown, missing, or of a wrong type.
     """
     known = arguments(node, annotation, path)
@@ -94,7 +97,8 @@ def checked(node: Node, annotation: Any, path: str = "", *, supplied: Mapping[st
         if isinstance(value, Mapping):
             if "_target_" in node and "_target_" not in value and not _takes_mapping(expected):
                 raise ConfigError(f"{place} needs a _target_, the class to make of it: {describe(expected)}.")
-            found[key] = checked(value, expected, place, supplied=supplied)
+            if targets or "_target_" not in value:
+                found[key] = checked(value, expected, place, supplied=supplied, targets=targets)
     return found
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ from yaml import YAMLError
 
 from hyplearn.config.compose import change, compose
 from hyplearn.config.explain import of_command_line
+from hyplearn.config.folders import config_dir
 from hyplearn.errors import ConfigError
 
 
@@ -231,3 +235,25 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
         compose(["loss=broken"], extra=[tmp_path])
     assert of_command_line(YAMLError())
     assert not of_command_line(ValueError("out of a job"))
+
+
+@pytest.mark.parametrize(
+    "typed", ["model=foo", "optim.lrr=1", "optim.lr=abc", "seed=-1", "trainer.max_epochs=x", "manifold.c=nan"]
+)
+def test_a_mistake_outside_of_classes_is_told_before_torch_is_imported(typed: str, tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from hyplearn.cli.main import main\n"
+        f"status = main(['train', {typed!r}])\n"
+        "print(status, 'torch' in sys.modules)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(config_dir().parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split() == ["2", "False"]
+    assert told.stderr.startswith("error: ")
