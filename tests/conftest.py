@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,9 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
     def run(*arguments: str) -> Result:
         capsys.readouterr()
+        handlers = list(logging.root.handlers)
         status = main(arguments)
+        logging.root.handlers[:] = handlers  # Hydra's write to the standard output of this test
         return Result(status, *capsys.readouterr())
 
     return run
