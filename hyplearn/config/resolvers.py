@@ -32,10 +32,10 @@ def sweep_dir(output_dir: str | None) -> str:
     return str(output_dir or OUTPUTS / "multirun" / _new("sweep"))
 
 
-def sweep_subdir(number: int, differences: str) -> str:
+def sweep_subdir(number: int, differences: str, digits: int = 2) -> str:
     """Return the name of a job's folder: its number and, of `differences` as `key=value,...`, what a path may hold."""
     summary = re.sub(r"[^A-Za-z0-9.+-]+", "_", differences.replace("=", "-"))
-    return f"{int(number):02d}_{summary[:LONGEST]}".rstrip("_.")
+    return f"{int(number):0{digits}d}_{summary[:LONGEST]}".rstrip("_.")
 
 
 def _new(label: str) -> Path:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from hyplearn.training.fit import TrainSpec
 
 WEIGHTS = "model.safetensors"
-DEVICES = ("auto", "cpu", "gpu")
 KNOWN = ("in_channels", "num_classes", "image_size")
 
 

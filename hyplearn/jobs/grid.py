@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +13,12 @@ from omegaconf import DictConfig
 
 from hyplearn.config.compose import Composed, composed
 from hyplearn.config.explain import explained, of_command_line
+from hyplearn.config.resolvers import sweep_subdir
 from hyplearn.config.specification import checked_specification
 from hyplearn.errors import ConfigError
 from hyplearn.runs.identity import run_id
 
 PLACE = "output_dir"  # typed for a multirun, it names the directory of all jobs
-LONGEST = 80  # characters of a folder's name that tell what varies
 
 # Composes the overrides of a job, Hydra's own node included.
 Load = Callable[[Sequence[str]], DictConfig]
@@ -33,9 +32,8 @@ class Combination(NamedTuple):
 
     def folder_name(self, number: int, count: int) -> str:
         """`03_manifold.c-0.5_seed-2`: sorts by number, needs no quoting in a shell or in Hydra's grammar."""
-        summary = "_".join(f"{key}-{value}" for key, value in self.varied.items())
-        plain = re.sub(r"[^A-Za-z0-9.+-]+", "_", summary)[:LONGEST]
-        return f"{number:0{len(str(count - 1))}d}_{plain}".rstrip("_.")
+        differences = ",".join(f"{key}={value}" for key, value in self.varied.items())
+        return sweep_subdir(number, differences, digits=len(str(count - 1)))
 
 
 class Checked(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hyplearn.errors import ConfigError, nearest
+from hyplearn.runs.keys import SEED, UNTOLD, within
 
 if TYPE_CHECKING:
     from hyplearn.runs.directory import RunDirectory
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 NAMING = tuple(f"choices.{name}" for name in ("experiment", "model", "manifold", "optim", "loss", "dataset"))
 # What names single runs.
 TELLING = ("choices.model", "loss.tau", "manifold.c", "choices.backbone", "seed")
-NOT_A_SETTING = ("seed", "output_dir", "resume", "choices", "paper", "logger", "protocol", "callbacks", "evaluation")
 MODELS = {"sph": "Sph", "hyp": "Hyp", "mix": "Mix", "hier": "HIER", "lhier": "LHIER"}  # the papers' names
 FLAT = ("sphere", "euclidean")
 FEW = 3  # keys that a name has room for
@@ -108,7 +108,8 @@ def differing(flat: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[st
 
 def settings(flat: Sequence[Mapping[str, Any]]) -> list[str]:
     """List the keys of flat configurations that decide what is computed, less the seed."""
-    return [key for key in dict.fromkeys(key for one in flat for key in one) if key.split(".")[0] not in NOT_A_SETTING]
+    keys = dict.fromkeys(key for one in flat for key in one)
+    return [key for key in keys if not within(key, (*SEED, *UNTOLD))]
 
 
 def _assignments(one: Mapping[str, Any], keys: Sequence[str]) -> str:
