@@ -6,7 +6,6 @@ None of it changes a run that does not ask for it. The readings of gradient norm
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import pytorch_lightning as pl
 import torch
@@ -14,8 +13,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hyplearn.training.module import TrainingModule
-
-ClippedGradients = Literal["unscaled", "scaled"]
 
 
 class GradientRules(pl.Callback):
