@@ -5,12 +5,6 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
-# On processors with AVX2 or AVX-512 the oneDNN of the tested torch crashes in the backward pass of 1 x 1 convolutions of stride
-# 2 (channels_last): it is kept to AVX, which is slower and right.
-ISA := $(shell test -r /proc/cpuinfo && grep -qw avx2 /proc/cpuinfo && echo AVX)
-ifneq ($(ISA),)
-export ONEDNN_MAX_CPU_ISA ?= $(ISA)
-endif
 # One thread for each test process: the processes already fill the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 

@@ -26,6 +26,7 @@ from hyplearn.nn.poincare_pool import PoincareGlobalPool
 from hyplearn.nn.poincare_residual import PoincareResidual
 from hyplearn.nn.pool import LorentzGlobalPool
 from hyplearn.nn.residual import LorentzResidual
+from hyplearn.nn.strided import PointwiseConv2d
 
 
 class Geometry(Protocol):
@@ -49,7 +50,10 @@ class EuclideanUnit(nn.Module):
 
     def __init__(self, into: int, out: int, kernel: int, *, stride: int, activation: bool, norm: NormOptions) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(into, out, kernel, stride, kernel // 2, bias=False)
+        if kernel == 1:
+            self.conv: nn.Conv2d = PointwiseConv2d(into, out, stride=stride)
+        else:
+            self.conv = nn.Conv2d(into, out, kernel, stride, kernel // 2, bias=False)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
         self.norm = nn.BatchNorm2d(out, eps=norm.eps, momentum=norm.momentum)
         self.activation, self.exit = activation, None

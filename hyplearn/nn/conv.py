@@ -77,7 +77,7 @@ class LorentzConv2d(RotationBoost):
     bias = None
 
     def forward(self, x: Tensor) -> Tensor:
-        conv = self.convolution
+        x, conv = self.convolution.reading(x)
         y = F.conv2d(x, self.weight, None, conv.stride, conv.padding, conv.dilation)
         with torch.autocast(x.device.type, enabled=False):
             y = y.to(torch.promote_types(y.dtype, torch.float32))
@@ -129,7 +129,7 @@ class OriginalLorentzConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        conv = self.convolution
+        x, conv = self.convolution.reading(x)
         y = F.conv2d(x, self.weight, self.bias, conv.stride, conv.padding, conv.dilation)
         with torch.autocast(x.device.type, enabled=False):
             time = torch.sqrt(conv.patch_square(squared_norm(x)) + 1 / self.manifold.c)

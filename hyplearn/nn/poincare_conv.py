@@ -14,6 +14,7 @@ from hyplearn.manifolds.precision import full_precision
 from hyplearn.nn.checks import positive
 from hyplearn.nn.poincare_linear import Initialization, fully_connected, initialize, norm_of
 from hyplearn.nn.poincare_tangent import squared_norm
+from hyplearn.nn.strided import read_positions
 
 
 def beta_ratio(channels: int, positions: int) -> float:
@@ -68,7 +69,9 @@ class PoincareConv2d(nn.Module):
         initialize(self.weight, self.bias, self.init)
 
     def _convolve(self, x: Tensor, kernel: Tensor) -> Tensor:
-        return F.conv2d(x, kernel, stride=self.stride, padding=self.padding, dilation=self.dilation)
+        sizes = (kernel.shape[2], kernel.shape[3])
+        x, stride = read_positions(x, kernel=sizes, stride=(self.stride,) * 2, padding=(self.padding,) * 2)
+        return F.conv2d(x, kernel, stride=stride, padding=self.padding, dilation=self.dilation)
 
     @full_precision
     def forward(self, v: Tensor) -> Tensor:

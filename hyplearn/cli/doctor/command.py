@@ -109,7 +109,7 @@ def examine(*, self_test: bool) -> Iterator[Check]:
     yield from _python(versions)
     yield from out_of_range(versions, wanted)
     yield from bad_combinations(versions)
-    yield processor(versions, _processor_flags(), os.environ)
+    yield processor(_processor_flags(), os.environ)
     yield from _imports(importing, versions)
     answers, end = _answers(answering)
     yield from _machine(answers, end, roots[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn.grad import conv2d_input
 from hyplearn.nn.fused.lift import Entry, entry_factor
 from hyplearn.nn.fused.scalars import Limits, Radial, dot
 from hyplearn.nn.layout import channels_last, outside_autocast, row_dots, rows, squared_norm
+from hyplearn.nn.strided import read_positions
 
 NormMatch = Literal["exact", "sum", "mean", "none"]
 
@@ -27,6 +28,11 @@ class Convolution:
     dilation: tuple[int, int]
     kernel: tuple[int, int]
     patch: NormMatch = "exact"  # Bdeir Section 3.3 (exact) and the variants of existing code
+
+    def reading(self, features: Tensor) -> tuple[Tensor, Convolution]:
+        """Return the positions that are read, and the convolution on them: see `read_positions`."""
+        read, stride = read_positions(features, kernel=self.kernel, stride=self.stride, padding=self.padding)
+        return read, self if stride == self.stride else replace(self, stride=stride)
 
     def patch_square(self, q: Tensor) -> Tensor:
         """|x_patch|^2 (B, 1, H', W') from |x|^2 of each position: a convolution with a kernel of ones."""
@@ -188,6 +194,7 @@ def convolve(
         dtype = torch.get_autocast_dtype(device)
         features, weight = features.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
+    features, convolution = convolution.reading(features)
     inputs = ConvolveInputs(channels_last(features), weight, weight_time, bias, c)
     with torch.autocast(device, enabled=False):
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():

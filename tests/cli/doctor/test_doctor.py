@@ -59,17 +59,16 @@ def test_versions_out_of_range_and_missing_packages_are_problems() -> None:
 @pytest.mark.parametrize(
     ("flags", "kept", "status"),
     [
-        ("avx2", None, "problem"),
-        ("avx2", "AVX", "ok"),
-        ("avx2", "AVX2", "problem"),
-        ("avx2 avx512f", None, "problem"),
-        ("avx", None, "ok"),
+        ("avx2", None, "ok"),
+        ("avx2", "AVX", "warning"),
+        ("avx2 avx512f", "AVX2", "ok"),
+        ("avx2 avx512f", None, "ok"),
+        ("avx", "AVX", "ok"),
     ],
 )
-def test_the_processor_that_onednn_crashes_on(flags: str, kept: str | None, status: str) -> None:
+def test_a_processor_that_onednn_may_not_use(flags: str, kept: str | None, status: str) -> None:
     environment = {} if kept is None else {"ONEDNN_MAX_CPU_ISA": kept}
-    assert processor(TESTED, frozenset(flags.split()), environment).status == status
-    assert processor({"torch": "2.11.0"}, frozenset(flags.split()), environment).status == "ok"
+    assert processor(frozenset(flags.split()), environment).status == status
 
 
 def test_broken_packages_do_not_break_the_doctor(tmp_path: Path) -> None:
@@ -134,7 +133,6 @@ def test_every_step_of_the_self_test_is_right(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.slow
 def test_all_of_it_from_end_to_end(command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX")
     answer = command("doctor", "--json")
     found = {check["name"]: check["status"] for check in json.loads(answer.out)["checks"]}
     assert answer.status == 0, answer.out
