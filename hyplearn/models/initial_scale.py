@@ -43,7 +43,7 @@ import torch
 from torch import Tensor
 
 from hyplearn.manifolds import Lorentz
-from hyplearn.models.options import NormOptions, RescaleSites
+from hyplearn.models.options import RescaleSites
 
 HeadInit = Literal["published", "matched"]
 Lengths = Callable[[float], float]
@@ -81,7 +81,6 @@ class Stage:
     blocks: int
     positions: int
     manifold: Lorentz | None
-    norm: NormOptions
     rescale: RescaleSites
 
     def pooled(self) -> Features:
@@ -95,7 +94,7 @@ class Stage:
 
     def euclidean(self) -> Stage:
         """The Euclidean twin."""
-        return Stage(self.channels, self.blocks, self.positions, None, self.norm, self.rescale)
+        return Stage(self.channels, self.blocks, self.positions, None, self.rescale)
 
     def _output(self) -> Features:
         branch = self._branch()
@@ -110,9 +109,8 @@ class Stage:
         """Length of the output of a batch norm."""
         if self.manifold is None:
             return math.sqrt(self.channels)
-        norm = math.sqrt(self.channels) if self.norm.dispersion == "per_channel" else 1.0
         manifold, rescale = self.manifold, self.rescale.norm
-        return length_after(lambda v: manifold.expmap0(manifold.rescale0(v) if rescale else v), norm)
+        return length_after(lambda v: manifold.expmap0(manifold.rescale0(v) if rescale else v), 1.0)
 
     def _summed(self, length: float) -> float:
         """Length of a residual sum after its rescaling."""

@@ -104,7 +104,7 @@ class ResNet(nn.Module):
         self.dropout = LorentzDropout(dropout)
         self.embedding_size = into
         hyperboloid = geometry.manifold if isinstance(geometry.manifold, Lorentz) else None
-        last_stage = Stage(into, BLOCKS[depth][-1], _positions(image_size), hyperboloid, self._norm, self._rescale)
+        last_stage = Stage(into, BLOCKS[depth][-1], _positions(image_size), hyperboloid, self._rescale)
         self.head = self._head(head, into, num_classes, self._head_scale(head, head_init, last_stage), orientation)
 
     @staticmethod

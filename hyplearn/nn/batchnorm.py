@@ -30,7 +30,8 @@ class LorentzBatchNorm2d(nn.Module):
     the origin.
 
     dispersion: `mean_distance` to the mean (HCNN and Bdeir), `rms` (the root of the Frechet variance), `per_channel`
-        (a standard deviation and a gamma for each tangent coordinate).
+        (a standard deviation and a gamma for each tangent coordinate; gamma starts at 1/sqrt(n), so that the vectors
+        have the dispersion 1 there as well).
     centroid: `two_stage`, the centroid of the images' centroids (HCNN), or `joint`, of all positions.
     tangent_limit: longest argument of the exponential map in units of k, None for any. The published HCNN has 10, which
         keeps every output within 10 k of beta; a longer vector counts as one of this length and direction, so that no
@@ -76,7 +77,7 @@ class LorentzBatchNorm2d(nn.Module):
         shape = (num_features,) if dispersion == "per_channel" else ()
         self.coordinates = coordinates
         self.beta = self._origin()
-        self.gamma = nn.Parameter(torch.ones(shape))
+        self.gamma = nn.Parameter(torch.full(shape, num_features**-0.5) if shape else torch.ones(shape))
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_dispersion", torch.ones(shape))
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))

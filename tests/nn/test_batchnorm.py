@@ -84,6 +84,19 @@ def test_per_channel_dispersion_is_gamma_in_each_tangent_coordinate(c: float) ->
 
 
 @pytest.mark.parametrize("dispersion", ["mean_distance", "rms", "per_channel"])
+@pytest.mark.parametrize("n", [4, 64])
+def test_a_new_norm_makes_the_dispersion_of_vectors_1_whatever_their_number_of_channels(
+    dispersion: str, n: int
+) -> None:
+    manifold = Lorentz(c=1.0)
+    norm = LorentzBatchNorm2d(n, manifold=manifold, dispersion=dispersion, rescale=False).double()
+    out = norm(torch.randn(8, n, 3, 3, dtype=torch.double) * (0.5 + torch.rand(n, 1, 1)))
+    distances = manifold.dist0(rows(out))
+    measured = distances.mean() if dispersion == "mean_distance" else distances.square().mean().sqrt()
+    assert_close(measured.item(), 1.0, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("dispersion", ["mean_distance", "rms", "per_channel"])
 @pytest.mark.parametrize("centroid_kind", get_args(Centroid))
 def test_statistics_of_a_batch_become_the_running_ones_with_weight_momentum(
     dispersion: str, centroid_kind: str
