@@ -30,7 +30,7 @@ class LorentzBatchNorm2d(nn.Module):
     the origin.
 
     dispersion: `mean_distance` to the mean (HCNN and Bdeir), `rms` (the root of the Frechet variance), `per_channel`
-        (a standard deviation and a gamma for each tangent coordinate; gamma starts at 1/sqrt(n), so that the vectors
+        (a standard deviation and a gamma for each tangent coordinate; all are divided by sqrt(n), so that the vectors
         have the dispersion 1 there as well).
     centroid: `two_stage`, the centroid of the images' centroids (HCNN), or `joint`, of all positions.
     tangent_limit: longest argument of the exponential map in units of k, None for any. The published HCNN has 10, which
@@ -77,7 +77,7 @@ class LorentzBatchNorm2d(nn.Module):
         shape = (num_features,) if dispersion == "per_channel" else ()
         self.coordinates = coordinates
         self.beta = self._origin()
-        self.gamma = nn.Parameter(torch.full(shape, num_features**-0.5) if shape else torch.ones(shape))
+        self.gamma = nn.Parameter(torch.ones(shape))
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_dispersion", torch.ones(shape))
         self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.long))
@@ -87,6 +87,11 @@ class LorentzBatchNorm2d(nn.Module):
         """Whether the norm is per-position scalars times vectors; a dispersion for each channel is not, nor a
         beta with a time of its own."""
         return self.dispersion != "per_channel" and self.coordinates == "space"
+
+    @property
+    def channels_share(self) -> float:
+        """sqrt(n) where each channel has a dispersion of its own: n of 1 make a vector of length sqrt(n)."""
+        return self.num_features**0.5 if self.dispersion == "per_channel" else 1.0
 
     def normalization(self) -> Normalization:
         """The options for the fused path, which a `fusable` norm has."""
@@ -166,7 +171,7 @@ class LorentzBatchNorm2d(nn.Module):
             v = self.manifold.logmap0(self.manifold.boost(points, -mean))
             if dispersion is None:
                 dispersion = self._dispersion(v)
-            v = v * (self.gamma / (dispersion + self.eps))
+            v = v * (self.gamma / (dispersion + self.eps) / self.channels_share)
             if self.rescale:
                 limited = self.manifold.rescale0(v)
                 monitor.give_shrunk("norm", v, limited)

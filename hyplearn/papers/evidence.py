@@ -9,9 +9,9 @@ from typing import Any
 
 from hyplearn.papers.claims import Answered, Claim, Comparison, Side
 from hyplearn.papers.costs import costs
-from hyplearn.papers.measured import SELECTED_ON_TEST, commits, facts, seeds_text
+from hyplearn.papers.measured import SELECTED_ON_TEST, commits, facts, seeds_text, value
 from hyplearn.papers.render import Block, Heading, Paragraph, Table
-from hyplearn.papers.statistics import Spread
+from hyplearn.papers.statistics import Spread, spread
 from hyplearn.runs.directory import RunDirectory
 
 ALPHA = 0.05
@@ -25,7 +25,8 @@ RULES = (
     "p tests that the difference is the margin (paired t-test, two-sided); p Holm is corrected for all p values of "
     "this report together. The answers follow the interval of each comparison, uncorrected: read a yes or no with p "
     "Holm above 0.05 as a hint. The exact p, from six pairs on, is Wilcoxon's, or the sign test where differences tie. "
-    "A run that diverged or has no value is left out of its pair and named in the notes.",
+    "A run that diverged or has no value is left out of its pair and named in the notes. Training loss: the mean of "
+    "the last epoch, to see how far an arm has converged; losses of different kinds do not compare.",
 )
 
 
@@ -130,7 +131,9 @@ def _section(one: Answered) -> Iterator[Block]:
     yield Heading(f"{_short(claim.data)}, {claim.metric}: {one.answer}", 3)
     note = f" {claim.note}" if claim.note else ""
     yield Paragraph(f"Paper: {claim.paper}. Data: {claim.data}. Margin: {claim.margin:g}{_better(claim)}.{note}")
-    yield Table(("arm", "mean ± std (n)", "runs", "notes"), tuple(_arm(side) for side in one.sides.values()))
+    yield Table(
+        ("arm", "mean ± std (n)", "training loss", "runs", "notes"), tuple(_arm(side) for side in one.sides.values())
+    )
     header = ("first over second", "difference", "95 % interval", "n", "p", "p Holm", "p exact", "answer")
     yield Table(header, tuple(_comparison(comparison) for comparison in one.comparisons))
 
@@ -142,7 +145,9 @@ def _better(claim: Claim) -> str:
 def _arm(side: Side) -> tuple[str, ...]:
     found, runs = side.spread, list(side.runs.values())
     mean = "no value" if found is None and runs else number(found)
-    return side.arm.label, mean, f"{seeds_text(runs)}{marks(runs)}", "; ".join(_notes(side))
+    loss = spread([last for run in runs if (last := value(run, "train/loss")) is not None])
+    loss_text = "" if loss is None else f"{loss.mean:.3g}"
+    return side.arm.label, mean, loss_text, f"{seeds_text(runs)}{marks(runs)}", "; ".join(_notes(side))
 
 
 def _notes(side: Side) -> Iterator[str]:

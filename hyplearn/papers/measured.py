@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -71,16 +72,29 @@ def smoke_runs(runs: Iterable[RunDirectory]) -> Counter[str]:
 
 
 def value(run: RunDirectory, metric: str) -> float | None:
-    """A metric of a run: `test/top1` and its like, `results.<key>`, `curvature/<part>`, or `epochs_to:<percent>`, the
-    first epoch whose validation top-1 reaches it. None where the run has none."""
-    if metric.startswith("epochs_to:"):
-        bar = float(metric.partition(":")[2])
-        return next((row["epoch"] for row in run.history if row.get("val/top1", -1.0) >= bar), None)
+    """A metric of a run, None where the run has none.
+
+    `test/top1` and its like, `results.<key>`, `curvature/<part>`; `epochs_to:<percent>`, the first epoch whose
+    validation top-1 reaches it; `top1_within:<seconds>`, the best validation top-1 of the epochs that were trained in
+    that time, without what validation took; `train/loss`, the mean loss of the last epoch.
+    """
+    name, _, argument = metric.partition(":")
+    if name == "epochs_to":
+        return next((row["epoch"] for row in run.history if row.get("val/top1", -1.0) >= float(argument)), None)
+    if name == "top1_within":
+        return _top1_within(run.history, float(argument))
+    if metric == "train/loss":
+        return _number(run.history[-1].get(metric)) if run.history else None
     if metric.startswith("results."):
         return _number(run.results.get(metric.removeprefix("results.")))
     if metric.startswith("curvature/"):
         return _number(run.results.get("curvature", {}).get(metric.removeprefix("curvature/")))
     return _number(run.metrics.get(metric))
+
+
+def _top1_within(history: Sequence[Mapping[str, float]], seconds: float) -> float | None:
+    ends = itertools.accumulate(row["seconds"] for row in history)
+    return max((row["val/top1"] for row, end in zip(history, ends, strict=True) if end <= seconds), default=None)
 
 
 def facts(run: RunDirectory) -> Facts:

@@ -10,7 +10,7 @@ import yaml
 
 from hyplearn.papers.claims import answer_all, judge, overall, read
 from hyplearn.papers.evidence import evidence, rows
-from hyplearn.papers.measured import Measured, collect
+from hyplearn.papers.measured import Measured, collect, value
 from hyplearn.papers.render import markdown
 from hyplearn.papers.statistics import Paired
 from hyplearn.runs.directory import RunDirectory
@@ -119,6 +119,29 @@ def test_smaller_is_better_turns_the_sign(tmp_path: Path) -> None:
     path = claims(tmp_path, larger_is_better=False, arms={"A": "x", "B": "y"})
     (one,) = answer_all(read(path), measured(runs).__getitem__)
     assert one.answer == "yes"
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("epochs_to:80", 2),
+        ("epochs_to:99", None),
+        ("top1_within:25", 85.0),  # the third epoch ends after 30 seconds
+        ("top1_within:30", 90.0),
+        ("top1_within:9", None),
+        ("train/loss", 0.4),
+    ],
+)
+def test_values_of_the_course_of_a_run(tmp_path: Path, metric: str, expected: float | None) -> None:
+    run = write(tmp_path, "x", 1, test=90.0)
+    rows = [(60.0, 1.5), (85.0, 0.9), (90.0, 0.4)]
+    run.write_history(
+        [
+            {"epoch": epoch, "train/loss": loss, "val/top1": top1, "seconds": 10.0}
+            for epoch, (top1, loss) in enumerate(rows, 1)
+        ]
+    )
+    assert value(run, metric) == expected
 
 
 @pytest.mark.parametrize(
