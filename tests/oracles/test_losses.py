@@ -16,7 +16,8 @@ from torch import Tensor
 from hyplearn.losses import HIER, MultiSimilarity, PairwiseCrossEntropy, ProxyAnchor
 from hyplearn.losses.hier import hierarchical
 from hyplearn.losses.triplets import Triplets, reciprocal_neighbours
-from hyplearn.manifolds import Euclidean, PoincareBall, Sphere
+from hyplearn.manifolds import Euclidean, Manifolds, PoincareBall, Sphere
+from hyplearn.models.necks import Branch, Neck
 from hyplearn.nn.space import Space
 from tests.support.oracles import difference, meets, oracle, tensor
 
@@ -192,6 +193,47 @@ def test_map_of_hier_proxies() -> None:
     points.backward(tensor(inputs["proxy_map"]["upstream_gradient"]))
     meets(points, outputs["proxy_map"]["points"], 1e-5)
     meets(hier.rho.grad, outputs["proxy_map"]["gradient_by_vectors"], 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("case", "options", "tolerance"),
+    [
+        ("with_layer_norm_and_riemannian_gradient", {"normalize": "layer_norm", "riemannian_gradient": True}, 1e-5),
+        ("no_layer_norm_plain_gradient_clip", {}, 1e-5),
+        # Theirs projects to (1 - 1e-3) of the radius there, for which this package has no option.
+        ("no_layer_norm_plain_gradient_no_clip_projection_acts", {"clip": None}, 2e-3),
+    ],
+)
+def test_neck_of_hier(case: str, options: dict[str, Any], tolerance: float) -> None:
+    """Theirs divides by the norm + 1e-5 in the clip."""
+    inputs, outputs = oracle("hier_loss")
+    given, expected = inputs["neck"], outputs["neck"][case]
+    manifolds = Manifolds("poincare", c=inputs["c"], learned=False)
+    neck = Neck(size=6, branches={"poincare": Branch()}, **{"clip": inputs["clip"], **options})
+    head = neck.build(8, manifolds).double()
+    with torch.no_grad():
+        head.linear.weight.copy_(tensor(given["linear_weight"]))
+        head.linear.bias.copy_(tensor(given["linear_bias"]))
+    features = (expected.get("feature_factor", 1.0) * tensor(given["features"])).requires_grad_()
+    (points,) = head(features)
+    points.backward(tensor(given["upstream_gradient"]))
+    meets(points, expected["points"], tolerance)
+    meets(head.linear.weight.grad, expected["gradient_by_weight"], tolerance)
+    meets(head.linear.bias.grad, expected["gradient_by_bias"], tolerance)
+    meets(features.grad, expected["gradient_by_features"], tolerance)
+
+
+def test_start_of_hier_proxies() -> None:
+    inputs, outputs = oracle("hier_loss")
+    given, expected = inputs["initialisation"], outputs["initialisation"]
+    torch.manual_seed(given["torch_cpu_seed"])
+    draws = torch.randn(5, 6)
+    meets(draws.double(), given["normal_draws"], 1e-6)
+    torch.manual_seed(given["torch_cpu_seed"])
+    sizes = {"proxies": 5, "clip": given["clip"], "radius": 1.8 * given["clip"]}
+    hier = HIER(spaces=[ball()], sizes=[6], parametrization="tangent", **sizes).double()
+    meets(hier.rho, expected["proxy_vectors"], 1e-6)
+    meets(hier.points(), expected["proxy_points_in_ball"], 1e-5)
 
 
 @pytest.mark.parametrize(
