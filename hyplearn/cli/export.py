@@ -34,7 +34,7 @@ def export(argv: Sequence[str]) -> int:
     folder = _check(options)
     from hyplearn.inference.open import WEIGHTS, open_trained
 
-    opened = open_trained(options.run, checkpoint=_checkpoint(options), device="cpu")
+    opened = open_trained(options.run, checkpoint=_checkpoint(options), device="cpu", trust=options.trust)
     stored = _stored(options, opened) if options.index else None
     from hyplearn.inference.export import preprocessing, write_weights
     from hyplearn.runs.atomic import write_json
@@ -99,6 +99,7 @@ hyplearn export outputs/hecnn_r18_cifar10/... --output models/hecnn --onnx""",
         action="store_true",
         help="gallery.faiss and gallery.json: the run's test gallery as a FAISS index, its ids, and how to ask",
     )
+    parser.add_trust()
     parser.add_argument("--gallery", type=Path, help="with --index: embeddings of `hyplearn embed` instead")
     return parser
 

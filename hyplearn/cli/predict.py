@@ -128,6 +128,7 @@ def _add_shared(parser: Parser, output: Path, about: str) -> None:
         help="a run directory (its tested checkpoint), a checkpoint, or a folder of `hyplearn export`",
     )
     parser.add_argument("images", nargs="+", type=Path, help="folders or images")
+    parser.add_trust()
     parser.add_argument("--output", type=Path, default=output, help=f"{about}; %(default)s")
     parser.add_argument(
         "--batch-size", type=at_least(1), help="images at once; by default dataset.eval_batch_size of the run"
@@ -162,7 +163,7 @@ def _open(options: argparse.Namespace) -> tuple[Found, Opened]:
         found = find_images(options.images)
     except DatasetError as error:  # what was typed names no image
         raise ConfigError(f"{error}.") from error
-    return found, open_trained(options.run, device=options.device)
+    return found, open_trained(options.run, device=options.device, trust=options.trust)
 
 
 def _check_kind(options: argparse.Namespace, opened: Opened) -> None:

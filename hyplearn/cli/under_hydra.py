@@ -64,8 +64,14 @@ class Prepared(NamedTuple):
     spec: TrainSpec
 
 
-def run(flags: Sequence[str], overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
-    """Let Hydra run a command line and return its exit status. config_dirs: those that the command line names."""
+def run(
+    flags: Sequence[str], overrides: Sequence[str], config_dirs: Sequence[Path], *, trust: Sequence[str] = ()
+) -> int:
+    """Let Hydra run a command line and return its exit status. config_dirs: those that the command line names.
+
+    trust: packages beside hyplearn whose parts a run to be continued may name.
+    """
+    _trusted[:] = trust
     while True:
         try:
             check_choices([*config_dirs, *searched(overrides)])
@@ -116,6 +122,8 @@ class SingleRun(Callback):
                 config.hydra.output_subdir = None  # .hydra is that of the first session
 
 
+# Of the command line, which Hydra hands to no callback: the packages that --trust names.
+_trusted: list[str] = []
 # Of a single run, between its check and its job.
 _prepared: list[Prepared] = []
 
@@ -186,7 +194,10 @@ def _plan(found: Composed, typed: Sequence[str]) -> Plan:
     if resume not in (None, "auto"):
         run, checkpoint = RunDirectory.locate(Path(resume)), to_continue(Path(resume))
         rest = [text for text in typed if parse(text).key_or_group != "resume"]
-        return Plan(change(run.config, rest, allowed=lambda key: within(key, CONTINUED)), run.path, checkpoint)
+        found = change(
+            run.config, rest, allowed=lambda key: within(key, CONTINUED), file=run.config_file, trust=_trusted
+        )
+        return Plan(found, run.path, checkpoint)
     resume = found.config["resume"]  # an experiment may say auto, too
     if resume is None:
         return Plan(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,25 +44,36 @@ class Opened:
     tested: bool
 
 
-def open_trained(path: Path, *, device: str = "auto", checkpoint: Path | None = None) -> Opened:
+def open_trained(
+    path: Path, *, device: str = "auto", checkpoint: Path | None = None, trust: Sequence[str] = ()
+) -> Opened:
     """The model of a run directory (the best checkpoint by validation, or the last), a checkpoint or an export.
 
-    checkpoint: of the run directory, in place of the one that was tested. Raises ConfigError.
+    checkpoint: of the run directory, in place of the one that was tested. trust: packages beside hyplearn whose parts
+    the stored configuration may name. Raises ConfigError.
     """
     if path.is_dir() and (path / WEIGHTS).is_file():
         if checkpoint is not None:
             raise ConfigError(f"{path} is an exported model, which has no checkpoints to choose from.")
-        return _open_exported(path, device)
+        return _open_exported(path, device, trust)
     record = RunDirectory.locate(path)
     if path.is_file() and checkpoint is not None:
         raise ConfigError(f"{path} is a checkpoint, and --checkpoint {checkpoint} another: name one of them.")
-    config = change(record.config, [], allowed=lambda key: False).config
+    config = stored_config(record, trust)
     return _open_run(record, checkpoint or path, config, _known(record), device)
 
 
-def load_exported(folder: Path, *, device: str = "auto") -> Trained:
-    """The model that `hyplearn export` wrote. Its outputs are those of the run's own weights."""
-    return _open_exported(folder, device).model
+def load_exported(folder: Path, *, device: str = "auto", trust: Sequence[str] = ()) -> Trained:
+    """The model that `hyplearn export` wrote. Its outputs are those of the run's own weights.
+
+    trust: packages beside hyplearn whose parts the configuration of the export may name.
+    """
+    return _open_exported(folder, device, trust).model
+
+
+def stored_config(record: RunDirectory, trust: Sequence[str]) -> dict[str, Any]:
+    """Return the configuration of a run or an export, found to name nothing but registered and trusted parts."""
+    return change(record.config, [], allowed=lambda key: False, file=record.config_file, trust=trust).config
 
 
 def _open_run(record: RunDirectory, named: Path, config: dict[str, Any], facts: dict[str, int], device: str) -> Opened:
@@ -94,14 +105,14 @@ def _open_run(record: RunDirectory, named: Path, config: dict[str, Any], facts: 
     return Opened(model, record.path, checkpoint, config, data, facts, chosen_by, tested)
 
 
-def _open_exported(folder: Path, device: str) -> Opened:
+def _open_exported(folder: Path, device: str, trust: Sequence[str]) -> Opened:
     from hyplearn.config.build import with_images
     from hyplearn.inference.export import read_header, read_weights
     from hyplearn.inference.prediction import in_use, metrics_from_json
 
     try:
         header = read_header(folder / WEIGHTS)
-        config = change(RunDirectory(folder).config, [], allowed=lambda key: False).config
+        config = stored_config(RunDirectory(folder), trust)
         facts = {name: int(header["data"][name]) for name in KNOWN}
         spec = _specification(config, facts)
         data = with_images(spec.datamodule)
