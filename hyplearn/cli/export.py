@@ -106,6 +106,7 @@ hyplearn export outputs/hecnn_r18_cifar10/... --output models/hecnn --onnx""",
 
 def _check(options: argparse.Namespace) -> Path:
     """What can be told before anything is read; returns the folder to write."""
+    from hyplearn.config.stored import check
     from hyplearn.runs.directory import RunDirectory
 
     if options.run.is_file():
@@ -113,6 +114,7 @@ def _check(options: argparse.Namespace) -> Path:
             f"{options.run} is a checkpoint: name its run directory, and --checkpoint {options.run} beside it."
         )
     run = RunDirectory.locate(options.run)
+    check(run.config, run.config_file, trust=options.trust)  # before torch is imported
     if (options.run / "model.safetensors").is_file():
         raise ConfigError(f"{options.run} is an export already: name the run directory it was made of.")
     if options.gallery is not None and not options.index:

@@ -152,10 +152,12 @@ def _check(options: argparse.Namespace, command: str, *, suffixes: Sequence[str]
 
 def _open(options: argparse.Namespace) -> tuple[Found, Opened]:
     """The images by name, and the model. Where the run is wrong, that is told first."""
+    from hyplearn.config.stored import check
     from hyplearn.inference.open import open_trained
     from hyplearn.runs.directory import RunDirectory
 
-    RunDirectory.locate(options.run)
+    record = RunDirectory.locate(options.run)
+    check(record.config, record.config_file, trust=options.trust)  # before torch is imported
     from hyplearn.data.errors import DatasetError
     from hyplearn.data.outside_images import find_images
 

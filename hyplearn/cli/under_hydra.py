@@ -7,6 +7,7 @@ multirun, `explained` says what was meant where Hydra refuses, and `main` turns 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -23,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from hyplearn.config import resolvers
 from hyplearn.config.compose import Composed, change, compose, composed, load, parse, task_overrides
 from hyplearn.config.explain import explained, of_command_line, searched
-from hyplearn.config.folders import ROOT, check_choices, config_dir
+from hyplearn.config.folders import ROOT, check_choices, check_files, config_dir
 from hyplearn.config.process import as_typed, read_by_hydra
 from hyplearn.config.specification import checked_specification
 from hyplearn.data.errors import DatasetError
@@ -72,6 +73,7 @@ def run(
     trust: packages beside hyplearn whose parts a run to be continued may name.
     """
     _trusted[:] = trust
+    check_files([Path(value) for flag, value in itertools.pairwise(flags) if flag == "--config-path"])
     while True:
         try:
             check_choices([*config_dirs, *searched(overrides)])

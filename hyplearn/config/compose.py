@@ -20,6 +20,7 @@ from yaml import YAMLError
 
 from hyplearn.config.explain import explained, first_line, unknown_choice
 from hyplearn.config.folders import BASE, ROOT, check_choices, config_dir, groups
+from hyplearn.config.interpolations import check_interpolations
 from hyplearn.config.keys import check_key, paths
 from hyplearn.config.schema import SUPPLIED, TrainConfig, validate
 from hyplearn.config.stored import check as stored_check
@@ -136,6 +137,7 @@ def quoted(text: str | Path) -> str:
 
 def resolve(config: DictConfig) -> dict[str, Any]:
     """`config` as plain containers, every interpolation resolved."""
+    check_interpolations(cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)))
     try:
         return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except MissingMandatoryValue as error:
