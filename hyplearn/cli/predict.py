@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -240,9 +238,9 @@ def _neighbours(
 
 
 def _table(rows: Iterator[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    from hyplearn.runs import spreadsheet
+
+    return spreadsheet.table(rows)
 
 
 def _tell_accuracy(opened: Opened, found: Found, results: Results) -> None:
