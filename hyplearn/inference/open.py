@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hyplearn.training.fit import TrainSpec
 
 WEIGHTS = "model.safetensors"
-KNOWN = ("in_channels", "num_classes", "image_size")
+KNOWN = {"in_channels": 1000, "num_classes": 1_000_000, "image_size": 16_384}  # and the largest that is taken for true
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ def _open_exported(folder: Path, device: str, trust: Sequence[str]) -> Opened:
     try:
         header = read_header(folder / WEIGHTS)
         config = stored_config(RunDirectory(folder), trust)
-        facts = {name: int(header["data"][name]) for name in KNOWN}
+        facts = _facts(header["data"], folder / WEIGHTS)
         spec = _specification(config, facts)
         data = with_images(spec.datamodule)
         with _silent_models():
@@ -169,8 +169,21 @@ def _known(record: RunDirectory) -> dict[str, int]:
             f"{record.path} has no {record.manifest_file.name}: the run stopped before its training began. Start it "
             "anew."
         )
-    dataset = record.manifest["dataset"]
-    return {name: int(dataset[name]) for name in KNOWN}
+    return _facts(record.manifest.get("dataset"), record.manifest_file)
+
+
+def _facts(data: Any, file: Path) -> dict[str, int]:
+    """What the model has to know of the data. Raises ConfigError for numbers that no data have: they size the model."""
+    facts: dict[str, int] = {}
+    for name, largest in KNOWN.items():
+        value = data.get(name) if isinstance(data, Mapping) else None
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
+            raise ConfigError(
+                f"{file} is damaged: {name} of its data is {str(value)[:40]}, and has to be from 1 to {largest:,}. "
+                "Bring it back from a copy."
+            )
+        facts[name] = value
+    return facts
 
 
 def _class_names(record: RunDirectory, data: ImageDataModule) -> tuple[str, ...] | None:
