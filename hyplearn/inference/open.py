@@ -78,6 +78,7 @@ def stored_config(record: RunDirectory, trust: Sequence[str]) -> dict[str, Any]:
 
 def _open_run(record: RunDirectory, named: Path, config: dict[str, Any], facts: dict[str, int], device: str) -> Opened:
     from hyplearn.config.build import with_images
+    from hyplearn.inference.bounded import BoundedTensors
     from hyplearn.inference.prediction import trained
     from hyplearn.training.checkpoint import checkpoint_to_evaluate, load_weights
 
@@ -85,7 +86,7 @@ def _open_run(record: RunDirectory, named: Path, config: dict[str, Any], facts: 
     data, chosen = with_images(spec.datamodule), _device(device)
     try:
         checkpoint = checkpoint_to_evaluate(named)
-        with _silent_models():
+        with _silent_models(), BoundedTensors(checkpoint.stat().st_size):
             module = spec.build_module()
         load_weights(module, checkpoint, to_evaluate=True)
         model = trained(
@@ -107,6 +108,7 @@ def _open_run(record: RunDirectory, named: Path, config: dict[str, Any], facts: 
 
 def _open_exported(folder: Path, device: str, trust: Sequence[str]) -> Opened:
     from hyplearn.config.build import with_images
+    from hyplearn.inference.bounded import BoundedTensors
     from hyplearn.inference.export import read_header, read_weights
     from hyplearn.inference.prediction import in_use, metrics_from_json
 
@@ -116,7 +118,7 @@ def _open_exported(folder: Path, device: str, trust: Sequence[str]) -> Opened:
         facts = _facts(header["data"], folder / WEIGHTS)
         spec = _specification(config, facts)
         data = with_images(spec.datamodule)
-        with _silent_models():
+        with _silent_models(), BoundedTensors((folder / WEIGHTS).stat().st_size):
             network = spec.build_module().model
         network.load_state_dict(read_weights(folder / WEIGHTS))
         model = in_use(
