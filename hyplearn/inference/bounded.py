@@ -19,7 +19,7 @@ class BoundedTensors(TorchDispatchMode):
     """
 
     def __init__(self, size: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.largest = max(size, SMALLEST)
 
     def __torch_dispatch__(

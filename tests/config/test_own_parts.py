@@ -160,7 +160,7 @@ def test_a_plain_classifier_is_tested_again_and_predicts(train: Any, command: Co
 
     assert train("model=PlainNet", "dataset.limit_train=60").status == 0
     assert command("evaluate", "run", "--trust", "own_parts_of_mine").status == 0
-    opened = open_trained(tmp_path / "run", device="cpu")
+    opened = open_trained(tmp_path / "run", device="cpu", trust=["own_parts_of_mine"])
     outputs = opened.model(torch.zeros(2, 8, 8, 1, dtype=torch.uint8))
     assert outputs.logits is not None
     assert torch.equal(outputs.points[0], outputs.logits)  # its embedding is its logits
