@@ -15,6 +15,14 @@ class ConfigError(Exception):
     """A mistake in what was asked for. Printed as one message, without a traceback; exit status 2."""
 
 
+class UntrustedPart(ConfigError):  # noqa: N818 - says what it is about
+    """A stored configuration names a part of a package that the user has not allowed; `package` is its name."""
+
+    def __init__(self, message: str, package: str) -> None:
+        self.package = package
+        super().__init__(message)
+
+
 class JobsFailed(Exception):  # noqa: N818 - says what happened, like StopIteration
     """Jobs of a multirun failed. Their table has been printed: nothing is left to say, exit status 1."""
 

@@ -213,10 +213,18 @@ def _stored(path: Path) -> DictConfig | None:
     """The configuration of a run, or of the run of a checkpoint; None where there is none."""
     from omegaconf import OmegaConf
 
+    from hyplearn.config.stored import check_plain
+    from hyplearn.errors import ConfigError
     from hyplearn.runs.directory import RunDirectory
 
     run = RunDirectory.around(path)
-    return OmegaConf.create(run.config) if run.begun else None
+    if not run.begun:
+        return None
+    try:
+        check_plain(run.config, run.config_file)  # the tab key resolves no interpolation of a foreign file
+    except ConfigError:
+        return None
+    return OmegaConf.create(run.config)
 
 
 def _composed(overrides: Sequence[str], extra: Sequence[Path]) -> DictConfig | None:

@@ -71,6 +71,7 @@ hyplearn delta outputs/hyp_vit_s_cub/.../embeddings/test.npz --json""",
         help="relative: 2 delta / diameter, in [0, 1]; half: delta / diameter, as some of the published code",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws; %(default)s")
+    parser.add_trust()
     parser.add_argument(
         "--plot",
         type=file_ending_in(".png"),
@@ -86,7 +87,7 @@ hyplearn delta outputs/hyp_vit_s_cub/.../embeddings/test.npz --json""",
 def delta(argv: Sequence[str]) -> int:
     """Measure and print. Raises ConfigError; DatasetError for data that are not there."""
     options = delta_parser().parse_intermixed_args(list(argv))
-    asked = Asked(options.features, options.split, options.samples, options.draws, options.seed)
+    asked = Asked(options.features, options.split, options.samples, options.draws, options.seed, options.trust)
     sources = [text for text in options.sources if "=" not in text]
     overrides = [text for text in options.sources if "=" in text]
     _check(sources, overrides, options)

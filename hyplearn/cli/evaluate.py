@@ -47,6 +47,7 @@ hyplearn evaluate outputs/hyp_vit_s_cub/... evaluation.k=[1,10,100] evaluation.n
         complete="words",
         help="group.key=value of what does not belong to the model",
     )
+    parser.add_trust()
     return parser
 
 
@@ -59,6 +60,8 @@ def evaluate(argv: Sequence[str]) -> int:
         record.config,
         overrides,
         allowed=lambda key: not within(key, (*FIXED, *OF_THE_RUN)),
+        file=record.config_file,
+        trust=options.trust,
     )
     from hyplearn.config.specification import checked_specification
     from hyplearn.training import fit as engine

@@ -34,7 +34,7 @@ def export(argv: Sequence[str]) -> int:
     folder = _check(options)
     from hyplearn.inference.open import WEIGHTS, open_trained
 
-    opened = open_trained(options.run, checkpoint=_checkpoint(options), device="cpu")
+    opened = open_trained(options.run, checkpoint=_checkpoint(options), device="cpu", trust=options.trust)
     stored = _stored(options, opened) if options.index else None
     from hyplearn.inference.export import preprocessing, write_weights
     from hyplearn.runs.atomic import write_json
@@ -99,12 +99,14 @@ hyplearn export outputs/hecnn_r18_cifar10/... --output models/hecnn --onnx""",
         action="store_true",
         help="gallery.faiss and gallery.json: the run's test gallery as a FAISS index, its ids, and how to ask",
     )
+    parser.add_trust()
     parser.add_argument("--gallery", type=Path, help="with --index: embeddings of `hyplearn embed` instead")
     return parser
 
 
 def _check(options: argparse.Namespace) -> Path:
     """What can be told before anything is read; returns the folder to write."""
+    from hyplearn.config.stored import check
     from hyplearn.runs.directory import RunDirectory
 
     if options.run.is_file():
@@ -112,6 +114,7 @@ def _check(options: argparse.Namespace) -> Path:
             f"{options.run} is a checkpoint: name its run directory, and --checkpoint {options.run} beside it."
         )
     run = RunDirectory.locate(options.run)
+    check(run.config, run.config_file, trust=options.trust)  # before torch is imported
     if (options.run / "model.safetensors").is_file():
         raise ConfigError(f"{options.run} is an export already: name the run directory it was made of.")
     if options.gallery is not None and not options.index:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ from hyplearn.errors import (
     ConfigError,
     Interrupted,
     NonFiniteLoss,
+    UntrustedPart,
     nearest,
 )
 
@@ -37,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return PIPE_CLOSED
     except SystemExit as shown:  # a parser has printed its help
         return int(shown.code or OK)
+    except UntrustedPart as error:
+        line = shlex.join(["hyplearn", *arguments, "--trust", error.package])
+        print(f"error: {error}\n  {line}", file=sys.stderr)
+        return CONFIG
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return CONFIG

@@ -68,6 +68,17 @@ class Parser(argparse.ArgumentParser):
             action.complete = complete  # type: ignore[attr-defined]  # shtab reads it
         return action
 
+    def add_trust(self) -> None:
+        """Add the packages that a stored configuration may name parts of."""
+        self.add_argument(
+            "--trust",
+            action="append",
+            default=[],
+            metavar="PACKAGE",
+            help="an installed package of your own whose parts the stored configuration names, and whose code may run; "
+            "can be repeated",
+        )
+
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError, in place of a usage and the end of the process."""
         if self.needs and message.startswith(("the following arguments are required", "one of the arguments")):

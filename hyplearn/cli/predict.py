@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,6 +126,7 @@ def _add_shared(parser: Parser, output: Path, about: str) -> None:
         help="a run directory (its tested checkpoint), a checkpoint, or a folder of `hyplearn export`",
     )
     parser.add_argument("images", nargs="+", type=Path, help="folders or images")
+    parser.add_trust()
     parser.add_argument("--output", type=Path, default=output, help=f"{about}; %(default)s")
     parser.add_argument(
         "--batch-size", type=at_least(1), help="images at once; by default dataset.eval_batch_size of the run"
@@ -151,10 +150,12 @@ def _check(options: argparse.Namespace, command: str, *, suffixes: Sequence[str]
 
 def _open(options: argparse.Namespace) -> tuple[Found, Opened]:
     """The images by name, and the model. Where the run is wrong, that is told first."""
+    from hyplearn.config.stored import check
     from hyplearn.inference.open import open_trained
     from hyplearn.runs.directory import RunDirectory
 
-    RunDirectory.locate(options.run)
+    record = RunDirectory.locate(options.run)
+    check(record.config, record.config_file, trust=options.trust)  # before torch is imported
     from hyplearn.data.errors import DatasetError
     from hyplearn.data.outside_images import find_images
 
@@ -162,7 +163,7 @@ def _open(options: argparse.Namespace) -> tuple[Found, Opened]:
         found = find_images(options.images)
     except DatasetError as error:  # what was typed names no image
         raise ConfigError(f"{error}.") from error
-    return found, open_trained(options.run, device=options.device)
+    return found, open_trained(options.run, device=options.device, trust=options.trust)
 
 
 def _check_kind(options: argparse.Namespace, opened: Opened) -> None:
@@ -237,9 +238,9 @@ def _neighbours(
 
 
 def _table(rows: Iterator[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    from hyplearn.runs import spreadsheet
+
+    return spreadsheet.table(rows)
 
 
 def _tell_accuracy(opened: Opened, found: Found, results: Results) -> None:

@@ -45,6 +45,7 @@ hyplearn rerun outputs/... seed=2""",
     parser.add_argument(
         "--any-commit", action="store_true", help="run although commit or versions are others; what differs is said"
     )
+    parser.add_trust()
     parser.add_argument("--exact", action="store_true", help="exit status 1 unless everything is equal")
     parser.add_argument(
         "--compare",
@@ -66,7 +67,7 @@ def rerun(argv: Sequence[str]) -> int:
         if options.overrides:
             raise ConfigError(f"{options.overrides[0]} would be ignored: --compare trains nothing.")
         return _compare(original, _finished(options.compare), changed=(), exact=options.exact)
-    composed = _composed(original, options.overrides)
+    composed = _composed(original, options.overrides, options.trust)
     _check_code(original, any_commit=options.any_commit)
     repeated = _fit(composed)
     changed = [text for text in options.overrides if not within(parse(text).key_or_group, REPEATED)]
@@ -86,9 +87,15 @@ def _finished(path: Path) -> RunDirectory:
     return run
 
 
-def _composed(original: RunDirectory, overrides: Sequence[str]) -> Composed:
+def _composed(original: RunDirectory, overrides: Sequence[str], trust: Sequence[str]) -> Composed:
     stored = {**original.config, "output_dir": None, "resume": None}
-    return change(stored, overrides, allowed=lambda key: key.split(".")[0] not in FIXED)
+    return change(
+        stored,
+        overrides,
+        allowed=lambda key: key.split(".")[0] not in FIXED,
+        file=original.config_file,
+        trust=trust,
+    )
 
 
 def _check_code(original: RunDirectory, *, any_commit: bool) -> None:

@@ -21,7 +21,6 @@ VALUES = {
     "--package": ("-p", "with --cfg: this part alone"),
     "--config-path": ("-cp", "another folder of configurations, in place of hyplearn's"),
     "--config-name": ("-cn", "another root than train"),
-    "--experimental-rerun": (None, "of Hydra: a job once more from a pickled configuration"),
 }
 ACTIONS = ("--run", "--multirun", "--cfg", "--info", "--shell-completion", "--hydra-help", "--print-config")
 SHOWN = ("job", "hydra", "all")  # of --cfg
@@ -41,7 +40,7 @@ def train(argv: Sequence[str]) -> int:
 
     if options.print_config:
         return under_hydra.show(overrides, extra=options.config_dir)
-    return under_hydra.run(flags, overrides, options.config_dir)
+    return under_hydra.run(flags, overrides, options.config_dir, trust=options.trust)
 
 
 def train_parser() -> Parser:
@@ -57,6 +56,7 @@ def train_parser() -> Parser:
     parser.add_argument(
         "--config-dir", "-cd", type=folder, action="append", default=[], help="further choices for the groups"
     )
+    parser.add_trust()
     parser.add_argument("--print-config", action="store_true", help="check and print the configuration, run nothing")
     parser.add_argument("--jobs", type=at_least(1), metavar="N", help="with -m: hydra.launcher.n_jobs=N")
     parser.add_argument("--jobs-per-gpu", type=at_least(1), metavar="N", help="with -m: hydra.launcher.jobs_per_gpu=N")
@@ -68,6 +68,7 @@ def arguments(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Return the flags and the overrides as Hydra's parser takes them. Raises ConfigError for what has no meaning."""
     _refuse(options)
     _refuse_words(options)
+    _refuse_trust(options)
     folders: list[Path] = options.config_dir
     flags = [flag for flag in SWITCHES if getattr(options, _name(flag))]
     for flag in (*VALUES, "--cfg", "--info"):
@@ -98,6 +99,15 @@ def _refuse_words(options: argparse.Namespace) -> None:
     asked = ("install=", "uninstall=", "query=")
     if options.shell_completion and not any(text.startswith(asked) for text in options.overrides):
         raise ConfigError("--shell-completion needs a word such as install=bash, uninstall=bash or query=bash.")
+
+
+def _refuse_trust(options: argparse.Namespace) -> None:
+    """Raise ConfigError for --trust where no stored configuration is read: what is typed is free to name any part."""
+    if options.trust and (options.multirun or not any(text.startswith("resume=") for text in options.overrides)):
+        raise ConfigError(
+            f"--trust {options.trust[0]} would be ignored: it allows what a stored run names, and goes with "
+            "resume=<run directory> of one job."
+        )
 
 
 def _name(flag: str) -> str:

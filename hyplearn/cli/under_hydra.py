@@ -7,6 +7,7 @@ multirun, `explained` says what was meant where Hydra refuses, and `main` turns 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -23,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from hyplearn.config import resolvers
 from hyplearn.config.compose import Composed, change, compose, composed, load, parse, task_overrides
 from hyplearn.config.explain import explained, of_command_line, searched
-from hyplearn.config.folders import ROOT, check_choices, config_dir
+from hyplearn.config.folders import ROOT, check_choices, check_files, config_dir
 from hyplearn.config.process import as_typed, read_by_hydra
 from hyplearn.config.specification import checked_specification
 from hyplearn.data.errors import DatasetError
@@ -64,8 +65,15 @@ class Prepared(NamedTuple):
     spec: TrainSpec
 
 
-def run(flags: Sequence[str], overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
-    """Let Hydra run a command line and return its exit status. config_dirs: those that the command line names."""
+def run(
+    flags: Sequence[str], overrides: Sequence[str], config_dirs: Sequence[Path], *, trust: Sequence[str] = ()
+) -> int:
+    """Let Hydra run a command line and return its exit status. config_dirs: those that the command line names.
+
+    trust: packages beside hyplearn whose parts a run to be continued may name.
+    """
+    _trusted[:] = trust
+    check_files([Path(value) for flag, value in itertools.pairwise(flags) if flag == "--config-path"])
     while True:
         try:
             check_choices([*config_dirs, *searched(overrides)])
@@ -116,6 +124,8 @@ class SingleRun(Callback):
                 config.hydra.output_subdir = None  # .hydra is that of the first session
 
 
+# Of the command line, which Hydra hands to no callback: the packages that --trust names.
+_trusted: list[str] = []
 # Of a single run, between its check and its job.
 _prepared: list[Prepared] = []
 
@@ -186,7 +196,10 @@ def _plan(found: Composed, typed: Sequence[str]) -> Plan:
     if resume not in (None, "auto"):
         run, checkpoint = RunDirectory.locate(Path(resume)), to_continue(Path(resume))
         rest = [text for text in typed if parse(text).key_or_group != "resume"]
-        return Plan(change(run.config, rest, allowed=lambda key: within(key, CONTINUED)), run.path, checkpoint)
+        found = change(
+            run.config, rest, allowed=lambda key: within(key, CONTINUED), file=run.config_file, trust=_trusted
+        )
+        return Plan(found, run.path, checkpoint)
     resume = found.config["resume"]  # an experiment may say auto, too
     if resume is None:
         return Plan(found)

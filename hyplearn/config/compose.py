@@ -20,8 +20,10 @@ from yaml import YAMLError
 
 from hyplearn.config.explain import explained, first_line, unknown_choice
 from hyplearn.config.folders import BASE, ROOT, check_choices, config_dir, groups
+from hyplearn.config.interpolations import check_interpolations
 from hyplearn.config.keys import check_key, paths
 from hyplearn.config.schema import SUPPLIED, TrainConfig, validate
+from hyplearn.config.stored import check as stored_check
 from hyplearn.config.typecheck import arguments, checked
 from hyplearn.errors import ConfigError
 
@@ -81,11 +83,21 @@ def defaults(model: str | None = None) -> Composed:
     return Composed(config=task, choices=choices(config.hydra), typed=frozenset())
 
 
-def change(stored: Mapping[str, Any], overrides: Sequence[str], *, allowed: Callable[[str], bool]) -> Composed:
+def change(
+    stored: Mapping[str, Any],
+    overrides: Sequence[str],
+    *,
+    allowed: Callable[[str], bool],
+    file: Path,
+    trust: Sequence[str],
+) -> Composed:
     """The configuration of an earlier run with keys changed that are `allowed`; checked as by `compose`.
 
-    Where the precision changes, the limit of the manifold stays that of the run's own.
+    This is the only way from a stored configuration to one that parts are made of. file: where it is stored. trust:
+    packages beside hyplearn whose parts it may name, see `hyplearn.config.stored`. Where the precision changes, the
+    limit of the manifold stays that of the run's own.
     """
+    stored_check(stored, file, trust=trust)
     parsed = [parse(text) for text in overrides]
     refuse_sweeps(parsed)
     config = OmegaConf.create({key: value for key, value in stored.items() if key != "choices"})
@@ -125,6 +137,7 @@ def quoted(text: str | Path) -> str:
 
 def resolve(config: DictConfig) -> dict[str, Any]:
     """`config` as plain containers, every interpolation resolved."""
+    check_interpolations(cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)))
     try:
         return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except MissingMandatoryValue as error:

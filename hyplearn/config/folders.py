@@ -9,7 +9,10 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from yaml import YAMLError
+
 from hyplearn.errors import ConfigError
+from hyplearn.runs.bounded import check_yaml, read_text
 
 ROOT = "train"
 BASE = "base"  # the folder of a group whose files others build on, and which are no choices themselves
@@ -86,6 +89,26 @@ def check_choices(extra: Sequence[Path]) -> None:
     folders = config_folders(extra)
     if len(folders) > 1:
         groups(folders)
+        check_files(folders[1:])
+
+
+def check_files(folders: Sequence[Path]) -> None:
+    """Raise ConfigError for a file of configurations that nests or multiplies beyond every use, before Hydra reads it.
+
+    What is no YAML is told where it is chosen.
+    """
+    for folder in folders:
+        for path in sorted(folder.rglob("*.yaml")):
+            _check_file(path)
+
+
+def _check_file(path: Path) -> None:
+    try:
+        check_yaml(read_text(path))
+    except YAMLError:
+        return
+    except ValueError as error:
+        raise ConfigError(f"{path} is no configuration: {error}.") from error
 
 
 def roots(folders: Sequence[Path]) -> list[str]:

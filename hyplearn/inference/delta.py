@@ -20,13 +20,17 @@ SMOKE = " (smoke run, small data)"
 
 
 class Asked(NamedTuple):
-    """What is measured, and of how many points. features: None for all that there are."""
+    """What is measured, and of how many points.
+
+    features: None for all that there are. trust: packages whose parts the configuration of a run may name.
+    """
 
     features: Sequence[str] | None
     split: Literal["train", "test"]
     samples: int
     draws: int
     seed: int
+    trust: Sequence[str] = ()
 
 
 class Row(NamedTuple):
@@ -85,9 +89,15 @@ def _of_run(source: str, overrides: Sequence[str], asked: Asked) -> Iterator[Row
     from hyplearn.inference.open import open_trained
     from hyplearn.runs.directory import RunDirectory
 
-    stored = RunDirectory.locate(Path(source)).config
-    config = change(stored, overrides, allowed=lambda key: key.startswith("dataset.")).config
-    model = open_trained(Path(source)).model
+    run = RunDirectory.locate(Path(source))
+    config = change(
+        run.config,
+        overrides,
+        allowed=lambda key: key.startswith("dataset."),
+        file=run.config_file,
+        trust=asked.trust,
+    ).config
+    model = open_trained(Path(source), trust=asked.trust).model
     source = f"{source}{SMOKE}" if config["scale"] == "smoke" else source
     kinds = asked.features or ("pixels", *usual_kinds(model.model))
     of_model = [kind for kind in kinds if kind != "pixels"]

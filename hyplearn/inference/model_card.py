@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hyplearn.inference.prediction import Trained
+from hyplearn.papers.render import markdown_text
 
 MEASURES = ("top1", "top5", "recall@", "map@r", "r_precision", "nmi", "ami", "loss", "queries", "lone_queries")
 PACKAGES = ("hyplearn", "python", "torch", "torchvision", "timm", "geoopt", "numpy", "pillow")
@@ -35,7 +36,7 @@ class Facts(NamedTuple):
 
 def model_card(model: Trained, facts: Facts) -> str:
     """Markdown with the front matter of the Hugging Face hub."""
-    name = f"{facts.config['choices']['model']} on {facts.manifest['dataset']['name']}"
+    name = markdown_text(f"{facts.config['choices']['model']} on {facts.manifest['dataset']['name']}")
     warnings = [SMOKE] if facts.config.get("scale") == "smoke" else []
     warnings += [ON_TEST] if facts.manifest["dataset"].get("selection") == "test" else []
     sections = {
@@ -112,7 +113,7 @@ COMPARED = {
 def _data(facts: Facts) -> str:
     data = facts.results.get("dataset") or facts.manifest["dataset"]
     counts = ", ".join(f"{count:,} {part}" for part, count in data["counts"].items())
-    lines = [f"- {data['name']}: {counts} images"]
+    lines = [f"- {markdown_text(str(data['name']))}: {counts} images"]
     lines += [f"- SHA-256 of the {part} data: `{digest}`" for part, digest in data["sha256"].items()]
     lines += [f"- validation: {100 * data['val_fraction']:g} % of the training {_held_out(data)}"]
     if data.get("limit_train"):
@@ -130,7 +131,7 @@ def _results(facts: Facts) -> str:
         return f"None: these are the {facts.selection}; a run tests its chosen checkpoint alone."
     chosen = facts.results["selection"]
     rows = [
-        f"| {name} | {value:.0f} |" if name.endswith("queries") else f"| {name} | {value:.4g} |"
+        f"| {markdown_text(name)} | {value:{'.0f' if name.endswith('queries') else '.4g'}} |"
         for name, value in facts.results["metrics"].items()
         if name.startswith("test/") and name.rpartition("/")[2].startswith(MEASURES)
     ]

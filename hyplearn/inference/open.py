@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hyplearn.training.fit import TrainSpec
 
 WEIGHTS = "model.safetensors"
-KNOWN = ("in_channels", "num_classes", "image_size")
+KNOWN = {"in_channels": 1000, "num_classes": 1_000_000, "image_size": 16_384}  # and the largest that is taken for true
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,29 +44,41 @@ class Opened:
     tested: bool
 
 
-def open_trained(path: Path, *, device: str = "auto", checkpoint: Path | None = None) -> Opened:
+def open_trained(
+    path: Path, *, device: str = "auto", checkpoint: Path | None = None, trust: Sequence[str] = ()
+) -> Opened:
     """The model of a run directory (the best checkpoint by validation, or the last), a checkpoint or an export.
 
-    checkpoint: of the run directory, in place of the one that was tested. Raises ConfigError.
+    checkpoint: of the run directory, in place of the one that was tested. trust: packages beside hyplearn whose parts
+    the stored configuration may name. Raises ConfigError.
     """
     if path.is_dir() and (path / WEIGHTS).is_file():
         if checkpoint is not None:
             raise ConfigError(f"{path} is an exported model, which has no checkpoints to choose from.")
-        return _open_exported(path, device)
+        return _open_exported(path, device, trust)
     record = RunDirectory.locate(path)
     if path.is_file() and checkpoint is not None:
         raise ConfigError(f"{path} is a checkpoint, and --checkpoint {checkpoint} another: name one of them.")
-    config = change(record.config, [], allowed=lambda key: False).config
+    config = stored_config(record, trust)
     return _open_run(record, checkpoint or path, config, _known(record), device)
 
 
-def load_exported(folder: Path, *, device: str = "auto") -> Trained:
-    """The model that `hyplearn export` wrote. Its outputs are those of the run's own weights."""
-    return _open_exported(folder, device).model
+def load_exported(folder: Path, *, device: str = "auto", trust: Sequence[str] = ()) -> Trained:
+    """The model that `hyplearn export` wrote. Its outputs are those of the run's own weights.
+
+    trust: packages beside hyplearn whose parts the configuration of the export may name.
+    """
+    return _open_exported(folder, device, trust).model
+
+
+def stored_config(record: RunDirectory, trust: Sequence[str]) -> dict[str, Any]:
+    """Return the configuration of a run or an export, found to name nothing but registered and trusted parts."""
+    return change(record.config, [], allowed=lambda key: False, file=record.config_file, trust=trust).config
 
 
 def _open_run(record: RunDirectory, named: Path, config: dict[str, Any], facts: dict[str, int], device: str) -> Opened:
     from hyplearn.config.build import with_images
+    from hyplearn.inference.bounded import BoundedTensors
     from hyplearn.inference.prediction import trained
     from hyplearn.training.checkpoint import checkpoint_to_evaluate, load_weights
 
@@ -74,7 +86,7 @@ def _open_run(record: RunDirectory, named: Path, config: dict[str, Any], facts: 
     data, chosen = with_images(spec.datamodule), _device(device)
     try:
         checkpoint = checkpoint_to_evaluate(named)
-        with _silent_models():
+        with _silent_models(), BoundedTensors(checkpoint.stat().st_size):
             module = spec.build_module()
         load_weights(module, checkpoint, to_evaluate=True)
         model = trained(
@@ -94,18 +106,19 @@ def _open_run(record: RunDirectory, named: Path, config: dict[str, Any], facts: 
     return Opened(model, record.path, checkpoint, config, data, facts, chosen_by, tested)
 
 
-def _open_exported(folder: Path, device: str) -> Opened:
+def _open_exported(folder: Path, device: str, trust: Sequence[str]) -> Opened:
     from hyplearn.config.build import with_images
+    from hyplearn.inference.bounded import BoundedTensors
     from hyplearn.inference.export import read_header, read_weights
     from hyplearn.inference.prediction import in_use, metrics_from_json
 
     try:
         header = read_header(folder / WEIGHTS)
-        config = change(RunDirectory(folder).config, [], allowed=lambda key: False).config
-        facts = {name: int(header["data"][name]) for name in KNOWN}
+        config = stored_config(RunDirectory(folder), trust)
+        facts = _facts(header["data"], folder / WEIGHTS)
         spec = _specification(config, facts)
         data = with_images(spec.datamodule)
-        with _silent_models():
+        with _silent_models(), BoundedTensors((folder / WEIGHTS).stat().st_size):
             network = spec.build_module().model
         network.load_state_dict(read_weights(folder / WEIGHTS))
         model = in_use(
@@ -158,8 +171,21 @@ def _known(record: RunDirectory) -> dict[str, int]:
             f"{record.path} has no {record.manifest_file.name}: the run stopped before its training began. Start it "
             "anew."
         )
-    dataset = record.manifest["dataset"]
-    return {name: int(dataset[name]) for name in KNOWN}
+    return _facts(record.manifest.get("dataset"), record.manifest_file)
+
+
+def _facts(data: Any, file: Path) -> dict[str, int]:
+    """What the model has to know of the data. Raises ConfigError for numbers that no data have: they size the model."""
+    facts: dict[str, int] = {}
+    for name, largest in KNOWN.items():
+        value = data.get(name) if isinstance(data, Mapping) else None
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
+            raise ConfigError(
+                f"{file} is damaged: {name} of its data is {str(value)[:40]}, and has to be from 1 to {largest:,}. "
+                "Bring it back from a copy."
+            )
+        facts[name] = value
+    return facts
 
 
 def _class_names(record: RunDirectory, data: ImageDataModule) -> tuple[str, ...] | None:

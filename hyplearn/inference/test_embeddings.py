@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,18 @@ if TYPE_CHECKING:
     from hyplearn.evaluation.store import Stored
 
 
-def retrieval_data(config: dict[str, Any], root: Path | None) -> RetrievalDataModule:
+def retrieval_data(run: Path, root: Path | None, *, trust: Sequence[str] = ()) -> RetrievalDataModule:
     """The test images of a run, read. root: in place of its dataset.root. Raises ConfigError."""
     from hyplearn.config.build import datamodule
     from hyplearn.config.compose import change, quoted
     from hyplearn.data.retrieval_datamodule import RetrievalDataModule
 
     moved = [] if root is None else [f"dataset.root={quoted(root)}"]
-    data = datamodule(change(config, moved, allowed=lambda key: key == "dataset.root").config)
+    record = RunDirectory.locate(run)
+    changed = change(
+        record.config, moved, allowed=lambda key: key == "dataset.root", file=record.config_file, trust=trust
+    )
+    data = datamodule(changed.config)
     if not isinstance(data, RetrievalDataModule):
         raise ConfigError("the run is one of a classifier: hard negatives are those of retrieval.")
     try:
@@ -31,7 +36,7 @@ def retrieval_data(config: dict[str, Any], root: Path | None) -> RetrievalDataMo
     return data
 
 
-def embeddings_of(run: Path, data: RetrievalDataModule) -> Stored:
+def embeddings_of(run: Path, data: RetrievalDataModule, *, trust: Sequence[str] = ()) -> Stored:
     """Under the trained metric, by the ids of `data`. Raises ConfigError."""
     from hyplearn.evaluation import store
 
@@ -41,15 +46,15 @@ def embeddings_of(run: Path, data: RetrievalDataModule) -> Stored:
             return store.load(kept)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-    return _computed(run, data)
+    return _computed(run, data, trust)
 
 
-def _computed(run: Path, data: RetrievalDataModule) -> Stored:
+def _computed(run: Path, data: RetrievalDataModule, trust: Sequence[str]) -> Stored:
     from hyplearn.evaluation.store import Stored
     from hyplearn.inference.features import features
     from hyplearn.inference.open import open_trained
 
-    opened = open_trained(run)
+    opened = open_trained(run, trust=trust)
     ids, known = data.ids("test"), data.evaluation("test")
     found = features(opened.model, lambda chosen: data.thumbnails("test", chosen), ids, ["embedding"])
     return Stored(

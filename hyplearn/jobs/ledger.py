@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import Any, Generic, NamedTuple
 
 from hyplearn.console.tables import show, table_of
 from hyplearn.jobs.launcher import J, Job
 from hyplearn.runs.atomic import write_json, write_text
+from hyplearn.runs.spreadsheet import table_of_records
 
 Columns = Mapping[str, Callable[[J], Any]]  # what the files say of a job, by the name of the column
 
@@ -56,11 +55,7 @@ class Ledger(Generic[J]):
         rows = [{name: value(job) for name, value in self.columns.items()} for job in self.jobs]
         write_json(self.folder / f"{self.name}.json", {**self.head(), self.listed: rows})
         lines = [dict(_spread(job, self.lines or self.columns)) for job in self.jobs]
-        text = StringIO()
-        writer = csv.DictWriter(text, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-        write_text(self.table, text.getvalue())
+        write_text(self.table, table_of_records(lines))
 
     def print(self, columns: Sequence[Shown]) -> None:
         """Print the table of all jobs."""

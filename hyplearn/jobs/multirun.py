@@ -26,6 +26,7 @@ from hyplearn.jobs.processes import Local, devices
 from hyplearn.jobs.slurm import Submitit
 from hyplearn.jobs.sweep import group_of, job_of, run_sweep
 from hyplearn.jobs.sweep_summary import SUMMARY
+from hyplearn.runs.bounded import load_yaml, read_text
 from hyplearn.runs.creation import OUTPUTS, made, new_directory
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.lock import occupant, occupied
@@ -297,7 +298,7 @@ def _stopped_sweep(parent: Path, line: Sequence[str]) -> Path | None:
 
 
 def _stored_line(folder: Path) -> list[str]:
-    stored = OmegaConf.load(folder / RECORD)
+    stored = OmegaConf.create(load_yaml(read_text(folder / RECORD)))
     assert isinstance(stored, DictConfig)
     return task_overrides(stored.hydra)
 

@@ -43,6 +43,7 @@ TEX = {
     "±": r"$\pm$",
     "×": r"$\times$",
 }
+TEX |= {"[": "{[}", "]": "{]}", "|": r"\textbar{}"}  # a bracket behind \\ or \item is its argument
 TEX |= {"<": r"$<$", ">": r"$>$", "−": "$-$", "é": r"\'e"} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
 STYLE = """\
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 76em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -51,6 +52,9 @@ th { border-bottom: 2px solid #444; text-align: left }
 th, td { padding: .25em .8em .25em 0; vertical-align: top } td { border-bottom: 1px solid #ddd }
 details, ul { font-size: 85%; overflow-wrap: anywhere }
 @media print { body { max-width: none; margin: 0; font-size: 10px } tr { break-inside: avoid } }"""
+
+
+_MARKUP = r"[\\|*`\[]|<(?=[A-Za-z/!?])|\](?=[(\[:])|&(?=[#A-Za-z])|~(?=~)|(?<!\w)_(?=\S)|(?<=\S)_(?!\w)"
 
 
 def markdown(blocks: Sequence[Block]) -> str:
@@ -76,25 +80,32 @@ FORMATS: dict[str, Callable[[Sequence[Block]], str]] = {"md": markdown, "tex": l
 
 def _markdown(block: Block) -> str:
     if isinstance(block, Heading):
-        return f"{'#' * block.level} {_md(block.text)}"
+        return f"{'#' * block.level} {markdown_text(block.text)}"
     if isinstance(block, Paragraph):
-        return _md(block.text)
+        return markdown_text(block.text)
     if isinstance(block, Listing):
-        lines = "\n".join(f"- {_md(line)}" for line in block.lines)
-        return f"<details><summary>{html.escape(block.summary)}</summary>\n\n{lines}\n\n</details>"
-    widths = [max(len(_md(cell)) for cell in column) for column in zip(block.header, *block.rows, strict=True)]
+        lines = "\n".join(f"- {markdown_text(line)}" for line in block.lines)
+        return f"<details><summary>{html.escape(one_line(block.summary))}</summary>\n\n{lines}\n\n</details>"
+    widths = [
+        max(len(markdown_text(cell)) for cell in column) for column in zip(block.header, *block.rows, strict=True)
+    ]
     bar = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([_bar(block.header, widths), bar, *(_bar(row, widths) for row in block.rows)])
 
 
 def _bar(cells: Iterable[str], widths: Sequence[int]) -> str:
-    padded = (_md(cell).ljust(width) for cell, width in zip(cells, widths, strict=True))
+    padded = (markdown_text(cell).ljust(width) for cell, width in zip(cells, widths, strict=True))
     return f"| {' | '.join(padded)} |"
 
 
-def _md(text: str) -> str:
+def one_line(text: str) -> str:
+    """Return a text without line breaks, tabs and control characters, which would end a cell or a row."""
+    return " ".join(re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", text).split(" "))
+
+
+def markdown_text(text: str) -> str:
     """What Markdown would take for markup, taken back; underscores inside words and < before numbers are none."""
-    return re.sub(r"[\\|*`]|<(?=[A-Za-z/!?])|\](?=[(\[:])", r"\\\g<0>", text)
+    return re.sub(_MARKUP, r"\\\g<0>", one_line(text))
 
 
 def _latex(block: Block) -> str:
@@ -112,7 +123,7 @@ def _latex(block: Block) -> str:
 
 
 def _tex(text: str) -> str:
-    return "".join(TEX.get(sign, sign) for sign in text)
+    return "".join(TEX.get(sign, sign) for sign in one_line(text))
 
 
 def _html(block: Block) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hyplearn.plots.training_curves import COLOURS, DASHES, MARKERS
+from hyplearn.runs import spreadsheet
 from hyplearn.runs.atomic import write_json, write_text, write_whole
 
 __all__ = ["COLOURS", "DASHES", "DPI", "GREY", "LABEL", "MARKERS", "TEXT", "TITLE", "WIDTH", "plain", "save", "table"]
@@ -59,12 +58,7 @@ def save(figure: Figure, path: Path, data: Mapping[str, object] | Sequence[Mappi
 def table(rows: Sequence[Mapping[str, object]]) -> str:
     """Comma-separated values, floats to six digits; a column for each key of any row, in order of appearance."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow([_cell(row.get(name)) for name in names])
-    return text.getvalue()
+    return spreadsheet.table([names, *([_cell(row.get(name)) for name in names] for row in rows)])
 
 
 def _cell(value: object) -> str:

@@ -18,6 +18,7 @@ import yaml
 
 from hyplearn.errors import ConfigError
 from hyplearn.runs.atomic import write_json, write_text, write_yaml
+from hyplearn.runs.bounded import load_yaml, read_text
 from hyplearn.runs.identity import cell_id, run_id
 from hyplearn.runs.lock import occupant
 from hyplearn.runs.names import (
@@ -44,7 +45,6 @@ from hyplearn.runs.names import (
 )
 from hyplearn.runs.renamed import with_present_targets
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 FINISHED, SMOKE = "finished", "smoke"
 ALWAYS = {"seed", "model", "dataset", "trainer", "choices"}  # keys of every run's configuration
 
@@ -166,7 +166,7 @@ class RunDirectory:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
-        return _read(self.config_file, lambda text: _mapping(with_present_targets(yaml.load(text, Loader=LOADER))))
+        return _read(self.config_file, lambda text: _mapping(with_present_targets(load_yaml(text))))
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -319,10 +319,10 @@ def timestamp() -> str:
 def _read(path: Path, parse: Callable[[str], Content]) -> Content:
     """Parse the text of a file. Raises ConfigError, which names the file, where it is not what a run wrote."""
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(read_text(path))
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist: {path.parent} is no run directory.") from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, csv.Error, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"{path} is damaged ({reason}). Bring it back from a copy, or remove {path.parent} and run it again."

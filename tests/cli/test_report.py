@@ -44,7 +44,7 @@ def test_a_table_counts_pairs_and_marks(tmp_path: Path, capsys: pytest.CaptureFi
     assert report(["bdeir_table5", "--runs", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "80.50 ± 0.71 (2)" in text and "-0.36" in text
-    assert "_seed{1-2} [1 of dirty commits]" in text
+    assert r"_seed{1-2} \[1 of dirty commits]" in text
     assert "SELECTED ON TEST" in text and "NOT AVERAGED" in text
     assert "+1.50" in text and "not run" in text
 

@@ -13,6 +13,8 @@ from hyplearn.config.explain import of_command_line
 from hyplearn.config.folders import config_dir
 from hyplearn.errors import ConfigError
 
+FROM_A_FILE = {"file": Path("run/config.yaml"), "trust": ()}  # what `change` is told of a stored configuration
+
 
 def test_defaults() -> None:
     composed = compose([])
@@ -194,25 +196,34 @@ def test_mistakes_in_files_are_found_like_typed_ones(tmp_path: Path) -> None:
 
 def test_a_stored_configuration_changes_only_where_allowed() -> None:
     stored = compose(["trainer.max_epochs=3"]).config
-    changed = change(stored, ["trainer.max_epochs=5"], allowed=lambda key: key.startswith("trainer."))
+    changed = change(stored, ["trainer.max_epochs=5"], allowed=lambda key: key.startswith("trainer."), **FROM_A_FILE)
     assert changed.config == {**stored, "trainer": {**stored["trainer"], "max_epochs": 5}}
     assert changed.choices == stored["choices"]
     with pytest.raises(ConfigError, match=r"manifold.c=2: manifold.c of a stored run stays as it is"):
-        change(stored, ["manifold.c=2"], allowed=lambda key: key.startswith("trainer."))
+        change(stored, ["manifold.c=2"], allowed=lambda key: key.startswith("trainer."), **FROM_A_FILE)
     with pytest.raises(ConfigError, match=r"unknown key trainer.max_epohcs"):
-        change(stored, ["trainer.max_epohcs=5"], allowed=lambda key: True)
+        change(stored, ["trainer.max_epohcs=5"], allowed=lambda key: True, **FROM_A_FILE)
 
 
 @pytest.mark.parametrize(("trained", "limit"), [("32", 2e3), ("bf16", 2e3), ("64", 1e8)])
 def test_a_stored_model_keeps_its_limit_in_another_precision(trained: str, limit: float) -> None:
     stored = compose(["model=hecnn_r18", f"trainer.precision={trained}"]).config
-    assert change(stored, ["trainer.precision=fp16"], allowed=lambda _: True).config["manifold"]["x_t_max"] == limit
-    assert change(stored, ["dataset.batch_size=5"], allowed=lambda _: True).config["manifold"] == stored["manifold"]
+    assert (
+        change(stored, ["trainer.precision=fp16"], allowed=lambda _: True, **FROM_A_FILE).config["manifold"]["x_t_max"]
+        == limit
+    )
+    assert (
+        change(stored, ["dataset.batch_size=5"], allowed=lambda _: True, **FROM_A_FILE).config["manifold"]
+        == stored["manifold"]
+    )
 
 
 def test_a_limit_that_was_set_stays() -> None:
     stored = compose(["manifold.x_t_max=8"]).config
-    assert change(stored, ["trainer.precision=64"], allowed=lambda _: True).config["manifold"]["x_t_max"] == 8.0
+    assert (
+        change(stored, ["trainer.precision=64"], allowed=lambda _: True, **FROM_A_FILE).config["manifold"]["x_t_max"]
+        == 8.0
+    )
 
 
 def test_keys_are_merged_removed_and_added_as_hydra_does() -> None:

@@ -150,7 +150,7 @@ def test_a_callback_of_ones_own_adds_to_the_record_and_goes_on_after_a_resume(
 ) -> None:
     own = "+callbacks.own={counting:{_target_:own_parts_of_mine.Counting,start:100}}"
     assert train("model=PlainNet", "dataset.limit_train=64", "dataset.batch_size=16", own).status == 0
-    assert command("train", "resume=run", "trainer.max_epochs=2").status == 0
+    assert command("train", "resume=run", "--trust", "own_parts_of_mine", "trainer.max_epochs=2").status == 0
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines()))
     assert [float(row["own/batches"]) for row in rows] == [104, 108]
 
@@ -159,8 +159,8 @@ def test_a_plain_classifier_is_tested_again_and_predicts(train: Any, command: Co
     from hyplearn.inference.open import open_trained
 
     assert train("model=PlainNet", "dataset.limit_train=60").status == 0
-    assert command("evaluate", "run").status == 0
-    opened = open_trained(tmp_path / "run", device="cpu")
+    assert command("evaluate", "run", "--trust", "own_parts_of_mine").status == 0
+    opened = open_trained(tmp_path / "run", device="cpu", trust=["own_parts_of_mine"])
     outputs = opened.model(torch.zeros(2, 8, 8, 1, dtype=torch.uint8))
     assert outputs.logits is not None
     assert torch.equal(outputs.points[0], outputs.logits)  # its embedding is its logits
@@ -168,6 +168,6 @@ def test_a_plain_classifier_is_tested_again_and_predicts(train: Any, command: Co
 
 def test_commands_on_single_images_say_that_loaders_have_none(train: Any, command: Command) -> None:
     assert train("model=PlainNet", "dataset=OwnData").status == 0
-    result = command("export", "run")
+    result = command("export", "run", "--trust", "own_parts_of_mine")
     assert result.status == 2
     assert "a OwnData has loaders alone" in result.err

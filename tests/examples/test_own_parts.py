@@ -57,7 +57,10 @@ def test_all_parts_train_together_and_are_tested_again(hyplearn: Typed, tmp_path
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").read_text().splitlines()))
     assert all(float(row["own/gradient_norm"]) > 0 for row in rows)
     assert len({row["curvature/decoder"] for row in rows}) == len(rows)  # the own optimizer moves it
-    again = hyplearn(tmp_path, "evaluate", "run")
+    refused = hyplearn(tmp_path, "evaluate", "run")
+    assert refused.returncode == 2
+    assert "hyplearn evaluate run --trust own_parts" in refused.stderr
+    again = hyplearn(tmp_path, "evaluate", "run", "--trust", "own_parts")
     assert again.returncode == 0, again.stderr
     assert f"{results(tmp_path / 'run')['test/top1']:.4f}" in again.stdout
 

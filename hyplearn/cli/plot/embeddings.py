@@ -25,7 +25,7 @@ def embeddings(argv: Sequence[str]) -> int:
     """Draw and say what was written. Raises ConfigError."""
     options = embeddings_parser().parse_intermixed_args(list(argv))
     _check(options)
-    stored, config = _embedded(options.source)
+    stored, config = _embedded(options.source, options.trust)
     if options.color == "super" and stored.super_labels is None:
         raise ConfigError(f"--color super: {options.source} has no super-classes; use --color class.")
     space = _space(stored, options)
@@ -87,6 +87,7 @@ hyplearn plot embeddings birds.npz --layout umap --color super""",
         metavar="NAME",
         help="of a model of several spaces: lorentz, poincare, ...; by default the first that is hyperbolic",
     )
+    parser.add_trust()
     parser.add_output("<run>/figures; for a file the folder it lies in", default=None)
     parser.add_seed("of the choice of points and of UMAP")
     return parser
@@ -107,7 +108,7 @@ def _need_umap() -> None:
         raise ConfigError("--layout umap needs umap-learn: pip install 'hyplearn[umap]'")
 
 
-def _embedded(source: Path) -> tuple[Stored, Mapping[str, Any]]:
+def _embedded(source: Path, trust: Sequence[str]) -> tuple[Stored, Mapping[str, Any]]:
     """The embeddings, and the configuration of the run; empty for a file."""
     from hyplearn.evaluation import store
 
@@ -120,12 +121,12 @@ def _embedded(source: Path) -> tuple[Stored, Mapping[str, Any]]:
         config, kept = run.config, run.test_embeddings
         if source.is_dir() and kept.is_file():
             return store.load(kept), config
-        return _computed(source), config
+        return _computed(source, trust), config
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
 
-def _computed(source: Path) -> Stored:
+def _computed(source: Path, trust: Sequence[str]) -> Stored:
     """What the model of a run makes of the run's test images."""
     import torch
 
@@ -133,7 +134,7 @@ def _computed(source: Path) -> Stored:
     from hyplearn.inference.features import features
     from hyplearn.inference.open import open_trained
 
-    opened = open_trained(source)
+    opened = open_trained(source, trust=trust)
     data = opened.data
     data.prepare_data()
     data.setup("test")

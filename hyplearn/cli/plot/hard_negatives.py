@@ -31,8 +31,8 @@ def hard_negatives(argv: Sequence[str]) -> int:
     configs = [run_config(run) for run in options.runs]
     names = _names(options, configs)
     _check_data(options.runs)
-    data = retrieval_data(configs[0], options.dataset_root)
-    first, second = (embeddings_of(run, data) for run in options.runs)
+    data = retrieval_data(options.runs[0], options.dataset_root, trust=options.trust)
+    first, second = (embeddings_of(run, data, trust=options.trust) for run in options.runs)
     _check_images(first, second, len(data.ids("test")), options.runs)
     try:
         found = compare(first, second, nearest=options.negatives, seed=options.seed)
@@ -78,6 +78,7 @@ hyplearn plot hard-negatives outputs/sph_vit_s_cub/... outputs/hyp_vit_s_cub/...
         metavar="DIR",
         help="where the images are, in place of dataset.root of the first run",
     )
+    parser.add_trust()
     parser.add_output("%(default)s")
     parser.add_seed("of the choice of anchors")
     return parser

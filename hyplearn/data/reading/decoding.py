@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +20,50 @@ from hyplearn.data.errors import BadImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp", ".gif"})
 MISSING = "No such file"
+MAX_PIXELS = 89_478_485  # of a picture, and of all that are decoded at the same time: Pillow's own limit, 256 MiB
 _MODES = {1: "L", 3: "RGB"}
 # What Pillow's readers raise on broken files, beside the errors meant for it.
 _PILLOW_ERRORS = (
-    *(OSError, SyntaxError, EOFError, Image.DecompressionBombError, struct.error),
+    *(OSError, SyntaxError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning, struct.error),
     *(ValueError, TypeError, LookupError, ArithmeticError, AttributeError),
 )
+
+
+class PixelBudget:
+    """Lets threads decode pictures side by side as long as all of them together are not too large."""
+
+    def __init__(self, pixels: int) -> None:
+        self.pixels = pixels
+        self._used = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def room_for(self, pixels: int) -> Iterator[None]:
+        """Wait until the picture has room beside those that are decoded now; one alone always has."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._used == 0 or self._used + pixels <= self.pixels)
+            self._used += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= pixels
+                self._changed.notify_all()
+
+
+_decoding = PixelBudget(MAX_PIXELS)
+
+
+def _opened(path: Path) -> Image.Image:
+    """The picture with its size, not decoded. Raises ValueError for one beyond the limit.
+
+    Pillow warns from there on and refuses twice as many; a warning is shown once, whichever thread meets it.
+    """
+    file = Image.open(path)
+    if file.width * file.height > MAX_PIXELS:
+        file.close()
+        raise ValueError(f"{file.width:,} x {file.height:,} pixels, more than {MAX_PIXELS:,}: make it smaller")
+    return file
 
 
 def decode(path: Path, *, channels: int) -> Image.Image:
@@ -34,10 +74,10 @@ def decode(path: Path, *, channels: int) -> Image.Image:
     defined range (floating point pixels).
     """
     try:
-        with Image.open(path) as file:
+        with _opened(path) as file, _decoding.room_for(file.width * file.height):
             file.load()
             image = ImageOps.exif_transpose(file)
-        return _to_eight_bits(image).convert(_MODES[channels])
+            return _to_eight_bits(image).convert(_MODES[channels])
     except FileNotFoundError as error:
         raise BadImageError(path, MISSING) from error
     except UnidentifiedImageError as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import codecs
 import gzip
+import math
 import pickle
 import struct
 import zlib
@@ -18,6 +18,7 @@ from torch import Tensor
 from hyplearn.data.errors import DatasetError
 from hyplearn.data.reading.images import ImageArrays
 
+LARGEST = 2**31  # bytes of an array; the images of MNIST have 47 MB
 _AGAIN = "the file is truncated or not what its name says: remove it and place or download it again"
 
 
@@ -25,15 +26,16 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     """An IDX file of bytes, gzipped if its name ends in .gz."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read()
-        zeros, kind, dimensions = struct.unpack_from(">HBB", content)
-        shape = struct.unpack_from(f">{dimensions}I", content, 4)
+            zeros, kind, dimensions = struct.unpack(">HBB", file.read(4))
+            shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
+            expected = math.prod(shape)
+            content = file.read(min(expected, LARGEST) + 1)  # an archive may hold more, without end
     except (OSError, EOFError, zlib.error, struct.error) as error:
         raise DatasetError(f"{path}: {error}; {_AGAIN}") from error
-    start = 4 + 4 * dimensions
-    if (zeros, kind) != (0, 8) or len(content) - start != np.prod(shape, dtype=np.int64):
-        raise DatasetError(f"{path}: {len(content)} bytes do not hold an IDX array of bytes {shape}; {_AGAIN}")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
+    if (zeros, kind) != (0, 8) or len(content) != expected:
+        read = f"{len(content)} bytes" if len(content) <= expected else "more bytes"
+        raise DatasetError(f"{path}: {read} do not hold an IDX array of bytes {shape}; {_AGAIN}")
+    return np.frombuffer(content, np.uint8).reshape(shape).copy()
 
 
 def read_idx_pair(images: Path, labels: Path, *, num_classes: int) -> ImageArrays:
@@ -44,14 +46,24 @@ def read_idx_pair(images: Path, labels: Path, *, num_classes: int) -> ImageArray
     return ImageArrays(torch.from_numpy(pixels)[..., None], checked_labels(targets, labels, num_classes=num_classes))
 
 
+def _empty_array(kind: Any, shape: Any, code: Any) -> npt.NDArray[np.int8]:
+    """The array that a pickle fills afterwards with as many bytes as it holds."""
+    return np.empty(0, np.int8)
+
+
+def _latin1(text: str, encoding: str = "latin1") -> bytes:
+    """The bytes that older pickles hold as a text."""
+    return text.encode("latin1")
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Loads lists, strings and NumPy arrays only: a data file has no business running code."""
 
     allowed: ClassVar[dict[tuple[str, str], Any]] = {
-        ("numpy", "_reconstruct"): np.zeros(0).__reduce__()[0],  # its module has moved between versions of NumPy
-        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "_reconstruct"): _empty_array,  # its module has moved between versions of NumPy
+        ("numpy", "ndarray"): "ndarray",  # only named there; made, it would take memory of any size
         ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): codecs.encode,
+        ("_codecs", "encode"): _latin1,
     }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -61,12 +73,15 @@ class _ArrayUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it wants to load {module}.{name}")
 
 
+_WRONG = (ValueError, LookupError, TypeError, AttributeError)
+
+
 def read_pickle(path: Path) -> dict[str, Any]:
     """A dictionary of a CIFAR archive."""
     try:
         with path.open("rb") as file:
             content = _ArrayUnpickler(file, encoding="latin1").load()
-    except (OSError, EOFError, pickle.UnpicklingError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, EOFError, pickle.UnpicklingError, MemoryError, ArithmeticError, *_WRONG) as error:
         raise DatasetError(f"{path}: {error}; {_AGAIN}") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{path}: holds a {type(content).__name__}, not a dictionary; {_AGAIN}")

@@ -31,6 +31,7 @@ class CSVRetrieval(IndexedSource):
     this column `test_fraction` of the classes, always the same, or `test_classes` (names, or a file below the root with
     one a line) are for the test. query, gallery: 1 or 0 (true or false, yes or no), what a test or validation image is
     for; both where it does not say. super_label: a coarser class. Other columns are left alone.
+    allow_outside: images may lie outside of the root, by an absolute path, by .. or through a link.
     """
 
     name = "csv_retrieval"
@@ -41,8 +42,10 @@ class CSVRetrieval(IndexedSource):
         file: str = "images.csv",
         test_fraction: float | None = None,
         test_classes: Sequence[str | int] | str | None = None,
+        allow_outside: bool = False,
     ) -> None:
         self.file, self.split = file, ClassSplit(test_fraction, test_classes)
+        self.allow_outside = allow_outside
 
     def prepare(self, root: Path | None) -> None:
         self._path(needed(root, self.name))
@@ -64,7 +67,7 @@ class CSVRetrieval(IndexedSource):
         if self.split.given:
             test = self.split.choose(sorted({entry.class_name for entry in entries}), root)
             entries = [entry._replace(part="test" if entry.class_name in test else "train") for entry in entries]
-        return make_index(root, entries, problems)
+        return make_index(root, entries, problems, outside=not self.allow_outside)
 
 
 def _read(path: Path, problems: list[Problem], *, split_needed: bool) -> list[tuple[int, dict[str, str]]]:

@@ -172,11 +172,16 @@ class Index:
         return self.parts[part]
 
 
-def make_index(base: Path, entries: list[Entry], problems: list[Problem]) -> Index:
+def make_index(base: Path, entries: list[Entry], problems: list[Problem], *, outside: bool | None = None) -> Index:
     """Number the classes: those of training by their group from 0 on, then those of validation, then those of test.
 
-    A class in two parts, and an image that is named twice, are problems.
+    A class in two parts, and an image that is named twice, are problems, and so is one that leaves the base folder.
+    outside: whether links that leave it are problems as well; None where only the name counts, for the folders of a
+    published set may be links; False where images may lie anywhere.
     """
+    if outside is not False:
+        left = _outside(base, entries, links=bool(outside))
+        problems, entries = [*problems, *left.values()], [entry for entry in entries if entry.path not in left]
     problems = [*problems, *_named_twice(base, entries), *_in_two_parts(entries)]
     numbers: dict[int | str, int] = {}
     names: dict[int | str, str] = {}
@@ -229,6 +234,30 @@ def _named_twice(base: Path, entries: list[Entry]) -> list[Problem]:
             message = f"{entry.path} was named before{otherwise} ({described(*before.place)})"
             problems.append(Problem(*entry.place, message))
     return problems
+
+
+def _outside(base: Path, entries: list[Entry], *, links: bool) -> dict[str, Problem]:
+    """One problem for each image that leaves the base folder, by its path. links: followed, each folder once."""
+    root, real = os.path.abspath(base), os.path.realpath(base)
+    known: dict[str, str] = {}
+    problems: dict[str, Problem] = {}
+    for entry in entries:
+        place = os.path.normpath(os.path.join(root, entry.path))
+        leaves = not _within(place, root)
+        if links and not leaves:
+            folder = os.path.dirname(place)
+            if folder not in known:
+                known[folder] = os.path.realpath(folder)
+            leaves = not _within(known[folder], real)
+            leaves = leaves or (os.path.islink(place) and not _within(os.path.realpath(place), real))
+        if leaves:
+            way = "set dataset.source.allow_outside=true if that is meant" if links else "place the set again"
+            problems[entry.path] = Problem(*entry.place, f"{entry.path} lies outside of {base}: {way}")
+    return problems
+
+
+def _within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _in_two_parts(entries: list[Entry]) -> list[Problem]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from hyplearn.losses.hard_negatives import hard_negatives
 from hyplearn.manifolds import CurvedManifold
 from hyplearn.nn.space import Space, space_names
 from hyplearn.plots.gallery import Shown, draw_gallery, draw_radii
+from hyplearn.runs import spreadsheet
 from hyplearn.runs.atomic import write_text
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.training.loggers import RunLogger
@@ -184,11 +183,9 @@ def chosen_queries(ranked: Ranked, count: int, *, seed: int) -> Tensor:
 
 def group_table(groups: Groups, names: Sequence[str]) -> str:
     """CSV: one line per class with its name, queries and means in percent."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["label", "name", "queries", "lone_queries", *groups.values])
+    rows: list[list[Any]] = [["label", "name", "queries", "lone_queries", *groups.values]]
     columns: list[Any] = [groups.group.tolist(), groups.queries.tolist(), groups.lone_queries.tolist()]
     means = zip(*((100 * values).tolist() for values in groups.values.values()), strict=True)
     for label, queries, lone, values in zip(*columns, means, strict=True):
-        writer.writerow([label, names[label], queries, lone, *(f"{value:.4f}" for value in values)])
-    return text.getvalue()
+        rows.append([label, names[label], queries, lone, *(f"{value:.4f}" for value in values)])
+    return spreadsheet.table(rows)

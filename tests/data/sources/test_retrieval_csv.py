@@ -26,7 +26,7 @@ def test_every_column(tmp_path: Path) -> None:
         "/elsewhere/g.jpg,iris,test,,,flower,",
         encoding="utf-8-sig",  # as spreadsheets write it
     )
-    source = CSVRetrieval()
+    source = CSVRetrieval(allow_outside=True)
     source.prepare(tmp_path)
     train, val, test = (source.part(tmp_path, part) for part in ("train", "val", "test"))
     assert train is not None and val is not None and test is not None
