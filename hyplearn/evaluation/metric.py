@@ -66,7 +66,8 @@ class Metric:
                 f"{self.kind} points of shape {tuple(points.shape)} and {points.dtype} must have shape (N, n), one row "
                 "for each image, in floating point"
             )
-        bad = ~(points.abs() <= LARGEST).all(-1)  # NaN compares false
+        # NaN compares false; in double precision, where LARGEST is a number: in the others it is infinite.
+        bad = ~(points.double().abs() <= LARGEST).all(-1)
         if bad.any():
             row = int(bad.nonzero()[0])
             raise ValueError(

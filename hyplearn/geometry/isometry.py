@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from hyplearn.geometry.lorentz import time
-from hyplearn.geometry.numerics import dot, scalar_like, squared_norm
+from hyplearn.geometry.numerics import dot, scalar_like, squared_norm, within_ball
 
 
 def lorentz_to_poincare(x: Tensor, *, c: Tensor | float) -> Tensor:
@@ -15,7 +15,7 @@ def lorentz_to_poincare(x: Tensor, *, c: Tensor | float) -> Tensor:
     of 1.
     """
     c = scalar_like(c, x)
-    return x / (1 + (1 + c * squared_norm(x)).sqrt())
+    return within_ball(x / (1 + (1 + c * squared_norm(x)).sqrt()), c)
 
 
 def poincare_to_lorentz(p: Tensor, *, c: Tensor | float) -> Tensor:

@@ -24,6 +24,7 @@ from hyplearn.geometry.centring import Centred, centring_operator
 from hyplearn.geometry.numerics import (
     asinhc,
     coshm1c,
+    distance_norm,
     dot,
     safe_sqrt,
     scalar_like,
@@ -98,7 +99,7 @@ def dist(x: Tensor, y: Tensor, *, c: Tensor | float, keepdim: bool = False) -> T
 def dist0(x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     """Distance to the origin, k asinh(|x|/k). (..., n) to (...)."""
     c = scalar_like(c, x)
-    return reduced(vector_norm(x, keepdim=True) * asinhc(c * squared_norm(x)), keepdim)
+    return reduced(distance_norm(x) * asinhc(c * squared_norm(x)), keepdim)
 
 
 def distance_rows(x: Tensor, c: Tensor) -> Tensor:

@@ -85,6 +85,23 @@ def vector_norm(x: Tensor, *, keepdim: bool = False) -> Tensor:
     return length
 
 
+def distance_norm(x: Tensor) -> Tensor:
+    """|x| as `vector_norm`, (..., n) to (..., 1), whose second derivative at x = 0 is 0, too, where that has none."""
+    zero = (x == 0).all(-1, keepdim=True)
+    return torch.where(zero, 0.0, vector_norm(torch.where(zero, 1.0, x), keepdim=True))
+
+
+def within_ball(x: Tensor, c: Tensor) -> Tensor:
+    """x (..., n), shortened to what the format can tell from the edge of the ball where rounding has taken it there.
+
+    At most (1 - 8 eps) / sqrt(c) long, so that 1 - c |x|^2 has a digit: in float32 the distance 14.5 / sqrt(c).
+    """
+    longest = 1 - 8 * torch.finfo(x.dtype).eps
+    length = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True) * c.detach().sqrt()
+    outside = length > longest
+    return torch.where(outside, x * (longest / torch.where(outside, length, 1.0)), x)
+
+
 def squared_norm(x: Tensor) -> Tensor:
     """|x|^2 over the last dimension, kept: (..., n) to (..., 1)."""
     return x.square().sum(-1, keepdim=True)

@@ -1,7 +1,8 @@
 """The Poincare ball of sectional curvature -c: points p with c |p|^2 < 1, metric (2 / (1 - c |p|^2))^2 |dp|^2.
 
 The names and conventions are those of `lorentz`, to which `isometry` maps at the same c. Distances from the origin are
-2/sqrt(c) atanh(sqrt(c) |p|): a tangent vector v at the origin has length 2 |v|. Nothing is clamped but by `proj`.
+2/sqrt(c) atanh(sqrt(c) |p|): a tangent vector v at the origin has length 2 |v|. Nothing is clamped but by `proj`, and
+by `within_ball` the points that rounding would put on the edge or beyond.
 
 Every formula uses the gaps 1 - c |p|^2 and the difference p - q, never the printed Moebius sums, whose numerator and
 denominator both vanish near the edge. What remains is what the coordinates hold: a float32 point at distance d has its
@@ -19,7 +20,17 @@ from hyplearn.geometry import lorentz
 from hyplearn.geometry.centring import centring_operator
 from hyplearn.geometry.isometry import lorentz_to_poincare, poincare_to_lorentz
 from hyplearn.geometry.lorentz import CurvatureMove, check_mode, d_max, limit_and_rate, reduced
-from hyplearn.geometry.numerics import asinhc, atanhc, dot, scalar_like, squared_norm, tanhc, vector_norm
+from hyplearn.geometry.numerics import (
+    asinhc,
+    atanhc,
+    distance_norm,
+    dot,
+    scalar_like,
+    squared_norm,
+    tanhc,
+    vector_norm,
+    within_ball,
+)
 from hyplearn.geometry.pairwise import distance_operator
 
 
@@ -54,13 +65,13 @@ def dist(x: Tensor, y: Tensor, *, c: Tensor | float, keepdim: bool = False) -> T
     """Geodesic distance, 2/sqrt(c) asinh(sqrt(c) |x - y| / sqrt((1 - c |x|^2)(1 - c |y|^2))). Gradient 0 at x = y."""
     c = scalar_like(c, x)
     w = _half_sinh_squared(x, y, c)
-    return reduced(2 * vector_norm(x - y, keepdim=True) * asinhc(w) * (_gap(x, c) * _gap(y, c)).rsqrt(), keepdim)
+    return reduced(2 * distance_norm(x - y) * asinhc(w) * (_gap(x, c) * _gap(y, c)).rsqrt(), keepdim)
 
 
 def dist0(x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     """Distance to the origin, 2/sqrt(c) atanh(sqrt(c) |x|). (..., n) to (...)."""
     c = scalar_like(c, x)
-    return reduced(2 * vector_norm(x, keepdim=True) * atanhc(c * squared_norm(x)), keepdim)
+    return reduced(2 * distance_norm(x) * atanhc(c * squared_norm(x)), keepdim)
 
 
 def _factors(w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -138,7 +149,7 @@ def mobius_add(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
     c = scalar_like(c, x)
     total, gap = x + y, _gap(x, c)
     square = c * squared_norm(total)
-    return (gap * total + square * x) / (gap * _gap(y, c) + square)
+    return within_ball((gap * total + square * x) / (gap * _gap(y, c) + square), c)
 
 
 def boost(x: Tensor, b: Tensor, *, c: Tensor | float) -> Tensor:
@@ -149,7 +160,7 @@ def boost(x: Tensor, b: Tensor, *, c: Tensor | float) -> Tensor:
 def expmap0(v: Tensor, *, c: Tensor | float) -> Tensor:
     """Exponential map at the origin, tanh(sqrt(c) |v|) v / (sqrt(c) |v|): at distance 2 |v|. Smooth at v = 0."""
     c = scalar_like(c, v)
-    return tanhc(c * squared_norm(v)) * v
+    return within_ball(tanhc(c * squared_norm(v)) * v, c)
 
 
 def logmap0(x: Tensor, *, c: Tensor | float) -> Tensor:
@@ -194,7 +205,7 @@ def rescale(x: Tensor, *, c: Tensor | float, s: float, x_t_max: float | None = N
     square = squared_norm(x)
     stretch = 2 * atanhc(c * square)  # d / |x|
     stretch = stretch * limit * rate * tanhc(rate.square() * square * stretch.square()) / 2  # d' / (2 |x|)
-    return tanhc(c * square * stretch.square()) * stretch * x
+    return within_ball(tanhc(c * square * stretch.square()) * stretch * x, c)
 
 
 def change_curvature(

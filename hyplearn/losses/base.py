@@ -38,7 +38,12 @@ class EmbeddingLoss(nn.Module, ABC):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The loss, (), in float32 or better whatever autocast says."""
+        """The loss, (), in float32 or better whatever autocast says.
+
+        Raises ValueError for points that are not rows, and for labels that are not one whole number for each row.
+        """
+        check_points(points)
+        labels = checked_labels(labels, len(points[0]))
         with torch.autocast(labels.device.type, enabled=False):
             return self.compute([promote(x) for x in points], labels, spaces, generator=generator)
 
@@ -73,6 +78,26 @@ class EmbeddingLoss(nn.Module, ABC):
         Only the ratios count.
         """
         return tuple(space.weight.item() for space in spaces)
+
+
+def check_points(points: Sequence[Tensor]) -> None:
+    """Raise ValueError unless every space has rows (B, n), B > 0 the same for all. Reads no value."""
+    shapes = [tuple(x.shape) for x in points]
+    if not shapes or any(len(shape) != 2 for shape in shapes) or len({shape[0] for shape in shapes}) > 1:
+        raise ValueError(f"points of shapes {shapes} must be one tensor (B, n) for each space, with the same B")
+
+
+def checked_labels(labels: Tensor, count: int) -> Tensor:
+    """Return labels as int64 (B,). Raises ValueError unless they are `count` > 0 whole numbers. Reads no value."""
+    if count == 0:
+        raise ValueError("a batch without images has no loss: leave it out")
+    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if not whole or labels.shape != (count,):
+        raise ValueError(
+            f"labels of shape {tuple(labels.shape)} and {labels.dtype} must be class numbers of shape ({count},), one "
+            "integer for each row of the batch: flatten a column, take argmax(1) of one-hot rows"
+        )
+    return labels.long()
 
 
 class LogitsLoss(Protocol):

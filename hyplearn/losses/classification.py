@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hyplearn.losses.base import checked_labels
+
 
 class CrossEntropy(nn.Module):
     """Mean over the batch of -sum_k q_k log softmax(logits)_k, q = (1 - s) onehot(label) + s / classes.
@@ -23,6 +25,9 @@ class CrossEntropy(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if logits.dim() != 2:
+            raise ValueError(f"logits of shape {tuple(logits.shape)} must have shape (B, classes)")
+        labels = checked_labels(labels, len(logits))
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)

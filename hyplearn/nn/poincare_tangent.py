@@ -9,6 +9,8 @@ activation. Each layer is scalars of a position times vectors, so that few tenso
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,10 +19,32 @@ from hyplearn.geometry.numerics import asinhc, safe_sqrt, sinhc
 from hyplearn.nn import monitor
 
 
+class _SquaredNorm(torch.autograd.Function):
+    """The gradient of the norm itself has none of its own at v = 0, where ReLU puts many positions."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(v: Tensor, dim: int) -> Tensor:
+        norm: Tensor = torch.linalg.vector_norm(v, dim=dim, keepdim=True)
+        return norm.square()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (v,) = ctx.saved_tensors
+        return 2 * gradient * v, None
+
+
 def squared_norm(v: Tensor, dim: int = -1) -> Tensor:
-    """|v|^2, kept; saves for backward nothing but v itself and its norm."""
-    norm: Tensor = torch.linalg.vector_norm(v, dim=dim, keepdim=True)
-    return norm.square()
+    """|v|^2, kept; saves for backward nothing but v itself. Any derivative of it is finite, at v = 0, too."""
+    if torch.compiler.is_compiling():
+        return v.square().sum(dim, keepdim=True)
+    square: Tensor = _SquaredNorm.apply(v, dim)
+    return square
 
 
 def clip_factor(q: Tensor, *, c: Tensor, x_t_max: float | None) -> Tensor:

@@ -128,3 +128,15 @@ def test_ambient_points_are_checked_against_the_curvature() -> None:
 def test_what_is_no_embedding_is_said(make, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         make()
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("wrong", [float("inf"), float("-inf"), float("nan")])
+def test_points_that_are_not_finite_are_refused_in_every_precision(
+    metric: Metric, dtype: torch.dtype, wrong: float
+) -> None:
+    points = valid(metric).to(dtype)
+    points[3, 0] = wrong
+    with pytest.raises(ValueError, match=r"1 of 20 .* points are NaN, infinite .* the first in row 3"):
+        metric.check(points)

@@ -218,7 +218,7 @@ def test_far_points_do_not_overflow() -> None:
         ([4, 5, 6], r"1 image\(s\) of class 4"),
         ([0, 1, 1, 1], r"1 image\(s\) of class 0 and 3 of class 1"),
         ([3, 3], r"labels \[3\] are of one class"),
-        ([], r"labels \[\] are of one class"),
+        ([], r"a batch without images"),
     ],
 )
 def test_batches_without_pairs_are_refused(labels: list[int], message: str) -> None:
