@@ -20,7 +20,15 @@ from typing import Any, Literal, Union
 
 from hyplearn.errors import ConfigError, listing, nearest
 
-RESERVED = frozenset({"_target_", "_partial_", "_args_", "_convert_", "_recursive_"})
+# Hydra's own keys of a node that an object is made of, with their types.
+RESERVED: dict[str, Any] = {
+    "_target_": str,
+    "_partial_": bool,
+    "_args_": list,
+    "_convert_": Literal["none", "partial", "object", "all"],
+    "_recursive_": bool,
+}
+PLAIN = (bool, int, float, str, None, type(None))
 Node = Mapping[str, Any]
 
 
@@ -85,6 +93,7 @@ def checked(
     targets: False leaves nodes with a `_target_` as they are: to look at their classes imports what defines them.
     Raises ConfigError for the first key that is unknown, missing, or of a wrong type.
     """
+    check_reserved(node, path)
     known = arguments(node, annotation, path)
     if known is not None:
         for key in filter(lambda key: key not in RESERVED, node):
@@ -95,11 +104,25 @@ def checked(
         place, expected = join(path, key), known[key].annotation if known and key in known else of_values
         found[key] = converted(value, expected, place)
         if isinstance(value, Mapping):
+            if "_target_" in value and "_target_" not in node and known is not None and not _takes_mapping(expected):
+                raise ConfigError(f"{place}._target_: {place} holds settings, not an object that a class makes.")
             if "_target_" in node and "_target_" not in value and not _takes_mapping(expected):
                 raise ConfigError(f"{place} needs a _target_, the class to make of it: {describe(expected)}.")
             if targets or "_target_" not in value:
                 found[key] = checked(value, expected, place, supplied=supplied, targets=targets)
     return found
+
+
+def check_reserved(node: Node, path: str) -> None:
+    """Raise ConfigError for a key of Hydra's own, such as _partial_, whose value does not have its type."""
+    for key in RESERVED.keys() & node.keys():
+        if not accepts(node[key], RESERVED[key]):
+            place = join(path, key)
+            raise ConfigError(
+                f"{place}={_shown(node[key])}: expected {describe(RESERVED[key])}, got {_kind(node[key])}."
+            )
+    if "_target_" in node and not node["_target_"]:
+        raise ConfigError(f"{join(path, '_target_')} is empty: give it the dotted name of a class.")
 
 
 def converted(value: Any, annotation: Any, path: str) -> Any:
@@ -222,7 +245,11 @@ def _fits(value: Any, option: Any) -> bool:
     if origin is Literal:
         return value in typing.get_args(option)
     if isinstance(value, Mapping):
-        return "_target_" in value or dataclasses.is_dataclass(origin) or _is_subclass(dict, origin)
+        return (
+            ("_target_" in value and origin not in PLAIN)
+            or dataclasses.is_dataclass(origin)
+            or _is_subclass(dict, origin)
+        )
     if isinstance(value, list):
         return _sequence_fits(value, option, origin)
     return origin is type(value) or origin is object  # True is no integer, a text no sequence of letters
@@ -257,7 +284,9 @@ def _item_fits(item: Any, annotation: Any) -> bool:
 
 
 def _is_subclass(candidate: type, option: Any) -> bool:
-    return isinstance(option, type) and issubclass(candidate, option)
+    """Whether `option` is a class that a `candidate` is of; a protocol is none unless Python can ask for it."""
+    asks = not getattr(option, "_is_protocol", False) or getattr(option, "_is_runtime_protocol", False)
+    return isinstance(option, type) and asks and issubclass(candidate, option)
 
 
 _MANY = {"an integer": "integers", "a number": "numbers", "a text": "texts"}
