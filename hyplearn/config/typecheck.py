@@ -42,7 +42,9 @@ class Argument:
 
 def target(node: Node, path: str) -> Any:
     """The class or function named by `_target_` of the node at `path`."""
-    name = node["_target_"]
+    name = node.get("_target_") if isinstance(node, Mapping) else None
+    if not isinstance(name, str):
+        raise ConfigError(f"{join(path, '_target_')} is missing: give it the dotted name of a class.")
     try:
         return pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -128,7 +130,7 @@ def check_reserved(node: Node, path: str) -> None:
 def converted(value: Any, annotation: Any, path: str) -> Any:
     """`value` where it fits `annotation`, or the same number as a float or text. Raises ConfigError otherwise."""
     if accepts(value, annotation):
-        return value
+        return _without_sign(value)
     options = _options(annotation)
     if isinstance(value, int) and not isinstance(value, bool):
         if float in options:
@@ -141,6 +143,13 @@ def converted(value: Any, annotation: Any, path: str) -> Any:
         raise ConfigError(f"{path}={value}: expected {expected}.{nearest(value, names)}")
     got = "another list" if isinstance(value, list) and "a list" in expected else _kind(value)
     raise ConfigError(f"{path}={_shown(value)}: expected {expected}, got {got}.")
+
+
+def _without_sign(value: Any) -> Any:
+    """`value` with 0.0 for -0.0, which would name another run of the same numbers."""
+    if isinstance(value, float) and value == 0:
+        return 0.0
+    return [_without_sign(item) for item in value] if isinstance(value, list) else value
 
 
 def check_known(key: str, known: Collection[str], path: str, *, supplied: Mapping[str, Collection[str]]) -> None:

@@ -246,7 +246,7 @@ def test_advice_about_a_batch_that_is_too_large_can_be_followed(
 ) -> None:
     labels = torch.arange(classes).repeat_interleave(each)
     options = {"images_per_class": images_per_class, "world_size": world_size, "seed": 0}
-    with pytest.raises(ValueError, match="images_per_class|batch") as refused:
+    with pytest.raises(ValueError, match=r"images_per_class|batch") as refused:
         ClassBalancedBatches(labels, batch_size=40 * images_per_class * world_size, **options)
     advised = re.search(r"(?:images_per_class to (\d+) and )?batch_size to (\d+)", str(refused.value))
     if advised is None:
