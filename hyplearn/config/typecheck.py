@@ -46,15 +46,22 @@ def target(node: Node, path: str) -> Any:
     if not isinstance(name, str):
         raise ConfigError(f"{join(path, '_target_')} is missing: give it the dotted name of a class.")
     try:
-        return pkgutil.resolve_name(name)
+        found = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{path}._target_={name}: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"{path}._target_={name} is a {type(found).__name__}: name a class or a function.")
+    return found
 
 
 def arguments(node: Any, annotation: Any, path: str) -> dict[str, Argument] | None:
     """The keys `node` may hold, or None where any key goes: a plain mapping, or a target that takes **kwargs."""
     if isinstance(node, Mapping) and "_target_" in node:
-        return _parameters(target(node, path))
+        made = target(node, path)
+        try:
+            return _parameters(made)
+        except ValueError as error:  # of a type that is written in C, such as int
+            raise ConfigError(f"{join(path, '_target_')}={node['_target_']} takes no keys: {error}.") from error
     schemas = [option for option in _options(annotation) if dataclasses.is_dataclass(option)]
     if len(schemas) > 1:
         return _parameters(chosen(node, schemas, path))
@@ -87,12 +94,19 @@ def _has(schema: Any, key: str) -> bool:
 
 
 def checked(
-    node: Node, annotation: Any, path: str = "", *, supplied: Mapping[str, Collection[str]], targets: bool = True
+    node: Node,
+    annotation: Any,
+    path: str = "",
+    *,
+    supplied: Mapping[str, Collection[str]],
+    targets: bool = True,
+    in_object: bool = False,
 ) -> dict[str, Any]:
     """`node` with its numbers in the types asked for (1 for a float is 1.0, 32 for a text is "32"), and all below it.
 
     `path` is the dotted place of `node`; `supplied` names, by path, the arguments that the program itself passes.
     targets: False leaves nodes with a `_target_` as they are: to look at their classes imports what defines them.
+    in_object: whether an object is made of a node above, so that every group of keys below is one, too.
     Raises ConfigError for the first key that is unknown, missing, or of a wrong type.
     """
     check_reserved(node, path)
@@ -101,17 +115,17 @@ def checked(
         for key in filter(lambda key: key not in RESERVED, node):
             check_known(key, known, path, supplied=supplied)
         _check_complete(node, known, path, supplied.get(path, ()))
-    found, of_values = {}, _value_type(annotation)
+    found, of_values, in_object = {}, _value_type(annotation), in_object or "_target_" in node
     for key, value in node.items():
         place, expected = join(path, key), known[key].annotation if known and key in known else of_values
         found[key] = converted(value, expected, place)
         if isinstance(value, Mapping):
             if "_target_" in value and "_target_" not in node and known is not None and not _takes_mapping(expected):
                 raise ConfigError(f"{place}._target_: {place} holds settings, not an object that a class makes.")
-            if "_target_" in node and "_target_" not in value and not _takes_mapping(expected):
+            if in_object and "_target_" not in value and not _takes_mapping(expected):
                 raise ConfigError(f"{place} needs a _target_, the class to make of it: {describe(expected)}.")
             if targets or "_target_" not in value:
-                found[key] = checked(value, expected, place, supplied=supplied, targets=targets)
+                found[key] = checked(value, expected, place, supplied=supplied, targets=targets, in_object=in_object)
     return found
 
 
