@@ -45,9 +45,12 @@ class Interrupted(BaseException):
 
 
 class NonFiniteLoss(RuntimeError):  # noqa: N818 - says what happened, like StopIteration
-    """Loss or gradients became infinite or NaN. `report` is the file that says where; the message says what to try."""
+    """Loss, gradients, weights or metrics became infinite or NaN.
 
-    def __init__(self, message: str, report: Path) -> None:
+    The message says what to try; `report` is the file that says where, None where nobody looked.
+    """
+
+    def __init__(self, message: str, report: Path | None) -> None:
         self.report = report
         super().__init__(message)
 

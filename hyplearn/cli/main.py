@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("error: interrupted", file=sys.stderr)
         return INTERRUPTED
     except NonFiniteLoss as error:
-        print(f"error: {error}\nreport: {error.report}", file=sys.stderr)
+        report = "" if error.report is None else f"\nreport: {error.report}"
+        print(f"error: {error}{report}", file=sys.stderr)
         return NON_FINITE
 
 

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hyplearn.config import resolvers
 from hyplearn.config.compose import Composed, change, compose, composed, load, parse, task_overrides
-from hyplearn.config.explain import explained, of_command_line, searched
+from hyplearn.config.explain import explained, of_command_line, refuse_choices, searched
 from hyplearn.config.folders import ROOT, check_choices, check_files, config_dir
 from hyplearn.config.process import as_typed, read_by_hydra
 from hyplearn.config.specification import checked_specification
@@ -76,7 +76,9 @@ def run(
     check_files([Path(value) for flag, value in itertools.pairwise(flags) if flag == "--config-path"])
     while True:
         try:
-            check_choices([*config_dirs, *searched(overrides)])
+            folders = [*config_dirs, *searched(overrides)]
+            check_choices(folders)
+            refuse_choices(overrides, folders)
             return _run([*flags, *overrides])
         except Exception as error:  # noqa: PERF203 - a second time where a sign is missing
             if not of_command_line(error):

@@ -31,6 +31,7 @@ NOT_FETCHED = {"pretrained": False, "weights": None}
 
 def make(node: Mapping[str, Any], path: str, **supplied: Any) -> Any:
     """The object of the `_target_` at `path`, with `supplied` arguments beside the configured ones."""
+    target(node, path)
     try:
         return instantiate(node, _partial_=True, _convert_="all")(**supplied)
     except InstantiationException as error:
@@ -120,7 +121,7 @@ def family(config: Mapping[str, Any]) -> Family:
     """New manifolds for one model. A limit x_t_max that is left open is that of the precision of training."""
     node, given = config["manifold"], {}
     if node.get("x_t_max") is None:
-        given = named(node, "manifold", {"x_t_max": x_t_max_trained_in(config["trainer"]["precision"])})
+        given = named(node, "manifold", {"x_t_max": x_t_max_trained_in(read(config).trainer.precision)})
     return family_of(make(node, "manifold", **given), node)
 
 

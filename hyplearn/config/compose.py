@@ -18,7 +18,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from hyplearn.config.explain import explained, first_line, unknown_choice
+from hyplearn.config.explain import (
+    as_text,
+    explained,
+    first_line,
+    quoted,
+    refuse_choices,
+    several_values,
+    unknown_choice,
+)
 from hyplearn.config.folders import BASE, ROOT, check_choices, config_dir, groups
 from hyplearn.config.interpolations import check_interpolations
 from hyplearn.config.keys import check_key, paths
@@ -46,6 +54,7 @@ def compose(overrides: Sequence[str], *, extra: Sequence[Path] = ()) -> Composed
     """
     refuse_sweeps([parse(text) for text in overrides])
     check_choices(extra)
+    refuse_choices(overrides, extra)
     config = load(overrides, extra)
     return composed(config, config.hydra)
 
@@ -127,12 +136,9 @@ def parse(text: str) -> Override:
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:  # OverrideParseException, and its base for brackets left open
-        raise ConfigError(f"{text!r} is no override: {first_line(error)}. Write key=value or group=choice.") from error
-
-
-def quoted(text: str | Path) -> str:
-    """A text in the grammar of overrides."""
-    return "'" + str(text).replace("\\", "\\\\").replace("'", "\\'") + "'"
+        raise ConfigError(
+            f"{text!r} is no override: {first_line(error)}. Write key=value or group=choice.{as_text(text)}"
+        ) from error
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
@@ -150,10 +156,7 @@ def refuse_sweeps(overrides: Sequence[Override]) -> None:
     """Raise ConfigError for an override that names several values."""
     for override in overrides:
         if override.is_sweep_override():
-            raise ConfigError(
-                f"{override.input_line} names several values: add -m to run one job for each, "
-                f"or write {override.key_or_group}=[...] for a list."
-            )
+            raise ConfigError(f"{override.input_line} {several_values(override.input_line or '')}")
 
 
 def load(overrides: Sequence[str], extra: Sequence[Path]) -> DictConfig:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -44,7 +45,10 @@ def explained(error: Exception, overrides: Sequence[str], load: Load, extra: Seq
     load: composes other overrides, to see which keys there are. extra: further folders of configurations.
     """
     if isinstance(error, OverrideParseException):
-        raise ConfigError(f"{error.override!r} is no override: {first_line(error)}. Write key=value or group=choice.")
+        raise ConfigError(
+            f"{error.override!r} is no override: {first_line(error)}. Write key=value or group=choice."
+            f"{as_text(str(error.override))}"
+        )
     extra = [*extra, *searched(overrides)]
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         raise _missing_choice(error, extra) from error
@@ -55,7 +59,7 @@ def explained(error: Exception, overrides: Sequence[str], load: Load, extra: Seq
     if twice and f"+{twice[1]}=" in "\n".join(overrides):
         return [text.removeprefix("+") if text.startswith(f"+{twice[1]}=") else text for text in overrides]
     if text.startswith(NO_NAME):
-        _refuse_choices(overrides, groups(config_folders(extra)))
+        _refuse_no_name(overrides, extra)
     unknown = re.search(r"Could not override '([^']+)'", text)
     if isinstance(error, ConfigCompositionException) and unknown:
         meant = _with_added(unknown[1], overrides, load, extra)
@@ -104,25 +108,67 @@ def _missing_choice(error: MissingConfigException, extra: Sequence[Path]) -> Con
     return unknown_choice(group, choice, sorted({*(error.options or ()), *known.get(group, ())}))
 
 
-def _refuse_choices(overrides: Sequence[str], known: Mapping[str, list[str]]) -> None:
-    """Raise ConfigError for the choice of a group that is no name, as in model=null."""
+def refuse_choices(overrides: Sequence[str], extra: Sequence[Path] = ()) -> None:
+    """Raise ConfigError for the choice of a group that is neither a name nor keys to merge, as in model=[1].
+
+    Hydra fails on some of them without a word about which. null chooses nothing, where that is allowed.
+    """
+    known = groups(config_folders(extra))
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         group = override.key_or_group
-        if group in known and not override.is_sweep_override() and not isinstance(override.value(), (str, list)):
+        if group not in known or override.is_sweep_override() or override.is_delete():
+            continue
+        value = override.value()
+        several = isinstance(value, list) and all(isinstance(name, str) for name in value)
+        if not (several or value is None or isinstance(value, (str, dict))):
             raise unknown_choice(group, override.get_value_element_as_str(), known[group])
+
+
+def _refuse_no_name(overrides: Sequence[str], extra: Sequence[Path]) -> None:
+    """Raise ConfigError for null in a group that needs a choice."""
+    known = groups(config_folders(extra))
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        if override.key_or_group in known and not override.is_sweep_override() and override.value() is None:
+            raise unknown_choice(override.key_or_group, "null", known[override.key_or_group])
 
 
 def _several_values(text: str) -> ConfigError:
     told = text.splitlines()[0].partition("'")[2].rstrip("'")
-    key = told.partition("=")[0]
-    return ConfigError(f"{told} names several values: add -m to run one job for each, or write {key}=[...] for a list.")
+    return ConfigError(f"{told} {several_values(told)}")
+
+
+def several_values(text: str) -> str:
+    """What an override that names several values is told."""
+    key = text.partition("=")[0]
+    return f"names several values: add -m to run one job for each, or write {key}=[...] for a list.{as_text(text, key)}"
+
+
+def as_text(text: str, key: str | None = None) -> str:
+    """` If it is a text or a path: ...` with the override as a shell takes it, whose value Hydra takes as it is.
+
+    Hydra's grammar has a meaning for commas, brackets, `=` and more, and none for letters of other alphabets.
+    """
+    found, sign, value = text.partition("=")
+    if not (sign and value and re.fullmatch(r"[+~]{0,2}[\w./@-]+", found)):
+        return ""
+    override = f"{key or found}={quoted(value)}"
+    typed = shlex.quote(override) if re.search(r'[$`"\\!]', override) else f'"{override}"'
+    return f" If the value is a text, such as a path, quote it: {typed}"
+
+
+def quoted(text: str | Path) -> str:
+    """A text in the grammar of overrides."""
+    return "'" + str(text).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _with_added(key: str, overrides: Sequence[str], load: Load, extra: Sequence[Path]) -> list[str]:
     """Return the overrides with `++` before a key that no file mentions. Raises ConfigError for an unknown one."""
     known = groups(config_folders(extra))
     chosen = [text for text in overrides if _chooses(text, known) and "," not in text]
-    config = load(chosen)
+    try:
+        config = load(chosen)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"{_plain(str(error))}.") from error
     if key.split(".")[0] == "hydra":
         own = OmegaConf.to_container(config.hydra, resolve=False)
         assert isinstance(own, dict)

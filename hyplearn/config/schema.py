@@ -18,6 +18,7 @@ from hyplearn.training.settings import (
     TrainerSettings,
 )
 
+LARGEST = 2**63
 # Arguments that the program passes itself, by the node they belong to: typing them would be ignored or contradict.
 SUPPLIED: dict[str, frozenset[str]] = {
     "": frozenset({"choices"}),
@@ -104,9 +105,11 @@ def validate(config: Mapping[str, Any]) -> None:
 
 
 def check_finite(value: Any, path: str) -> None:
-    """Raise ConfigError for a number that is NaN or infinite: no key of any part means something by it."""
+    """Raise ConfigError for a number that is NaN or infinite, or an integer that no tensor takes: no key means one."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{path}={value} must be a finite number.")
+    if isinstance(value, int) and not -LARGEST <= value < LARGEST:
+        raise ConfigError(f"{path}={value} must be in [-2^63, 2^63).")
     if isinstance(value, Mapping):
         for key, item in value.items():
             check_finite(item, join(path, key))

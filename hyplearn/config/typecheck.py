@@ -20,7 +20,15 @@ from typing import Any, Literal, Union
 
 from hyplearn.errors import ConfigError, listing, nearest
 
-RESERVED = frozenset({"_target_", "_partial_", "_args_", "_convert_", "_recursive_"})
+# Hydra's own keys of a node that an object is made of, with their types.
+RESERVED: dict[str, Any] = {
+    "_target_": str,
+    "_partial_": bool,
+    "_args_": list,
+    "_convert_": Literal["none", "partial", "object", "all"],
+    "_recursive_": bool,
+}
+PLAIN = (bool, int, float, str, None, type(None))
 Node = Mapping[str, Any]
 
 
@@ -34,17 +42,26 @@ class Argument:
 
 def target(node: Node, path: str) -> Any:
     """The class or function named by `_target_` of the node at `path`."""
-    name = node["_target_"]
+    name = node.get("_target_") if isinstance(node, Mapping) else None
+    if not isinstance(name, str):
+        raise ConfigError(f"{join(path, '_target_')} is missing: give it the dotted name of a class.")
     try:
-        return pkgutil.resolve_name(name)
+        found = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{path}._target_={name}: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"{path}._target_={name} is a {type(found).__name__}: name a class or a function.")
+    return found
 
 
 def arguments(node: Any, annotation: Any, path: str) -> dict[str, Argument] | None:
     """The keys `node` may hold, or None where any key goes: a plain mapping, or a target that takes **kwargs."""
     if isinstance(node, Mapping) and "_target_" in node:
-        return _parameters(target(node, path))
+        made = target(node, path)
+        try:
+            return _parameters(made)
+        except ValueError as error:  # of a type that is written in C, such as int
+            raise ConfigError(f"{join(path, '_target_')}={node['_target_']} takes no keys: {error}.") from error
     schemas = [option for option in _options(annotation) if dataclasses.is_dataclass(option)]
     if len(schemas) > 1:
         return _parameters(chosen(node, schemas, path))
@@ -77,35 +94,57 @@ def _has(schema: Any, key: str) -> bool:
 
 
 def checked(
-    node: Node, annotation: Any, path: str = "", *, supplied: Mapping[str, Collection[str]], targets: bool = True
+    node: Node,
+    annotation: Any,
+    path: str = "",
+    *,
+    supplied: Mapping[str, Collection[str]],
+    targets: bool = True,
+    in_object: bool = False,
 ) -> dict[str, Any]:
     """`node` with its numbers in the types asked for (1 for a float is 1.0, 32 for a text is "32"), and all below it.
 
     `path` is the dotted place of `node`; `supplied` names, by path, the arguments that the program itself passes.
     targets: False leaves nodes with a `_target_` as they are: to look at their classes imports what defines them.
+    in_object: whether an object is made of a node above, so that every group of keys below is one, too.
     Raises ConfigError for the first key that is unknown, missing, or of a wrong type.
     """
+    check_reserved(node, path)
     known = arguments(node, annotation, path)
     if known is not None:
         for key in filter(lambda key: key not in RESERVED, node):
             check_known(key, known, path, supplied=supplied)
         _check_complete(node, known, path, supplied.get(path, ()))
-    found, of_values = {}, _value_type(annotation)
+    found, of_values, in_object = {}, _value_type(annotation), in_object or "_target_" in node
     for key, value in node.items():
         place, expected = join(path, key), known[key].annotation if known and key in known else of_values
         found[key] = converted(value, expected, place)
         if isinstance(value, Mapping):
-            if "_target_" in node and "_target_" not in value and not _takes_mapping(expected):
+            if "_target_" in value and "_target_" not in node and known is not None and not _takes_mapping(expected):
+                raise ConfigError(f"{place}._target_: {place} holds settings, not an object that a class makes.")
+            if in_object and "_target_" not in value and not _takes_mapping(expected):
                 raise ConfigError(f"{place} needs a _target_, the class to make of it: {describe(expected)}.")
             if targets or "_target_" not in value:
-                found[key] = checked(value, expected, place, supplied=supplied, targets=targets)
+                found[key] = checked(value, expected, place, supplied=supplied, targets=targets, in_object=in_object)
     return found
+
+
+def check_reserved(node: Node, path: str) -> None:
+    """Raise ConfigError for a key of Hydra's own, such as _partial_, whose value does not have its type."""
+    for key in RESERVED.keys() & node.keys():
+        if not accepts(node[key], RESERVED[key]):
+            place = join(path, key)
+            raise ConfigError(
+                f"{place}={_shown(node[key])}: expected {describe(RESERVED[key])}, got {_kind(node[key])}."
+            )
+    if "_target_" in node and not node["_target_"]:
+        raise ConfigError(f"{join(path, '_target_')} is empty: give it the dotted name of a class.")
 
 
 def converted(value: Any, annotation: Any, path: str) -> Any:
     """`value` where it fits `annotation`, or the same number as a float or text. Raises ConfigError otherwise."""
     if accepts(value, annotation):
-        return value
+        return _without_sign(value)
     options = _options(annotation)
     if isinstance(value, int) and not isinstance(value, bool):
         if float in options:
@@ -118,6 +157,13 @@ def converted(value: Any, annotation: Any, path: str) -> Any:
         raise ConfigError(f"{path}={value}: expected {expected}.{nearest(value, names)}")
     got = "another list" if isinstance(value, list) and "a list" in expected else _kind(value)
     raise ConfigError(f"{path}={_shown(value)}: expected {expected}, got {got}.")
+
+
+def _without_sign(value: Any) -> Any:
+    """`value` with 0.0 for -0.0, which would name another run of the same numbers."""
+    if isinstance(value, float) and value == 0:
+        return 0.0
+    return [_without_sign(item) for item in value] if isinstance(value, list) else value
 
 
 def check_known(key: str, known: Collection[str], path: str, *, supplied: Mapping[str, Collection[str]]) -> None:
@@ -222,7 +268,11 @@ def _fits(value: Any, option: Any) -> bool:
     if origin is Literal:
         return value in typing.get_args(option)
     if isinstance(value, Mapping):
-        return "_target_" in value or dataclasses.is_dataclass(origin) or _is_subclass(dict, origin)
+        return (
+            ("_target_" in value and origin not in PLAIN)
+            or dataclasses.is_dataclass(origin)
+            or _is_subclass(dict, origin)
+        )
     if isinstance(value, list):
         return _sequence_fits(value, option, origin)
     return origin is type(value) or origin is object  # True is no integer, a text no sequence of letters
@@ -257,7 +307,9 @@ def _item_fits(item: Any, annotation: Any) -> bool:
 
 
 def _is_subclass(candidate: type, option: Any) -> bool:
-    return isinstance(option, type) and issubclass(candidate, option)
+    """Whether `option` is a class that a `candidate` is of; a protocol is none unless Python can ask for it."""
+    asks = not getattr(option, "_is_protocol", False) or getattr(option, "_is_runtime_protocol", False)
+    return isinstance(option, type) and asks and issubclass(candidate, option)
 
 
 _MANY = {"an integer": "integers", "a number": "numbers", "a text": "texts"}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -15,11 +17,29 @@ from hyplearn.data.batches.loader import Batch, ImageLoader
 from hyplearn.data.batches.sampler import BatchSampler, OrderedBatches, ShuffledBatches
 from hyplearn.data.batches.splits import stratified_split, stratified_subset
 from hyplearn.data.batches.transforms import Augmentation, Normalization
-from hyplearn.data.reading.files import Cache, ImageFiles, OnBadImage, Reading, Transform, read_files
+from hyplearn.data.errors import BadImageError, BadImagesError
+from hyplearn.data.reading.files import Cache, ImageFiles, OnBadImage, Reading, Transform, check_files, read_files
 from hyplearn.data.reading.images import ImageArrays, Images
 from hyplearn.data.sources.source import Facts, Source
 
 Split = Literal["train", "val", "test"]
+
+
+class LookedAt(NamedTuple):
+    """Test images before training: those that were found, those that can be used, and the paths of the others."""
+
+    found: ImageArrays | ImageFiles
+    good: ImageArrays | ImageFiles
+    skipped: tuple[str, ...]
+
+
+@contextmanager
+def collecting(bad: list[BadImageError]) -> Iterator[None]:
+    """Add bad images to a list that is reported when all parts have been looked at."""
+    try:
+        yield
+    except BadImagesError as error:
+        bad += error.bad
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -41,7 +61,8 @@ class ImageDataModule(pl.LightningDataModule):
     batch norm cannot normalise.
     cache to eval_transform: how a source made of image files is read, see `hyplearn.data.reading.files.Reading`.
 
-    Test images are read by `setup("test")` and by nothing else.
+    Test images make no batch before `setup("test")`; but `setup("fit")` looks at them, so that a broken one stops a run
+    before its first epoch.
     """
 
     def __init__(
@@ -91,6 +112,7 @@ class ImageDataModule(pl.LightningDataModule):
         self._sha256: dict[str, str] = {}
         self._skipped: dict[str, list[str]] = {}
         self._facts: Facts | None = None
+        self._looked_at: LookedAt | None = None
 
     def _check_options(self) -> None:
         least = {"batch_size": 2, "eval_batch_size": 1, "limit_train": 1, "image_size_wanted": 8}
@@ -183,17 +205,50 @@ class ImageDataModule(pl.LightningDataModule):
             self._setup_test()
 
     def _setup_test(self) -> None:
-        self._images["test"] = self._read("test", self.source.test(self.root)).for_evaluation()
+        found = self.source.test(self.root) if self._looked_at is None else self._looked_at.found
+        reading, looked_at = self.reading, self._looked_at
+        if looked_at is not None and isinstance(found, ImageFiles):
+            # Decoded once already, before training, and bad ones left out.
+            self.reading = replace(reading, check_images=False, on_bad_image="error")
+            images = self._read("test", looked_at.good)
+            self._sha256["test"], self._skipped["test"] = found.sha256(), list(looked_at.skipped)
+            self.reading = reading
+        else:
+            images = self._read("test", found)
+        self._images["test"] = images.for_evaluation()
         self._ids["test"] = torch.arange(len(self._images["test"].labels))
 
+    def _look_at_test(self) -> None:
+        """Find now what is wrong with test images, unless none will be read. Raises BadImagesError."""
+        if self.trainer is not None and self.trainer.limit_test_batches == 0:
+            return
+        found = self.source.test(self.root)
+        if isinstance(found, ImageArrays):
+            self._looked_at = LookedAt(found, found, ())
+            return
+        good, skipped = check_files(found, self.reading, channels=self.in_channels)
+        self._looked_at = LookedAt(found, found.select(good) if skipped else found, skipped)
+
     def _setup_train(self) -> None:
-        images = self._read("train", self.source.train(self.root))
+        bad: list[BadImageError] = []
+        parts: dict[str, ImageArrays | ImageFiles] = {"train": self.source.train(self.root)}
         own = self.source.validation(self.root) if self.val_fraction > 0 else None
+        if own is not None:
+            parts["val"] = own
+        read: dict[str, Images] = {}
+        for part, found in parts.items():
+            with collecting(bad):
+                read[part] = self._read(part, found)
+        with collecting(bad):
+            self._look_at_test()
+        if bad:
+            raise BadImagesError(bad, total=sum(map(len, parts.values())) + len(self.source.test(self.root)))
+        images = read["train"]
         if own is None:
             train, val = stratified_split(images.labels, self.val_fraction, seed=self.split_seed, purpose="validation")
             self._images["val"] = images.for_evaluation()
         else:
-            self._images["val"] = self._read("val", own).for_evaluation()
+            self._images["val"] = read["val"].for_evaluation()
             train, val = torch.arange(len(images.labels)), torch.arange(len(self._images["val"].labels))
         if self.limit_train is not None:
             train = train[stratified_subset(images.labels[train], self.limit_train, seed=self.split_seed)]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from hyplearn.data.batches.sampler import (
 )
 from hyplearn.data.batches.splits import held_out_classes, stratified_subset
 from hyplearn.data.batches.transforms import Augmentation
-from hyplearn.data.datamodule import ImageDataModule, Split
+from hyplearn.data.datamodule import ImageDataModule, Split, collecting
 from hyplearn.data.errors import BadImageError, BadImagesError, DatasetError, described
 from hyplearn.data.reading.files import Cache, ImageFiles, OnBadImage, Transform, check_files
 from hyplearn.data.reading.images import ImageArrays, Images
@@ -234,10 +233,10 @@ class RetrievalDataModule(ImageDataModule):
         images: dict[str, Images] = {}
         bad: list[BadImageError] = []
         for part, found in parts.items():
-            with _collecting(bad):
+            with collecting(bad):
                 images[part] = self._read(part, found)
         if isinstance(checked, ImageFiles) and self.reading.on_bad_image == "error":
-            with _collecting(bad):
+            with collecting(bad):
                 check_files(checked, self.reading, channels=self.in_channels)
         if bad:
             total = sum(map(len, parts.values())) + (0 if checked is None else len(checked))
@@ -309,12 +308,3 @@ class RetrievalDataModule(ImageDataModule):
                 + ("val_fraction is 0" if split == "val" and "val" in self._ids else f"call setup for {split} first")
             )
         return self._evaluations[split]
-
-
-@contextmanager
-def _collecting(bad: list[BadImageError]) -> Iterator[None]:
-    """Add bad images to a list that is reported when all parts have been looked at."""
-    try:
-        yield
-    except BadImagesError as error:
-        bad += error.bad

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Literal
 
-from hyplearn.data.errors import BadImageError, DatasetError, Problem
-from hyplearn.data.reading.decoding import decode, for_each_file, usable_cpus
+from hyplearn.data.errors import BadImageError, DatasetError, Problem, ProblemsError
+from hyplearn.data.reading.decoding import SUFFIXES, decode, for_each_file, usable_cpus
 from hyplearn.data.reading.files import ImageFiles
+from hyplearn.data.reading.images import ImageArrays
+from hyplearn.data.sources.folder import visible_files
 from hyplearn.data.sources.indexed import IndexedSource, OfficialSet, counts
 from hyplearn.data.sources.retrieval_source import Index, Place
 from hyplearn.data.sources.source import Source
@@ -23,7 +27,8 @@ class Report:
     """What a data set holds and what is wrong with it.
 
     counts: of classes and images that are named and, where the set is a published one, of its full archive.
-    placement: where to get the set and what to place where, None for a user's own images.
+    placement: where to get the set and what to place where, None for a user's own images. remarks: what is no fault,
+    such as pictures that no list names.
     """
 
     name: str
@@ -31,6 +36,7 @@ class Report:
     counts: dict[str, tuple[int, int | None]]
     problems: tuple[Problem, ...]
     placement: str | None
+    remarks: tuple[str, ...] = ()
 
     @property
     def clean(self) -> bool:
@@ -57,6 +63,7 @@ class Report:
         else:
             lines.append("1 problem:" if count == 1 else f"{count:,} problems:")
         lines += [f"  {problem}" for problem in self.problems]
+        lines += [f"note: {remark}" for remark in self.remarks]
         if self.placement is not None and (self.problems or self.complete is False):
             lines.append(self.placement)
         return "\n".join(lines)
@@ -73,6 +80,7 @@ class Report:
                 {"file": str(problem.file), "line": problem.line, "problem": problem.message}
                 for problem in self.problems
             ],
+            "remarks": list(self.remarks),
             "placement": self.placement,
         }
 
@@ -106,7 +114,26 @@ def _verify_index(source: IndexedSource, root: Path | None, look: _Look) -> Repo
     empty = [part for part in ("train", "test") if part not in index.parts]
     problems += [Problem(index.base, None, f"there are no {part} images") for part in empty]
     problems += [Problem(index.base, None, reason) for reason in _nothing_to_measure(index)]
-    return Report(source.name, root, _of_full(source, counts(index)), tuple(problems), _placement(source, root))
+    full, remarks = _of_full(source, counts(index)), tuple(_remarks(index))
+    return Report(source.name, root, full, tuple(problems), _placement(source, root), remarks)
+
+
+def _remarks(index: Index) -> Iterator[str]:
+    """Pictures that no list names, and queries for which no picture can be right."""
+    named = {os.path.normpath(index.base / path) for path in index.places}
+    pictures = (path for path in visible_files(index.base) if path.suffix.lower() in SUFFIXES)
+    unnamed = [path for path in pictures if os.path.normpath(path) not in named]
+    if unnamed:
+        yield f"{len(unnamed):,} pictures that no list names, the first {unnamed[0].relative_to(index.base)}"
+    for name, part in index.parts.items():
+        if name == "train" or not len(part):
+            continue
+        offered = part.labels[part.gallery].bincount(minlength=int(part.labels.max()) + 1)
+        lone = part.query & (offered[part.labels] - part.gallery.long() == 0)
+        if lone.any():
+            classes = ", ".join(part.class_names[label] for label in part.labels[lone].unique()[:4].tolist())
+            count = int(lone.sum())
+            yield f"{count:,} {name} queries have no gallery picture of their class and are not counted ({classes})"
 
 
 def _nothing_to_measure(index: Index) -> Iterator[str]:
@@ -126,15 +153,31 @@ def _of_full(source: IndexedSource, found: Mapping[str, int]) -> dict[str, tuple
 
 def _verify_parts(source: Source, root: Path | None, look: _Look) -> Report:
     """A data set for classification, or one in no files: whether its parts can be read."""
-    parts = {
-        "training images": source.train(root),
-        "validation images": source.validation(root),
-        "test images": source.test(root),
-    }
-    there = {name: images for name, images in parts.items() if images is not None}
-    problems = look.through([images for images in there.values() if isinstance(images, ImageFiles)], {})
+    parts = {"training images": source.train, "validation images": source.validation, "test images": source.test}
+    there: dict[str, ImageArrays | ImageFiles] = {}
+    problems: list[Problem] = []
+    for name, read in parts.items():
+        with _collecting(problems, root):
+            images = read(root)
+            if images is not None:
+                there[name] = images
+    problems += look.through([images for images in there.values() if isinstance(images, ImageFiles)], {})
+    remarks: list[str] = []
+    with _collecting([], root):  # what cannot be read was told above
+        remarks = source.remarks(root) if hasattr(source, "remarks") else []
     found: dict[str, tuple[int, int | None]] = {name: (len(images), None) for name, images in there.items()}
-    return Report(source.name, root, found, tuple(problems), None)
+    return Report(source.name, root, found, tuple(dict.fromkeys(problems)), None, tuple(remarks))
+
+
+@contextmanager
+def _collecting(problems: list[Problem], root: Path | None) -> Iterator[None]:
+    """Add what is wrong with a part to the problems, so that the other parts are looked at, too."""
+    try:
+        yield
+    except ProblemsError as error:
+        problems += error.problems
+    except DatasetError as error:
+        problems += [Problem(root or Path(), None, line) for line in str(error).splitlines()]
 
 
 def _placement(source: Source, root: Path | None) -> str | None:

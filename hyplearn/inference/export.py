@@ -22,6 +22,7 @@ from hyplearn.inference.prediction import Trained, metrics_to_json
 from hyplearn.models.base import Model
 from hyplearn.nn.space import Space
 from hyplearn.runs.atomic import write_json, write_whole
+from hyplearn.training.checkpoint import require_finite
 from hyplearn.training.model_readings import curved
 
 FORMAT = "hyplearn model 1"
@@ -71,8 +72,10 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict."""
-    return load_file(path)
+    """The state dict. Raises ConfigError for weights that are not finite."""
+    weights: dict[str, Tensor] = load_file(path)
+    require_finite(weights, path)
+    return weights
 
 
 def preprocessing(data: ImageDataModule, *, channels: int, size: int) -> dict[str, Any]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def retrieval_data(run: Path, root: Path | None, *, trust: Sequence[str] = ()) -> RetrievalDataModule:
     """The test images of a run, read. root: in place of its dataset.root. Raises ConfigError."""
     from hyplearn.config.build import datamodule
-    from hyplearn.config.compose import change, quoted
+    from hyplearn.config.compose import change
+    from hyplearn.config.explain import quoted
     from hyplearn.data.retrieval_datamodule import RetrievalDataModule
 
     moved = [] if root is None else [f"dataset.root={quoted(root)}"]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hyplearn.config.compose import parse, quoted
+from hyplearn.config.compose import parse
+from hyplearn.config.explain import quoted
 from hyplearn.console.tables import duration, show, table_of
 from hyplearn.errors import FAILED, OK
 from hyplearn.jobs.launcher import JobState, Launcher, Stopped, signals_raise

@@ -14,8 +14,8 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hyplearn.config import resolvers
-from hyplearn.config.compose import parse, quoted, task_overrides
-from hyplearn.config.explain import searched
+from hyplearn.config.compose import parse, task_overrides
+from hyplearn.config.explain import quoted, searched
 from hyplearn.config.process import as_typed
 from hyplearn.errors import CONFIG, ConfigError, Interrupted, JobsFailed, listing, nearest
 from hyplearn.jobs.grid import PLACE, Checked, checked_all, composed_all, expand, mistakes_of

@@ -9,7 +9,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher as HydraLauncher
 from omegaconf import DictConfig, open_dict, read_write
 
-from hyplearn.config.compose import quoted
+from hyplearn.config.explain import quoted
 from hyplearn.errors import FAILED, OK, Interrupted
 from hyplearn.jobs.launcher import Job, JobState, Stopped, signals_raise
 from hyplearn.jobs.sweep import group_of, share, take_up

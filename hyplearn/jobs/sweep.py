@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hyplearn.config.compose import quoted
+from hyplearn.config.explain import quoted
 from hyplearn.errors import OK, ConfigError
 from hyplearn.jobs.launcher import Job, JobState, Launcher, signals_raise
 from hyplearn.jobs.ledger import stored_jobs

@@ -35,7 +35,7 @@ def load_weights(network: nn.Module, path: str) -> None:
     path: .safetensors, .pth, .pt or .bin (a state dict, or a checkpoint that holds one), or .npz of the JAX ViTs. Names
     may have the prefixes of DataParallel, torch.compile or a wrapper; timm's own filter for the architecture is applied
     (other names, position embeddings of another image size). Pickles are read as weights only, never as code.
-    Raises ValueError for no such file, one that holds no weights, and names or shapes that do not fit.
+    Raises ValueError for no such file, one that holds no weights, names or shapes that do not fit, and NaN.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -47,6 +47,7 @@ def load_weights(network: nn.Module, path: str) -> None:
         return
     state = _filtered(network, _cleaned(_read(file), network))
     _check_fit(network, state, path)
+    _check_finite(state, path)
     network.load_state_dict(state)
 
 
@@ -60,6 +61,7 @@ def _load_npz(network: nn.Module, file: Path) -> None:
             further = [name for name in content.files if f"/encoderblock_{len(network.blocks)}/" in name]  # type: ignore[arg-type]
     except (KeyError, OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"weights={file} is no .npz of this architecture: {error}") from error
+    _check_finite(network.state_dict(), str(file))
     if further:
         raise ValueError(f"weights={file} has also {further[0]}: it belongs to a deeper architecture")
 
@@ -101,6 +103,12 @@ def _filtered(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]
     prefixes = (*CLASSIFIERS, *(f"{name}." for name in ([named] if isinstance(named, str) else named)))
     own = network.state_dict()
     return {name: value for name, value in state.items() if name in own or not name.startswith(prefixes)}
+
+
+def _check_finite(state: Mapping[str, Tensor], path: str) -> None:
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"weights={path}: {name} holds numbers that are not finite: take another file")
 
 
 def _check_fit(network: nn.Module, state: Mapping[str, Tensor], path: str) -> None:

@@ -150,7 +150,9 @@ def _age(run: RunDirectory) -> float:
 
 
 def _diverged(run: RunDirectory) -> bool:
-    return run.results.get("status") == "failed" and str(run.results.get("error")).startswith(NON_FINITE)
+    """Whether a number of the run was not finite; before there was a status for it, the error said so."""
+    status = run.results.get("status")
+    return status == "diverged" or (status == "failed" and str(run.results.get("error")).startswith(NON_FINITE))
 
 
 def _number(found: object) -> float | None:

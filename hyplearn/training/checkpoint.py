@@ -13,13 +13,16 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
+from hyplearn.errors import ConfigError, NonFiniteLoss
 from hyplearn.runs.atomic import write_whole
 from hyplearn.runs.directory import RunDirectory
+from hyplearn.training.finite import named, non_finite, non_finite_in
 from hyplearn.training.module import TrainingModule
 
 log = logging.getLogger("hyplearn")
 
 PLAIN = (Tensor, nn.Parameter, int, float, str, bool, bytes, type(None), torch.Size, torch.dtype, torch.device)
+WAY_OUT = "the run has diverged; take an earlier checkpoint, or train anew with a lower optim.lr or optim.curvature_lr"
 CONTAINERS = (dict, OrderedDict, Counter)
 
 
@@ -53,9 +56,11 @@ def bring_best(checkpoint: Path, record: RunDirectory) -> None:
 def load_weights(module: TrainingModule, path: Path, *, to_evaluate: bool = False) -> None:
     """The weights of a checkpoint into a module of the same model.
 
-    to_evaluate: proxies of other classes, which evaluation does not read, stay as they are.
+    to_evaluate: proxies of other classes, which evaluation does not read, stay as they are. Raises ConfigError for
+    weights that are not finite, ValueError for those of another model.
     """
     weights = read_checkpoint(path)["state_dict"]
+    require_finite(weights, path)
     if to_evaluate:
         own = module.state_dict()
         kept = {name: w for name, w in weights.items() if not name.startswith("loss.") or _same_shape(own, name, w)}
@@ -66,18 +71,38 @@ def load_weights(module: TrainingModule, path: Path, *, to_evaluate: bool = Fals
         raise ValueError(f"{path} belongs to another model than the one configured: {error}") from error
 
 
+def require_finite(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Raise ConfigError, with the name of their file, for weights that are not finite."""
+    found = non_finite(weights)
+    if found:
+        raise ConfigError(f"{path} holds weights that are not finite ({named(found)}): {WAY_OUT}.")
+
+
 def _same_shape(own: Mapping[str, Tensor], name: str, weights: Tensor) -> bool:
     return name in own and own[name].shape == weights.shape
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints whole, and only such as `weights_only=True` can load: what cannot is named at once."""
+    """Writes checkpoints whole, and only such as `weights_only=True` can load: what cannot is named at once.
+
+    Whoever asks for one, none is written or continued whose weights or training state are not finite.
+    """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         _require_plain(checkpoint, "checkpoint")
+        found = non_finite_in(checkpoint)
+        if found:
+            raise NonFiniteLoss(f"{path} would hold numbers that are not finite ({named(found)}): {WAY_OUT}", None)
         write_whole(Path(path), lambda stream: torch.save(checkpoint, stream))
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
+        checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **options)
+        found = non_finite_in(checkpoint)
+        if found:
+            raise ConfigError(f"{path} holds numbers that are not finite ({named(found)}): {WAY_OUT}.")
+        return checkpoint
 
 
 def _require_plain(value: object, where: str) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 
 from hyplearn.data.base import TrainingData
 from hyplearn.data.retrieval_datamodule import RetrievalDataModule
-from hyplearn.errors import Interrupted
+from hyplearn.errors import ConfigError, Interrupted, NonFiniteLoss
 from hyplearn.optim.settings import OptimSettings
 from hyplearn.plots.training_curves import draw_figures
 from hyplearn.runs.directory import RunDirectory, noted_checkpoint
@@ -33,6 +33,7 @@ from hyplearn.training.callbacks.validation import ValidationEpochs
 from hyplearn.training.checkpoint import bring_best, find_checkpoint, load_weights
 from hyplearn.training.chunks import check_chunks
 from hyplearn.training.classification import ClassificationModule
+from hyplearn.training.finite import named, not_finite
 from hyplearn.training.loggers import RunLogger, build_loggers
 from hyplearn.training.model_readings import curvatures, curved
 from hyplearn.training.module import Groups, Optimization, TrainingModule
@@ -131,8 +132,9 @@ class TrainSpec:
 def fit(spec: TrainSpec) -> dict[str, Any]:
     """Train, test the chosen weights once, write the run directory; returns what results.json says.
 
-    Raises ValueError before data are read for settings that cannot work, NonFiniteLoss, and Interrupted on SIGTERM or
-    Ctrl-C. results.json is written in these cases, too, with the status failed or interrupted.
+    Raises ValueError before data are read for settings that cannot work, NonFiniteLoss where loss, gradients, weights
+    or metrics are not finite, and Interrupted on SIGTERM or Ctrl-C. results.json is written in these cases, too, with
+    the status failed, diverged or interrupted.
     """
     spec.validate()
     record = RunDirectory(spec.run_dir)
@@ -157,6 +159,9 @@ def evaluate(spec: TrainSpec, checkpoint: Path) -> dict[str, Any]:
         load_weights(module, checkpoint, to_evaluate=True)
         trainer = build_trainer(spec.trainer, folder=spec.run_dir, callbacks=[])
         trainer.test(module, datamodule=spec.datamodule, verbose=False)
+    found = not_finite(module.tests)
+    if found:
+        raise ConfigError(f"{checkpoint}: metrics of these weights are not finite ({named(found)}).")
     return {
         "checkpoint": str(checkpoint),
         "selected_on_test": spec.datamodule.fingerprint.get("selection") == "test",
@@ -164,6 +169,13 @@ def evaluate(spec: TrainSpec, checkpoint: Path) -> dict[str, Any]:
         "curvature": curvatures(module.network),
         "dataset": spec.datamodule.fingerprint,
     }
+
+
+def _status(error: BaseException) -> str:
+    """What results.json says of a run that an error ended."""
+    if isinstance(error, Interrupted):
+        return "interrupted"
+    return "diverged" if isinstance(error, NonFiniteLoss) else "failed"
 
 
 class _Run:
@@ -244,7 +256,7 @@ class _Run:
             self._test()
         except BaseException as error:
             log_failure(error)
-            self._finish("interrupted" if isinstance(error, Interrupted) else "failed", error)
+            self._finish(_status(error), error)
             raise
         return self._finish("finished")
 
@@ -284,6 +296,7 @@ class _Run:
         if self.spec.trainer.limit_test_batches != 0:
             load_weights(self.module, path)
             self.trainer.test(self.module, datamodule=self.spec.datamodule, verbose=False)
+            self.checkpoints.require_finite_metrics(self.trainer, self.module.tests)
 
     def _finish(self, status: str, error: BaseException | None = None) -> dict[str, Any]:
         results = self._results(status, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from hyplearn.manifolds import CurvedManifold
 from hyplearn.manifolds.family import Kind
 from hyplearn.nn.processes import processes
 from hyplearn.nn.space import Space, space_names
+from hyplearn.training.finite import all_finite
 from hyplearn.training.settings import EvaluationSettings
 
 log = logging.getLogger("hyplearn")
@@ -66,7 +68,8 @@ class Ranked(NamedTuple):
 class RankedStage(NamedTuple):
     """What ranking a stage gives: its metrics by name in percent, and what each query found.
 
-    Both are empty where there was nothing to rank: `{}` and None.
+    Both are empty where there was nothing to rank: `{}` and None. Of embeddings that are not finite, recall@1 is NaN:
+    a run with such a number has diverged.
     """
 
     metrics: dict[str, float]
@@ -90,6 +93,9 @@ def rank(
     Every process searches for its share of the queries; all get the same numbers.
     """
     data = subset(data, embedded.ids)
+    if not all_finite([*embedded.points, embedded.features]):
+        log.warning("embeddings of the %s images are not finite: nothing is ranked", stage)
+        return RankedStage({"recall@1": math.nan}, None)
     if not (data.query.any() and data.gallery.any()):
         log.warning("trainer.limit_%s_batches leaves no query or no gallery image: nothing is ranked", stage)
         return NOTHING_RANKED

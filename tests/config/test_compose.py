@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from yaml import YAMLError
 
+from hyplearn.config.compatibility import checked_specification
 from hyplearn.config.compose import change, compose
 from hyplearn.config.explain import of_command_line
 from hyplearn.config.folders import config_dir
@@ -268,3 +270,38 @@ def test_a_mistake_outside_of_classes_is_told_before_torch_is_imported(typed: st
     )
     assert told.stdout.split() == ["2", "False"]
     assert told.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/data/日本語", "/data/Fotos (2021)", "/data/a=b", "~/pics", "/data/a,b", "/a/{b}", "/it's", "/$x!"],
+)
+def test_a_path_that_needs_quotes_is_told_with_the_form_that_works(path: str) -> None:
+    with pytest.raises(ConfigError, match="If the value is a text, such as a path, quote it: ") as refused:
+        compose(["dataset=image_folder", f"dataset.root={path}", "dataset.source.test_fraction=0.2"])
+    (typed,) = shlex.split(str(refused.value).partition("quote it: ")[2])
+    config = compose(["dataset=image_folder", typed, "dataset.source.test_fraction=0.2"]).config
+    assert config["dataset"]["root"] == path
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "model._target_=1",
+        "model._target_=abc",
+        "~model._target_",
+        "~optim.optimizer._target_",
+        "optim.optimizer._partial_=nan",
+        "dataset.source=1",
+        "dataset.augmentation={_target_:builtins.int}",
+        "trainer.max_epochs={_target_: os.system, command: ls}",
+        "model.width={_target_: os.system, command: ls}",
+        "trainer={_target_: os.system, command: ls}",
+        "evaluation=[true]",
+        "logger=[0.1,0.5]",
+        "optim={a:1}",
+    ],
+)
+def test_what_is_no_part_is_refused_in_words(typed: str) -> None:
+    with pytest.raises(ConfigError):
+        checked_specification(compose(["model.width=4", typed]), restores=True)

@@ -55,3 +55,9 @@ def test_a_setting_out_of_range_stops_a_command_before_it_writes(command, tmp_pa
 def test_no_number_is_infinite_or_nan(value: object) -> None:
     with pytest.raises(ConfigError, match=r"^a(\.b\.c)?=(nan|inf|-inf) must be a finite number\.$"):
         check_finite({"fine": [1.0, "nan", None], "a": value}, "")
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, [10**20]])
+def test_no_integer_is_larger_than_those_of_tensors(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"^a=-?\d+ must be in \[-2\^63, 2\^63\)\.$"):
+        check_finite({"fine": [2**63 - 1, -(2**63)], "a": value}, "")

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from hyplearn.data.batches.transforms import Augmentation
 from hyplearn.data.datamodule import ImageDataModule
-from hyplearn.data.errors import BadImagesError
+from hyplearn.data.errors import BadImagesError, DatasetError
 from hyplearn.data.sources.datasets import CIFAR10, Digits, FashionMNIST
 from hyplearn.data.sources.folder import ImageFolder
 from hyplearn.data.sources.synthetic import Synthetic
@@ -91,18 +91,41 @@ def test_a_limit_takes_training_images_only() -> None:
     assert limited.fingerprint["counts"]["train"] == 30
 
 
-def test_test_images_are_read_by_setup_test_alone(folder_root: Path) -> None:
+def test_broken_images_of_all_parts_stop_a_run_before_its_first_epoch(folder_root: Path) -> None:
     shutil.rmtree(folder_root / "test" / "ant")
     for path in (folder_root / "test" / "bee").iterdir():
         path.write_bytes(b"unreadable")
+    next((folder_root / "train" / "ant").iterdir()).write_bytes(b"")
     data = folder(folder_root)
     data.prepare_data()
+    with pytest.raises(BadImagesError, match=r"5 of .* images"):
+        data.setup("fit")
+
+
+def test_broken_test_images_can_be_left_out(folder_root: Path) -> None:
+    broken, *rest = sorted((folder_root / "test" / "bee").iterdir())
+    broken.write_bytes(b"unreadable")
+    data = folder(folder_root, on_bad_image="skip")
     data.setup("fit")
-    data.setup("validate")
-    assert len(everything(data, "train")[2]) == 18
     assert "test" not in data.fingerprint["counts"]
-    with pytest.raises(BadImagesError, match="4 of 4 images"):
-        data.setup("test")
+    data.setup("test")
+    assert data.fingerprint["skipped"] == {"test": [f"test/bee/{broken.name}"]}
+    alone = folder(folder_root, on_bad_image="skip")
+    alone.setup("test")  # as evaluation does, without a look beforehand
+    assert alone.fingerprint["sha256"]["test"] == data.fingerprint["sha256"]["test"]
+    assert everything(alone, "test")[0].equal(everything(data, "test")[0])
+    for path in rest:
+        path.write_bytes(b"unreadable")
+    shutil.rmtree(folder_root / "test" / "ant")
+    with pytest.raises(DatasetError, match="none of the 4 images"):
+        folder(folder_root, on_bad_image="skip").setup("fit")
+
+
+def test_a_broken_batch_of_test_images_stops_a_run_before_its_first_epoch(cifar10_root: Path) -> None:
+    (cifar10_root / "cifar-10-batches-py" / "test_batch").write_bytes(b"unreadable")
+    data = ImageDataModule(CIFAR10(), batch_size=8, mean=[0.5], std=[0.25], root=cifar10_root)
+    with pytest.raises(DatasetError, match="test_batch"):
+        data.setup("fit")
 
 
 def test_evaluation_reads_no_training_images(cifar10_root: Path) -> None:

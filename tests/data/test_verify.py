@@ -7,7 +7,7 @@ import pytest
 
 from hyplearn.data.sources.cars import Cars
 from hyplearn.data.sources.cub import CUB
-from hyplearn.data.sources.datasets import Digits, FashionMNIST
+from hyplearn.data.sources.datasets import CIFAR10, Digits, FashionMNIST, TinyImageNet
 from hyplearn.data.sources.folder import ImageFolder
 from hyplearn.data.sources.inshop import InShop
 from hyplearn.data.sources.retrieval_folder import ImageFolderRetrieval
@@ -113,3 +113,40 @@ def test_progress_counts_every_image_once(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     verify(CUB(), tmp_path, threads=3, progress=lambda done, total: told.append((done, total)))
     assert told == [(number, 32) for number in range(1, 33)]
+
+
+def test_all_faults_of_all_parts_are_listed(cifar10_root: Path) -> None:
+    batches = cifar10_root / "cifar-10-batches-py"
+    for name in ("data_batch_2", "data_batch_4", "test_batch"):
+        (batches / name).write_bytes(b"unreadable")
+    (batches / "batches.meta").unlink(missing_ok=True)
+    report = verify(CIFAR10(), cifar10_root)
+    assert not report.clean
+    for name in ("data_batch_2", "data_batch_4", "test_batch"):
+        assert name in report.render()
+    assert any("batches.meta is missing" in remark for remark in report.remarks)
+
+
+def test_bad_lines_and_missing_pictures_of_tiny_imagenet_are_listed(tiny_imagenet_root: Path) -> None:
+    val = tiny_imagenet_root / "tiny-imagenet-200" / "val"
+    picture, unnamed = sorted((val / "images").iterdir())[:2]
+    picture.unlink()
+    unnamed.with_name("unnamed.JPEG").write_bytes(unnamed.read_bytes())
+    report = verify(TinyImageNet(), tiny_imagenet_root)
+    assert [problem.file.name for problem in report.problems] == [picture.name]
+    assert any("no list names, the first unnamed.JPEG" in remark for remark in report.remarks)
+    with (val / "val_annotations.txt").open("a") as file:
+        file.write("val_7.JPEG\tn07\nval_8.JPEG\tn08\n")
+    report = verify(TinyImageNet(), tiny_imagenet_root)
+    assert [problem.line for problem in report.problems] == [7, 8]
+
+
+def test_pictures_that_no_list_names_are_said(tmp_path: Path) -> None:
+    make_sop(tmp_path)
+    base = SOP().base(tmp_path)
+    assert base is not None
+    (base / "extra.JPG").write_bytes(b"")
+    report = verify(SOP(), tmp_path)
+    assert report.clean
+    assert report.remarks == ("1 pictures that no list names, the first extra.JPG",)
+    assert "note: 1 pictures" in report.render()

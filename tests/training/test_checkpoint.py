@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from hyplearn.errors import NonFiniteLoss
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.training.callbacks.checkpoints import Checkpoints
 from hyplearn.training.callbacks.stop_signals import StopSignals
@@ -34,8 +36,10 @@ class FakeTrainer:
 
     def __init__(self, epochs: int) -> None:
         self.max_epochs, self.max_steps, self.global_step = epochs, -1, 0
-        self.should_stop, self.current_epoch, self.num_val_batches = False, 0, [1]
-        self.strategy = self
+        self.should_stop, self.current_epoch, self.num_val_batches, self.is_global_zero = False, 0, [1], True
+        self.strategy = self.precision_plugin = self
+        self.scaler, self.optimizers = None, []
+        self.lightning_module = torch.nn.Identity()
         self.saved: list[tuple[int, str]] = []
 
     def save_checkpoint(self, path: Path, weights_only: bool) -> None:
@@ -71,10 +75,14 @@ def test_the_first_best_epoch_is_kept(
     assert [epoch for epoch, name in trainer.saved if name == "last.ckpt"] == list(range(1, len(values) + 1))
 
 
-def test_nan_is_never_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_epoch_that_is_not_finite_ends_the_run(
+    value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     callback = checkpoints(tmp_path, monitor="val/loss")
-    train(callback, "val/loss", [float("nan"), 3.0, float("nan"), 2.0], monkeypatch)
-    assert (callback.best_epoch, callback.best_value) == (4, 2.0)
+    with pytest.raises(NonFiniteLoss, match=r"non-finite metrics \(val/loss\) in epoch 2"):
+        train(callback, "val/loss", [3.0, value, 2.0], monkeypatch)
+    assert (callback.best_epoch, callback.best_value) == (1, 3.0)
 
 
 def test_without_the_metric_no_epoch_is_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

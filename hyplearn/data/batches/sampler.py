@@ -115,12 +115,36 @@ def check_class_batches(*, batch_size: int, images_per_class: int, classes: int,
             f"classes, got {batch_size}: try {math.lcm(2 * images_per_class, world_size)} or a multiple"
         )
     if batch_size > classes * images_per_class:
-        most = classes * images_per_class
+        smaller = smaller_batches(classes * images_per_class, images_per_class, world_size)
         raise ValueError(
             f"a batch of {batch_size} with images_per_class={images_per_class} needs {batch_size // images_per_class} "
-            f"classes, but {classes} are trained on: set batch_size to {most - most % world_size} or less, raise "
-            "images_per_class, or hold out fewer classes (val_fraction)"
+            f"classes, but {classes} are trained on: {smaller or 'use fewer processes'}, "
+            "raise images_per_class, or hold out fewer classes (val_fraction)"
         )
+
+
+def smaller_batches(images: int, images_per_class: int, world_size: int) -> str | None:
+    """Return the advice of a batch_size that at most `images` images fill, None where there is none.
+
+    It is a multiple of images_per_class and of the processes, and holds at least 2 classes.
+    """
+    step = math.lcm(images_per_class, world_size)
+    largest = images // step * step
+    if largest < 2 * images_per_class:
+        return None
+    return f"set batch_size to {largest}" + (f", or another multiple of {step} below" if largest > step else "")
+
+
+def fitting_batches(images: int, classes: int, images_per_class: int, world_size: int) -> str:
+    """Return the advice of settings for which `images` images of `classes` classes fill a batch."""
+    smaller = smaller_batches(min(images, classes * images_per_class), images_per_class, world_size)
+    if smaller is not None:
+        return smaller
+    step = math.lcm(2, world_size)  # 2 images of each class are the least that is compared
+    largest = min(images, 2 * classes) // step * step
+    if largest < 4:
+        return "add images: the smallest batch has 2 images of each of 2 classes"
+    return f"set images_per_class to 2 and batch_size to {largest}"
 
 
 class _ClassMembers:
@@ -207,19 +231,19 @@ class ClassBalancedBatches:
         replacement: bool = False,
     ) -> None:
         self.members = _ClassMembers(labels)
+        self.batch_size, self.images_per_class, self.seed, self.epoch = batch_size, images_per_class, seed, 0
+        self.count, self.replacement = len(labels) // batch_size, replacement
+        if self.count == 0 and images_per_class >= 2:  # before the classes: advice that fits both
+            raise ValueError(
+                f"{len(labels)} training samples do not fill one batch of {batch_size}: "
+                f"{fitting_batches(len(labels), len(self.members), images_per_class, world_size)}"
+            )
         check_class_batches(
             batch_size=batch_size,
             images_per_class=images_per_class,
             classes=len(self.members),
             world_size=world_size,
         )
-        self.batch_size, self.images_per_class, self.seed, self.epoch = batch_size, images_per_class, seed, 0
-        self.count, self.replacement = len(labels) // batch_size, replacement
-        if self.count == 0:
-            raise ValueError(
-                f"{len(labels)} training samples do not fill one batch of {batch_size}: set batch_size to "
-                f"{len(labels) // images_per_class * images_per_class} or less"
-            )
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

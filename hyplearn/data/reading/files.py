@@ -63,7 +63,7 @@ class ImageFiles:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:  # reported with all other bad files when they are read
+    except OSError:  # reported with all other bad files when they are read
         return -1
 
 

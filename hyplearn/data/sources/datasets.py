@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from torchvision import datasets as official
 
 from hyplearn.data.batches.splits import stratified_split
-from hyplearn.data.errors import DatasetError
+from hyplearn.data.errors import DatasetError, Problem, ProblemsError
 from hyplearn.data.reading.download import Archive
 from hyplearn.data.reading.files import ImageFiles
 from hyplearn.data.reading.formats import read_cifar_batch, read_idx_pair, read_pickle
@@ -134,6 +135,12 @@ class CIFAR10:
                 raise DatasetError(f"{', '.join(self._missing(root))} not found below {root}. {placement}")
             archive.fetch_and_unpack(root, self.layout.base_folder, placement=placement)
 
+    def remarks(self, root: Path | None) -> list[str]:
+        """Return what a user may want to know of the files, though all images can be read."""
+        name = self.layout.meta["filename"]
+        there = root is not None and _find(root, self._places(name)) is not None
+        return [] if there else [f"{name} is missing: classes have numbers in place of names"]
+
     def train(self, root: Path | None) -> ImageArrays:
         return self._read(needed(root, self.name), self.layout.train_list)
 
@@ -154,7 +161,14 @@ class CIFAR10:
 
     def _read(self, root: Path, parts: Sequence[Sequence[str]]) -> ImageArrays:
         paths = [_found(root, self._places(filename), self.name) for filename, _ in parts]
-        batches = [read_cifar_batch(path, label_key=self.label_key, num_classes=self.num_classes) for path in paths]
+        batches, broken = [], []
+        for path in paths:
+            try:
+                batches.append(read_cifar_batch(path, label_key=self.label_key, num_classes=self.num_classes))
+            except DatasetError as error:  # noqa: PERF203 - all of them are named
+                broken.append(str(error))
+        if broken:
+            raise DatasetError("\n".join(broken))
         return ImageArrays(torch.cat([b.pixels for b in batches]), torch.cat([b.labels for b in batches]))
 
 
@@ -225,15 +239,28 @@ class TinyImageNet:
         base = self._base(root)
         annotations = base / "val" / "val_annotations.txt"
         index = {wnid: label for label, wnid in enumerate(self._wnids(base))}
-        paths, labels = [], []
+        paths, labels, problems = [], [], []
         for number, line in enumerate(annotations.read_text().splitlines(), 1):
             filename, wnid, *_ = [*line.split("\t"), "", ""]
-            if wnid not in index or not (base / "val" / "images" / filename).is_file():
-                problem = "is no class of wnids.txt" if wnid not in index else f"{filename} is not in val/images"
-                raise DatasetError(f"{annotations}, line {number}: {line!r}: {wnid or 'an empty name'} {problem}")
-            paths.append(f"val/images/{filename}")
+            if not filename or wnid not in index:
+                problem = f"{line!r}: {wnid or 'an empty name'} is no class of wnids.txt"
+                problems.append(Problem(annotations, number, problem))
+                continue
+            paths.append(f"val/images/{filename}")  # a file that is not there is told, or skipped, as any other
             labels.append(index[wnid])
+        if problems:
+            raise ProblemsError(problems, self.name)
         return ImageFiles(base, tuple(paths), torch.tensor(labels))
+
+    def remarks(self, root: Path | None) -> list[str]:
+        """Return what a user may want to know of the files, though all images can be read."""
+        base = self._base(root)
+        named = set(self.test(root).paths)
+        folder = base / "val" / "images"
+        unnamed = sorted(name for name in os.listdir(folder) if f"val/images/{name}" not in named)
+        found = [f"{len(unnamed)} files of {folder} that no list names, the first {unnamed[0]}"] if unnamed else []
+        words = [] if (base / "words.txt").is_file() else ["words.txt is missing: classes are called by their ids"]
+        return found + words
 
     def _places(self, name: str) -> list[str]:
         return [f"{self.folder}/{name}", name]

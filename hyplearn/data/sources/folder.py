@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -119,13 +121,35 @@ class ImageFolder:
 
 
 def visible_folders(folder: Path) -> list[str]:
-    """Names of the visible folders in `folder`, sorted; none if it is not there."""
+    """Names of the visible folders in `folder`, sorted; none if it is not there.
+
+    Raises DatasetError for a link to a folder that does not exist.
+    """
     if not folder.is_dir():
         return []
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() and not path.exists() and not path.suffix and not path.name.startswith("."):
+            raise DatasetError(f"{path} is a link to {os.readlink(path)}, which does not exist: mend or remove it")
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """Files at any depth in `folder`, sorted, without hidden ones and those in hidden folders."""
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    """Files at any depth in `folder`, sorted, without hidden ones and those in hidden folders.
+
+    Linked folders are read, each but once on the way down, so that a link to a folder above it ends. A link to a file
+    that does not exist is among the files: who reads them says that it is missing.
+    """
+    return sorted(_files_below(folder, ())) if folder.is_dir() else []
+
+
+def _files_below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    place = folder.resolve()
+    if place in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _files_below(path, (*above, place))
+        elif path.is_file() or (path.is_symlink() and not path.exists()):
+            yield path

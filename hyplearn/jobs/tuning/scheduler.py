@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyplearn.config.compose import compose, quoted
+from hyplearn.config.compose import compose
+from hyplearn.config.explain import quoted
 from hyplearn.console.board import Board
 from hyplearn.errors import NON_FINITE, OK, ConfigError
 from hyplearn.jobs.launcher import Job, JobState, Launcher, Stopped, signals_raise, signals_wait

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from signal import SIGTERM
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import pytorch_lightning as pl
 
-from hyplearn.errors import Interrupted
+from hyplearn.errors import Interrupted, NonFiniteLoss
+from hyplearn.runs.atomic import write_json
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.training.callbacks.stop_signals import StopSignals
 from hyplearn.training.checkpoint import read_checkpoint
+from hyplearn.training.finite import named, non_finite_training, not_finite
 from hyplearn.training.module import TrainingModule
 
+ADVICE = "a lower optim.lr or optim.curvature_lr, or trainer.gradient_clip=1"
 log = logging.getLogger("hyplearn")
 
 
@@ -36,6 +39,10 @@ class Checkpoints(pl.Callback):
 
     A request to stop is answered after an optimizer step in the middle of an epoch, with what it takes to continue from
     there; one during an epoch's last step or validation, once that epoch is complete.
+
+    A checkpoint is finite: before each one, before validation and at the end of every epoch, weights, buffers, the
+    state of the optimizer, the gradient scale and the metrics of the epoch are looked at, in every process.
+    NonFiniteLoss names what is not finite; the files that are there stay.
     """
 
     def __init__(
@@ -91,9 +98,14 @@ class Checkpoints(pl.Callback):
         if after_step and not last_step and self._stop_requested(trainer):
             self._save_last_and_stop(trainer)
 
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._require_finite(trainer)  # what such weights embed could not even be ranked
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
         epoch = trainer.current_epoch + 1
+        self._require_finite(trainer)
+        self.require_finite_metrics(trainer, pl_module.row)
         value = pl_module.row.get(self.monitor)
         if value is not None and self._is_better(value):
             self.best_value, self.best_epoch = value, epoch
@@ -110,8 +122,8 @@ class Checkpoints(pl.Callback):
             raise Interrupted(self.signals.requested, self.last)
 
     def _is_better(self, value: float) -> bool:
-        if self.best_value is None or math.isnan(value):
-            return not math.isnan(value)
+        if self.best_value is None:
+            return True
         return value < self.best_value if self.monitor.endswith("loss") else value > self.best_value
 
     def _end_if_out_of_patience(self, trainer: pl.Trainer, epoch: int) -> None:
@@ -123,6 +135,7 @@ class Checkpoints(pl.Callback):
 
     def save_untrained(self, trainer: pl.Trainer) -> None:
         """last.ckpt of weights that are only tested."""
+        self._require_finite(trainer)
         self._save_last(trainer)
 
     def _save_last(self, trainer: pl.Trainer) -> None:
@@ -130,5 +143,33 @@ class Checkpoints(pl.Callback):
         self.written = self.last
 
     def _save_last_and_stop(self, trainer: pl.Trainer) -> None:
+        self._require_finite(trainer)
         self._save_last(trainer)
         raise Interrupted(self.signals.requested or SIGTERM, self.last)
+
+    # What is not finite
+
+    def require_finite_metrics(self, trainer: pl.Trainer, numbers: Mapping[str, float]) -> None:
+        """Raise NonFiniteLoss, in all processes, for metrics that are not finite in one."""
+        found = not_finite(numbers)
+        if not trainer.strategy.reduce_boolean_decision(not found, all=True):
+            self._diverged(trainer, "metrics", found)
+
+    def _require_finite(self, trainer: pl.Trainer) -> None:
+        """Raise NonFiniteLoss, in all processes, for weights or a state of training that is not finite in one."""
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        scale = None if scaler is None else float(scaler.get_scale())
+        found = non_finite_training(trainer.lightning_module, trainer.optimizers, scale)
+        if not trainer.strategy.reduce_boolean_decision(not found, all=True):
+            self._diverged(trainer, "weights or optimizer state", found)
+
+    def _diverged(self, trainer: pl.Trainer, what: str, found: list[str]) -> NoReturn:
+        kept = str(self.last) if self.last.is_file() else None
+        epoch, step = trainer.current_epoch + 1, trainer.global_step
+        report = {"non_finite": what, "epoch": epoch, "step": step, "names": found, "last_good_checkpoint": kept}
+        if trainer.is_global_zero:
+            write_json(self.record.non_finite_file, report)
+        where = f" ({named(found)})" if found else " (in another process)"
+        goes_on = f"; the last good checkpoint is {kept}" if kept else ""
+        message = f"non-finite {what}{where} in epoch {epoch}, after step {step}{goes_on}. Try {ADVICE}."
+        raise NonFiniteLoss(message, self.record.non_finite_file)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -232,5 +234,24 @@ def test_class_batches_that_cannot_be_formed_are_named(
 
 
 def test_too_few_images_for_a_balanced_epoch_are_named() -> None:
-    with pytest.raises(ValueError, match="6 training samples do not fill one batch of 8: set batch_size to 4 or less"):
+    with pytest.raises(ValueError, match="6 training samples do not fill one batch of 8: set images_per_class to 2"):
         ClassBalancedBatches(torch.tensor([0, 0, 0, 1, 1, 1]), batch_size=8, images_per_class=4, seed=0)
+
+
+@pytest.mark.parametrize("images_per_class", [2, 3, 4, 32])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize(("classes", "each"), [(2, 6), (2, 2), (3, 5), (5, 3), (9, 4)])
+def test_advice_about_a_batch_that_is_too_large_can_be_followed(
+    classes: int, each: int, world_size: int, images_per_class: int
+) -> None:
+    labels = torch.arange(classes).repeat_interleave(each)
+    options = {"images_per_class": images_per_class, "world_size": world_size, "seed": 0}
+    with pytest.raises(ValueError, match=r"images_per_class|batch") as refused:
+        ClassBalancedBatches(labels, batch_size=40 * images_per_class * world_size, **options)
+    advised = re.search(r"(?:images_per_class to (\d+) and )?batch_size to (\d+)", str(refused.value))
+    if advised is None:
+        assert re.search("use fewer processes|add images", str(refused.value))
+        assert min(classes * 2, classes * each) < 2 * max(2, world_size)
+        return
+    followed = options | {"images_per_class": int(advised[1] or images_per_class)}
+    assert len(ClassBalancedBatches(labels, batch_size=int(advised[2]), **followed)) >= 1

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hyplearn.data.errors import DatasetError
-from hyplearn.data.sources.folder import ImageFolder
+from hyplearn.data.sources.folder import ImageFolder, visible_files, visible_folders
 
 WriteImage = Callable[..., Path]
 
@@ -109,3 +109,23 @@ def test_images_may_lie_deeper_and_other_files_are_named(
 def test_impossible_fractions_are_named(fraction: float) -> None:
     with pytest.raises(ValueError, match="test_fraction must be between 0 and 1"):
         ImageFolder(test_fraction=fraction)
+
+
+def test_links_are_read_and_those_that_lead_nowhere_are_files_that_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "class" / "deeper").mkdir(parents=True)
+    (tmp_path / "other" / "more").mkdir(parents=True)
+    for name in ("class/a.png", "class/deeper/b.png", "other/c.png", "other/more/d.png", "other/.hidden.png"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "class" / "linked").symlink_to(tmp_path / "other")
+    (tmp_path / "other" / "more" / "up").symlink_to(tmp_path / "other")
+    (tmp_path / "class" / "deeper" / "loop").symlink_to(tmp_path / "class")
+    (tmp_path / "class" / "itself").symlink_to(tmp_path / "class" / "itself")
+    (tmp_path / "class" / "gone.png").symlink_to("/nonexistent/7.png")
+    found = [path.relative_to(tmp_path / "class").as_posix() for path in visible_files(tmp_path / "class")]
+    assert found == ["a.png", "deeper/b.png", "gone.png", "itself", "linked/c.png", "linked/more/d.png"]
+
+
+def test_a_class_folder_that_is_a_link_to_nowhere_is_told(tmp_path: Path) -> None:
+    (tmp_path / "ant").symlink_to(tmp_path / "gone")
+    with pytest.raises(DatasetError, match=r"ant is a link to .*gone, which does not exist"):
+        visible_folders(tmp_path)

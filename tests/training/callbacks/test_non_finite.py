@@ -75,7 +75,7 @@ def test_the_last_good_checkpoint_stays(tmp_path: Path) -> None:
     assert all(value.isfinite().all() for value in checkpoint["state_dict"].values() if value.is_floating_point())
     assert report["last_good_checkpoint"] == str(tmp_path / "checkpoints" / "last.ckpt")
     assert report["last_good_checkpoint"] in message
-    assert runs.results(tmp_path)["status"] == "failed"
+    assert runs.results(tmp_path)["status"] == "diverged"
 
 
 def test_the_message_says_what_to_try(tmp_path: Path) -> None:
@@ -101,16 +101,13 @@ def test_a_rarer_look_comes_later_but_comes(tmp_path: Path) -> None:
 
 
 def test_the_guard_can_be_switched_off(tmp_path: Path) -> None:
-    results = fit(
-        runs.spec(
-            tmp_path,
-            build_model=failing_network(3, values=True),
-            callbacks={"nonfinite_every": 0},
-            trainer={"max_epochs": 1},
-        )
-    )
-    assert results["status"] == "finished"
-    assert runs.results(tmp_path)["metrics"]["train/loss"] == "nan"
+    """No step is looked at then; the end of the epoch is, before validation and the checkpoint."""
+    report, message = report_of(tmp_path, build_model=failing_network(3, values=True), callbacks={"nonfinite_every": 0})
+    assert (report["epoch"], report["step"], report["last_good_checkpoint"]) == (1, 8, None)
+    assert "model.features.0.weight" in report["names"]
+    assert message.startswith("non-finite weights or optimizer state (model.shift")
+    assert runs.results(tmp_path)["status"] == "diverged"
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 def test_a_step_that_the_fp16_scaler_leaves_out_is_no_failure(tmp_path: Path) -> None:
