@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
@@ -23,6 +24,19 @@ from hyplearn.errors import (
     nearest,
 )
 
+_SAVED = "What was saved before is whole: a run goes on with resume=<its directory>."
+_WAYS_OUT = {
+    errno.ENOSPC: f"Make room on that disk, or name another output_dir. {_SAVED}",
+    errno.EDQUOT: f"Make room within your quota, or name another output_dir. {_SAVED}",
+    errno.EROFS: "Name an output_dir on a disk that can be written to.",
+    errno.EACCES: "Name a place that you may read and write, or change its permissions.",
+    errno.EPERM: "Name a place that you may read and write, or change its permissions.",
+    errno.ENAMETOOLONG: "Name a shorter path.",
+    errno.EMFILE: f"Raise the limit of open files (ulimit -n), or take fewer workers. {_SAVED}",
+    errno.ENOTDIR: "A file stands where a folder is needed: name another place.",
+    errno.EISDIR: "A folder stands where a file is needed: name another place.",
+    errno.ENOMEM: f"Take a smaller dataset.batch_size, or fewer workers. {_SAVED}",
+}
 PIPE_CLOSED = 141  # as of a process that SIGPIPE ended
 
 
@@ -55,10 +69,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except (OSError, MemoryError) as error:
+        print(f"error: {_of_the_system(error)}", file=sys.stderr)
+        return FAILED
     except NonFiniteLoss as error:
         report = "" if error.report is None else f"\nreport: {error.report}"
         print(f"error: {error}{report}", file=sys.stderr)
         return NON_FINITE
+
+
+def _of_the_system(error: OSError | MemoryError) -> str:
+    """What the system refused, with the path and a way out."""
+    if isinstance(error, MemoryError):
+        return "out of memory: take a smaller dataset.batch_size, or set batch.chunk. What was saved is whole."
+    path = os.fsdecode(error.filename) if error.filename is not None else None
+    place = "" if path is None else f"{path.encode(errors='backslashreplace').decode()}: "
+    way_out = _WAYS_OUT.get(error.errno or 0, _SAVED)
+    return f"{place}{error.strerror or error}. {way_out}"
 
 
 def _see_working_directory() -> None:

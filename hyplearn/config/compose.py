@@ -27,7 +27,7 @@ from hyplearn.config.explain import (
     several_values,
     unknown_choice,
 )
-from hyplearn.config.folders import BASE, ROOT, check_choices, config_dir, groups
+from hyplearn.config.folders import BASE, ROOT, at_home, check_choices, config_dir, groups
 from hyplearn.config.interpolations import check_interpolations
 from hyplearn.config.keys import check_key, paths
 from hyplearn.config.schema import SUPPLIED, TrainConfig, validate
@@ -145,7 +145,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     """`config` as plain containers, every interpolation resolved."""
     check_interpolations(cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)))
     try:
-        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+        return at_home(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True)))
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} is missing: give it a value, {error.full_key}=...") from error
     except OmegaConfBaseException as error:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from yaml import YAMLError
 
@@ -17,6 +18,29 @@ from hyplearn.runs.bounded import check_yaml, read_text
 ROOT = "train"
 BASE = "base"  # the folder of a group whose files others build on, and which are no choices themselves
 ENTRY_POINTS = "hyplearn.configs"  # by which an installed package names its package of configuration files
+
+
+PATHS = ("output_dir", "resume", "dataset.root", "model.weights", "model.backbone.weights")  # keys that name a place
+
+
+def at_home(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration with ~ of its paths replaced by the home directory, in place.
+
+    Raises ConfigError for an empty path, which would be the working directory, unasked.
+    """
+    for place in PATHS:
+        *groups, key = place.split(".")
+        node: Any = config
+        for group in groups:
+            node = node.get(group) if isinstance(node, dict) else None
+        value = node.get(key) if isinstance(node, dict) else None
+        if not isinstance(value, str):
+            continue
+        if not value.strip():
+            raise ConfigError(f"{place} is empty: name a path, or leave it out ({place}=null).")
+        if value.startswith("~"):
+            node[key] = str(Path(value).expanduser())
+    return config
 
 
 def config_dir() -> Path:

@@ -24,18 +24,22 @@ def register() -> None:
 
 def run_dir(output_dir: str | None, choices: Mapping[str, str | None], seed: object) -> str:
     """Return `output_dir`, or the name of a new directory: outputs/<model>_<dataset>/<time>_seed<seed>_<4 hex>."""
-    return str(output_dir or OUTPUTS / run_name(choices) / _new(f"seed{seed}"))
+    return str(_named(output_dir) or OUTPUTS / run_name(choices) / _new(f"seed{seed}"))
 
 
 def sweep_dir(output_dir: str | None) -> str:
     """Return `output_dir`, or the name of a new directory: outputs/multirun/<time>_<4 hex>."""
-    return str(output_dir or OUTPUTS / "multirun" / _new("sweep"))
+    return str(_named(output_dir) or OUTPUTS / "multirun" / _new("sweep"))
 
 
 def sweep_subdir(number: int, differences: str, digits: int = 2) -> str:
     """Return the name of a job's folder: its number and, of `differences` as `key=value,...`, what a path may hold."""
     summary = re.sub(r"[^A-Za-z0-9.+-]+", "_", differences.replace("=", "-"))
     return f"{int(number):0{digits}d}_{summary[:LONGEST]}".rstrip("_.")
+
+
+def _named(output_dir: str | None) -> Path | None:
+    return Path(output_dir).expanduser() if output_dir else None
 
 
 def _new(label: str) -> Path:

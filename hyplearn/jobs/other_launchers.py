@@ -96,7 +96,7 @@ def _take_down(job: Job, one: JobReturn) -> None:
     if one.status is JobStatus.COMPLETED:
         if one.hydra_cfg is not None:
             job.run_dir = _as_written(Path(str(one.hydra_cfg.hydra.runtime.output_dir)))
-        job.end(OK, "", RunDirectory(job.run_dir).results.get("seconds", 0.0))
+        job.end(OK, "", RunDirectory(job.run_dir).results_if_sound.get("seconds", 0.0))
     else:
         reason = one._return_value  # its property raises it
         job.end(FAILED, " ".join(str(reason).split()) or type(reason).__name__, 0.0)

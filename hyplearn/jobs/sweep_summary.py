@@ -54,7 +54,7 @@ def in_sweep(job: Job) -> str:
 
 def results(job: Job) -> dict[str, Any]:
     """What the run came to; empty before its end."""
-    return {} if job.status is None else RunDirectory(job.run_dir).results
+    return {} if job.status is None else RunDirectory(job.run_dir).results_if_sound
 
 
 def _number(job: Job) -> int | str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 import yaml
 
 from hyplearn.errors import ConfigError
+from hyplearn.runs import shapes
 from hyplearn.runs.atomic import write_json, write_text, write_yaml
 from hyplearn.runs.bounded import load_yaml, read_text
 from hyplearn.runs.identity import cell_id, run_id
@@ -45,6 +47,8 @@ from hyplearn.runs.names import (
 )
 from hyplearn.runs.renamed import with_present_targets
 
+log = logging.getLogger("hyplearn")
+
 FINISHED, SMOKE = "finished", "smoke"
 ALWAYS = {"seed", "model", "dataset", "trainer", "choices"}  # keys of every run's configuration
 
@@ -69,12 +73,18 @@ class RunDirectory:
 
     @classmethod
     def locate(cls, path: Path) -> RunDirectory:
-        """Find the run directory `path`, or that of the checkpoint `path`. Raises ConfigError if there is none."""
+        """Find the run directory `path`, or that of the checkpoint `path`.
+
+        Raises ConfigError if there is none, or if one of its files is damaged.
+        """
         if not path.exists():
             raise ConfigError(f"{path} does not exist: name a run directory or one of its checkpoints.")
         found = cls.around(path)
         if not found.begun:
             raise ConfigError(f"{found.path} is no run directory: it has no {CONFIG}.")
+        damage = found.damage
+        if damage is not None:
+            raise ConfigError(damage)
         return found
 
     @classmethod
@@ -166,17 +176,28 @@ class RunDirectory:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved configuration."""
-        return _read(self.config_file, lambda text: _mapping(with_present_targets(load_yaml(text))))
+        return _read(self.config_file, lambda text: shapes.config(_mapping(with_present_targets(load_yaml(text)))))
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """What manifest.json says; empty before training began."""
-        return _read(self.manifest_file, _json) if self.manifest_file.is_file() else {}
+        return (
+            _read(self.manifest_file, lambda text: shapes.manifest(_json(text))) if self.manifest_file.is_file() else {}
+        )
 
     @cached_property
     def results(self) -> dict[str, Any]:
         """What results.json says; empty before the run ended."""
-        return _read(self.results_file, _json) if self.results_file.is_file() else {}
+        return _read(self.results_file, lambda text: shapes.results(_json(text))) if self.results_file.is_file() else {}
+
+    @property
+    def results_if_sound(self) -> dict[str, Any]:
+        """What results.json says; empty where it is damaged, too, which a warning says: for readers of many runs."""
+        try:
+            return self.results
+        except ConfigError as error:
+            log.warning("%s", error)
+            return {}
 
     @cached_property
     def history(self) -> list[dict[str, float]]:
@@ -236,9 +257,18 @@ class RunDirectory:
             return False
 
     @property
+    def damage(self) -> str | None:
+        """Say which file is not what a run writes, or None. Reads them all."""
+        try:
+            _ = self.config, self.manifest, self.results, self.history, self.id
+        except (ConfigError, KeyError, TypeError, ValueError) as error:
+            return str(error) if isinstance(error, ConfigError) else f"{self.config_file} is damaged ({error!r})."
+        return None
+
+    @property
     def finished(self) -> bool:
-        """Whether the run came to its end and left results."""
-        return bool(self.results.get("status") == FINISHED)
+        """Whether the run came to its end and left results. Damaged ones, which a warning names, are none."""
+        return bool(self.results_if_sound.get("status") == FINISHED)
 
     @property
     def state(self) -> RunState:
@@ -322,6 +352,8 @@ def _read(path: Path, parse: Callable[[str], Content]) -> Content:
         return parse(read_text(path))
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist: {path.parent} is no run directory.") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError, csv.Error, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,11 +14,27 @@ from hyplearn.runs.identity import run_id
 from hyplearn.runs.keys import PLACE
 from hyplearn.runs.names import CONFIG
 
+log = logging.getLogger("hyplearn")
+
 
 def runs_below(folders: Iterable[Path]) -> list[RunDirectory]:
-    """Find every run directory at any depth below the folders, in the order of their paths."""
-    found = {path.parent.resolve(): path.parent for folder in folders for path in sorted(folder.rglob(CONFIG))}
-    return [run for run in map(RunDirectory, found.values()) if run.readable]
+    """Find every run directory at any depth below the folders, in the order of their paths.
+
+    One with a damaged file is left out and named in a warning, the others are found all the same.
+    """
+    paths = (path for folder in folders for path in sorted(folder.rglob(CONFIG)) if path.is_file())
+    found = {path.parent.resolve(): path.parent for path in paths}
+    return [run for run in map(RunDirectory, found.values()) if _sound(run)]
+
+
+def _sound(run: RunDirectory) -> bool:
+    """Whether the directory is that of a run, and none of its files is damaged; a damaged one is named."""
+    if not run.readable and not run.results_file.exists() and not run.manifest_file.exists():
+        return False  # W&B and Hydra leave files of the same name
+    damage = run.damage
+    if damage is not None:
+        log.warning("left out: %s", damage)
+    return damage is None and run.readable
 
 
 def by_id(runs: Iterable[RunDirectory]) -> dict[str, list[RunDirectory]]:
@@ -34,6 +51,11 @@ def unfinished(parent: Path, config: Mapping[str, Any]) -> RunDirectory | None:
     """Find the newest run below `parent` with this configuration that has not ended and left a checkpoint."""
     for path in sorted(parent.glob(f"*/{CONFIG}"), reverse=True):
         run = RunDirectory(path.parent)
+        try:
+            _ = run.config
+        except ConfigError as error:
+            log.warning("left out: %s", error)
+            continue
         if run.last_checkpoint and not run.finished and _placeless(run.config) == _placeless(config):
             return run
     return None

@@ -71,7 +71,7 @@ def results(studies: Sequence[Study], folder: Path, metric: str, extra: Sequence
                 counts={state: states.count(state) for state in ENDS},
                 seconds=sum(job.seconds for job in jobs),
                 best=best,
-                test=None if run is None else run.metrics.get(tested(metric)),
+                test=None if run is None else run.results_if_sound.get("metrics", {}).get(tested(metric)),
                 experiment=None if best is None else write_best(study.contender, best, folder, metric, extra),
                 inert=study.contender.inert,
                 lost=len(study.lost(JobState.FAILED)),
