@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hyplearn.config.compose import Composed, change, parse
 from hyplearn.errors import FAILED, OK, ConfigError
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.keys import REPEATED, within
+from hyplearn.runs.lock import occupied
 
 FIXED = ("resume", "choices")
 
@@ -127,14 +129,18 @@ def _fit(composed: Composed) -> RunDirectory:
     """Train as `hyplearn train` does; returns the run directory."""
     from hyplearn.config.specification import checked_specification
     from hyplearn.runs.creation import new_run, run_name
+    from hyplearn.runs.rank import first_process
 
     spec = checked_specification(composed)
     from hyplearn.training.fit import fit
+    from hyplearn.training.loggers import check_wandb_key
 
+    check_wandb_key(spec.logger)
     config = composed.config
     run = new_run(config["output_dir"], run_name(composed.choices), config["seed"])
     config = {**config, "output_dir": str(run.path), "resume": None}
-    fit(replace(spec, config=config, run_dir=run.path))
+    with occupied(run.path) if first_process() else nullcontext():
+        fit(replace(spec, config=config, run_dir=run.path))
     return RunDirectory(run.path)
 
 
@@ -157,7 +163,8 @@ def _compare(before: RunDirectory, now: RunDirectory, *, changed: Sequence[str],
         "differences": [fact._asdict() for fact in (*data, *numbers)],
         "largest_weight_difference": weights,
     }
-    now.write_comparison(facts)
+    with occupied(now.path):
+        now.write_comparison(facts)
     print(f"\n{before.path} and its rerun {now.path}" + (f", with {' '.join(changed)}" if changed else ""))
     print("\n".join(_lines(count, numbers, data, missing, weights)))
     return FAILED if exact and not equal else OK

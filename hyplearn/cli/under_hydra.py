@@ -135,7 +135,11 @@ _prepared: list[Prepared] = []
 def prepare(config: DictConfig, own: Any) -> Prepared:
     """Check everything about a run that can be told before data are read. own: Hydra's node. Raises ConfigError."""
     plan = _plan(composed(config, own), task_overrides(own))
-    return Prepared(plan, checked_specification(plan.composed, restores=plan.checkpoint is not None))
+    spec = checked_specification(plan.composed, restores=plan.checkpoint is not None)
+    from hyplearn.training.loggers import check_wandb_key
+
+    check_wandb_key(spec.logger)
+    return Prepared(plan, spec)
 
 
 def _directory(config: DictConfig, plan: Plan) -> Path:

@@ -50,6 +50,6 @@ def occupant(run_dir: Path) -> str | None:
 def _holder(run_dir: Path) -> str:
     try:
         found = json.loads((run_dir / HOLDER).read_text())
-    except FileNotFoundError:  # it has the lock and has not yet written its name
+        return f"process {found['pid']} on {found['host']}"
+    except (OSError, ValueError, LookupError, TypeError):  # not yet written, or damaged: the lock itself is what counts
         return "another process"
-    return f"process {found['pid']} on {found['host']}"

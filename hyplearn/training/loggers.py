@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from hyplearn.errors import ConfigError
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.identity import cell_id
 from hyplearn.training.settings import LoggerSettings
@@ -173,6 +174,8 @@ class WandbRun(RunLogger):
         self._run.summary.update(flatten(results))
         if self.mode == "online":
             where = f"to look at: {self._run.url}"
+        elif self.mode == "disabled":
+            where = "nothing went to Weights & Biases: WANDB_MODE=disabled"
         else:
             where = f"to upload: wandb sync {Path(self._run.dir).parent}"
         self._run.finish(exit_code=0 if results["status"] == "finished" else 1)
@@ -209,12 +212,29 @@ def summary_of(name: str) -> str | None:
 
 
 def wandb_mode(mode: str) -> str:
-    """online or offline. auto: what WANDB_MODE says, else online if a key lies in the environment or in netrc."""
+    """Return online, offline or disabled. auto: what WANDB_MODE says, else online where a key is found."""
     if mode != "auto":
         return mode
     if os.environ.get("WANDB_MODE") in ("online", "offline", "disabled"):
         return os.environ["WANDB_MODE"]
-    return "online" if os.environ.get("WANDB_API_KEY") or _netrc_has_key() else "offline"
+    return "online" if _has_key() else "offline"
+
+
+def check_wandb_key(settings: LoggerSettings) -> None:
+    """Raise ConfigError where a run shall be online and no key is found: W&B would fail once the run has begun."""
+    if not settings.wandb or wandb_mode(settings.mode) != "online" or _has_key():
+        return
+    if os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return
+    asked = "logger.mode=online" if settings.mode == "online" else "WANDB_MODE=online"
+    raise ConfigError(
+        f"{asked} needs a key of Weights & Biases, and there is none in WANDB_API_KEY or in netrc: run wandb login, or "
+        "choose logger.mode=offline."
+    )
+
+
+def _has_key() -> bool:
+    return bool(os.environ.get("WANDB_API_KEY")) or _netrc_has_key()
 
 
 def _netrc_has_key() -> bool:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from hyplearn.errors import ConfigError
 from hyplearn.inference.repetition import code_differences, machine_differences, number_differences
+from hyplearn.runs.lock import occupant, occupied
 
 
 @pytest.fixture
@@ -101,3 +103,31 @@ def test_what_does_not_fit_is_told(command, run: Path, arguments: list[str], mes
     answer = command("rerun", *arguments)
     assert answer.status == 2
     assert message in answer.err
+
+
+def test_nobody_else_trains_in_the_directory_of_a_rerun(command, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hyplearn.training import fit
+
+    trained: list[Path] = []
+
+    def refused_while_training(spec, *arguments):
+        with pytest.raises(ConfigError, match=r"again is being trained by process \d+ on "), occupied(spec.run_dir):
+            pass
+        trained.append(spec.run_dir)
+        return original(spec, *arguments)
+
+    original = fit.fit
+    monkeypatch.setattr(fit, "fit", refused_while_training)
+    answer = command("rerun", "run", "--any-commit", "output_dir=again")
+    assert answer.status == 0, answer.out + answer.err
+    assert trained == [Path("again")]
+    assert occupant(Path("again")) is None
+
+
+def test_a_comparison_is_not_written_into_a_run_that_is_being_trained(command, run: Path) -> None:
+    shutil.copytree(run, "again")
+    with occupied(Path("again")):
+        answer = command("rerun", "run", "--compare", "again")
+    assert answer.status == 2
+    assert "again is being trained by process" in answer.err
+    assert not Path("again/rerun.json").exists()

@@ -38,3 +38,10 @@ def test_the_lock_of_a_killed_process_is_stale(tmp_path: Path) -> None:
     assert claim(tmp_path) == tmp_path  # only what a lock leaves lies there
     with occupied(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00", b"[]", b"{}", b"null"])
+def test_a_damaged_note_of_the_holder_does_not_hide_that_a_run_is_held(tmp_path: Path, content: bytes) -> None:
+    with occupied(tmp_path):
+        (tmp_path / HOLDER).write_bytes(content)
+        assert occupant(tmp_path) == "another process"

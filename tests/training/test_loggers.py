@@ -10,12 +10,14 @@ import wandb
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from hyplearn.errors import ConfigError
 from hyplearn.runs.identity import cell_id
 from hyplearn.training.loggers import (
     RunLogger,
     TensorBoardRun,
     WandbRun,
     build_loggers,
+    check_wandb_key,
     flatten,
     group_of,
     tags_of,
@@ -131,6 +133,30 @@ def test_an_online_run_resumes_under_its_id_and_a_failed_one_is_marked(tmp_path:
     (logger,) = build(tmp_path, wandb=True, mode="online")
     assert logger.finish({**RESULTS, "status": "failed"}) == "to look at: https://w/1"
     assert (started[0].arguments["resume"], started[0].code) == ("allow", 1)
+
+
+def test_a_disabled_run_names_no_folder_to_upload(
+    tmp_path: Path, started: list[FakeRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    (logger,) = build(tmp_path, wandb=True)
+    assert logger.finish(RESULTS) == "nothing went to Weights & Biases: WANDB_MODE=disabled"
+    assert started[0].arguments["mode"] == "disabled"
+
+
+def test_an_online_run_without_a_key_is_refused_before_it_begins(
+    started: list[FakeRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"logger\.mode=online needs a key"):
+        check_wandb_key(LoggerSettings(wandb=True, mode="online"))
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with pytest.raises(ConfigError, match="WANDB_MODE=online needs a key"):
+        check_wandb_key(LoggerSettings(wandb=True))
+    check_wandb_key(LoggerSettings(wandb=False, mode="online"))
+    check_wandb_key(LoggerSettings(wandb=True, mode="offline"))
+    monkeypatch.setenv("WANDB_API_KEY", "key")
+    check_wandb_key(LoggerSettings(wandb=True))
+    assert not started
 
 
 def test_the_mode_is_online_only_where_a_key_is(
