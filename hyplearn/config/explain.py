@@ -157,8 +157,9 @@ def as_text(text: str, key: str | None = None) -> str:
 
 
 def quoted(text: str | Path) -> str:
-    """A text in the grammar of overrides."""
-    return "'" + str(text).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """A text in the grammar of overrides, where a backslash is one unless it stands before a quote or the end."""
+    escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + found[2].replace("'", "\\'"), str(text))
+    return f"'{escaped}'"
 
 
 def _with_added(key: str, overrides: Sequence[str], load: Load, extra: Sequence[Path]) -> list[str]:

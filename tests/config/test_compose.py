@@ -274,7 +274,19 @@ def test_a_mistake_outside_of_classes_is_told_before_torch_is_imported(typed: st
 
 @pytest.mark.parametrize(
     "path",
-    ["/data/日本語", "/data/Fotos (2021)", "/data/a=b", "~/pics", "/data/a,b", "/a/{b}", "/it's", "/$x!"],
+    [
+        "/data/日本語",
+        "/data/Fotos (2021)",
+        "/data/a=b",
+        "~/pics",
+        "/data/a,b",
+        "/a/{b}",
+        "/it's",
+        "/$x!",
+        r"/a\b (1)",
+        r"/a (1)\\",
+        r"/\'",
+    ],
 )
 def test_a_path_that_needs_quotes_is_told_with_the_form_that_works(path: str) -> None:
     with pytest.raises(ConfigError, match="If the value is a text, such as a path, quote it: ") as refused:
