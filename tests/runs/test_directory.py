@@ -49,7 +49,7 @@ def test_a_directory_without_a_run_has_an_empty_record(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "read", "reason"),
     [
-        ("results.json", '{"status": "fin', lambda run: run.finished, "Unterminated string"),
+        ("results.json", '{"status": "fin', lambda run: run.results, "Unterminated string"),
         ("results.json", "[]", lambda run: run.metrics, "holds a list"),
         ("manifest.json", "", lambda run: run.manifest, "Expecting value"),
         ("config.yaml", "seed: [1", lambda run: run.config, "expected"),

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
-from hyplearn.errors import Interrupted
+from hyplearn.errors import ConfigError, Interrupted
 from hyplearn.training.callbacks.stop_signals import StopSignals
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_first_signal_is_only_a_request(signum: int, capfd: pytest.CaptureFixture[str]) -> None:
     with StopSignals() as signals:
         assert signals.requested is None
@@ -51,3 +54,68 @@ def test_other_threads_may_not_take_signals_and_do_not_try() -> None:
     thread.start()
     thread.join()
     assert seen == [None]
+
+
+# A mutex that is locked twice: the call never returns, whatever signals come.
+HANGING = """
+import ctypes, sys
+from hyplearn.training.callbacks.stop_signals import StopSignals
+system = (ctypes.PyDLL if sys.argv[1] == "holds the lock" else ctypes.CDLL)(None)
+mutex = ctypes.create_string_buffer(256)
+with StopSignals():
+    print("ready", flush=True)
+    system.pthread_mutex_lock(mutex)
+    system.pthread_mutex_lock(mutex)
+"""
+
+
+def hanging(kind: str, patience: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING, kind],
+        env={**os.environ, "HYPLEARN_STOP_WITHIN": patience},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a zeroed mutex is unlocked on Linux")
+@pytest.mark.parametrize("kind", ["holds the lock", "lets it go"])
+def test_a_process_that_hangs_in_native_code_ends_some_time_after_the_request(kind: str) -> None:
+    process = hanging(kind, "1.5")
+    start = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert 1 < time.monotonic() - start < 50
+    assert "no answer to a signal to stop" in said
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a zeroed mutex is unlocked on Linux")
+def test_a_second_request_ends_it_sooner() -> None:
+    process = hanging("holds the lock", "1000")
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)  # as schedulers do: one request
+    time.sleep(4)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_the_watcher_ends_with_the_context() -> None:
+    with StopSignals() as signals:
+        watcher = signals._watcher
+        assert watcher is not None
+        assert watcher.poll() is None
+    assert watcher.poll() == 0
+
+
+@pytest.mark.parametrize("typed", ["soon", "-1", "nan", "inf", ""])
+def test_a_patience_that_is_none_is_told(typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYPLEARN_STOP_WITHIN", typed)
+    with pytest.raises(ConfigError, match=f"HYPLEARN_STOP_WITHIN={typed} in the environment must be"), StopSignals():
+        pass
