@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shlex
 import sys
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 done, 1 failed, 2 configuration, 3 non-finite, 130/143 stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     _see_working_directory()
+    logging.raiseExceptions = False  # a line that a full disk takes from the log is no reason for a traceback
     try:
         status = _dispatch(arguments)
         sys.stdout.flush()

@@ -6,20 +6,28 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import yaml
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a neighbour of `path`, force it to the disk, and only then give it the name `path`."""
+    """Let `write` fill a neighbour of `path`, force it to the disk, and only then give it the name `path`.
+
+    Raises OSError with the path where the system refuses; nothing is left of the neighbour then.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("wb") as stream:
-        write(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        _fill(unfinished, write)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)  # its part of a full disk is needed for what is said of the run
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     os.replace(unfinished, path)
     if os.name == "posix":  # the new name is on the disk only once the folder is
         folder = os.open(path.parent, os.O_RDONLY)
@@ -27,6 +35,36 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _fill(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    with path.open("wb") as file:
+        stream = _Remembering(file)
+        try:
+            write(cast(BinaryIO, stream))
+        except RuntimeError:
+            if stream.refused is not None:  # torch makes an error of its own of it, which does not say what it was
+                raise stream.refused from None
+            raise
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class _Remembering:
+    """A stream that remembers what the system refused."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.refused = file, cast("OSError | None", None)
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.refused = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
 
 
 def write_text(path: Path, text: str) -> None:

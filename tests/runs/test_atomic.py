@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+import torch
 import yaml
 from omegaconf import OmegaConf
 
@@ -84,3 +86,18 @@ def test_every_reader_of_yaml_gets_the_value_that_was_written(value: Any, tmp_pa
         assert found == expected
         assert type(found["key"]) is type(value)
     assert OmegaConf.to_container(OmegaConf.load(path)) == expected
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("writer", ["plain", "torch"])
+def test_a_full_disk_is_told_with_the_path_and_leaves_nothing(
+    tmp_path: Path, writer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".a.ckpt.unfinished").symlink_to("/dev/full")
+    content = {"weights": torch.zeros(100_000)}
+    write = {"plain": lambda stream: stream.write(bytes(100_000)), "torch": lambda stream: torch.save(content, stream)}
+    with pytest.raises(OSError, match="No space left on device") as refused:
+        write_whole(tmp_path / "a.ckpt", write[writer])
+    assert refused.value.filename == str(tmp_path / "a.ckpt")
+    assert refused.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())
