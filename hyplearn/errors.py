@@ -55,6 +55,10 @@ class NonFiniteLoss(RuntimeError):  # noqa: N818 - says what happened, like Stop
         super().__init__(message)
 
 
+class ProcessLost(RuntimeError):  # noqa: N818 - says what happened, like StopIteration
+    """Another process of a distributed run has ended, so that this one cannot go on."""
+
+
 def listing(names: Iterable[str]) -> str:
     """`a, b, c` in alphabetical order, or a word for none."""
     return ", ".join(sorted(names)) or "none"

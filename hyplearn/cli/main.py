@@ -21,6 +21,7 @@ from hyplearn.errors import (
     ConfigError,
     Interrupted,
     NonFiniteLoss,
+    ProcessLost,
     UntrustedPart,
     nearest,
 )
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return CONFIG
-    except DatasetError as error:
+    except (DatasetError, ProcessLost) as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
     except Interrupted as error:

@@ -16,7 +16,7 @@ from torch import nn
 
 from hyplearn.data.base import TrainingData
 from hyplearn.data.retrieval_datamodule import RetrievalDataModule
-from hyplearn.errors import ConfigError, Interrupted, NonFiniteLoss
+from hyplearn.errors import ConfigError, Interrupted, NonFiniteLoss, ProcessLost
 from hyplearn.optim.settings import OptimSettings
 from hyplearn.plots.training_curves import draw_figures
 from hyplearn.runs.directory import RunDirectory, noted_checkpoint
@@ -171,6 +171,13 @@ def evaluate(spec: TrainSpec, checkpoint: Path) -> dict[str, Any]:
     }
 
 
+def lost_process(error: BaseException) -> bool:
+    """Whether an error says that another process of a distributed run is no longer there."""
+    there = torch.distributed.is_available() and torch.distributed.is_initialized()
+    words = ("connection reset by peer", "connection closed by peer", "broken pipe", "nccl", "connect() timed out")
+    return there and isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+
+
 def _status(error: BaseException) -> str:
     """What results.json says of a run that an error ended."""
     if isinstance(error, Interrupted):
@@ -255,10 +262,21 @@ class _Run:
             self._train()
             self._test()
         except BaseException as error:
-            log_failure(error)
-            self._finish(_status(error), error)
-            raise
+            told = self._told(error)
+            log_failure(told)
+            self._finish(_status(told), told)
+            if told is error:
+                raise
+            raise told from error
         return self._finish("finished")
+
+    def _told(self, error: BaseException) -> BaseException:
+        """Return the error, or in place of what a lost connection looks like, what it means."""
+        if not lost_process(error):
+            return error
+        reason = " ".join(str(error).split())[:120]
+        goes_on = f" The run goes on with resume={self.record.path}." if self.record.last_checkpoint else ""
+        return ProcessLost(f"another process of this run has ended ({reason}).{goes_on}")
 
     def _open_record(self) -> None:
         if self.checkpoint is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -259,3 +261,44 @@ def test_two_processes_share_the_directory_of_a_job(command: Command) -> None:
     assert [path.name for path in Path("out").iterdir() if path.is_dir()] == ["0"]
     assert json.loads(Path("out/0/results.json").read_text())["status"] == "finished"
     assert not Path("outputs").exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the processes in /proc")
+@pytest.mark.parametrize("which", [0, 1], ids=["first", "second"])
+def test_a_process_that_dies_ends_the_other_with_a_message(tmp_path: Path, which: int) -> None:
+    line = [sys.executable, "-m", "hyplearn", "train", *QUICK, "trainer.devices=2", "trainer.max_epochs=2000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "log").open("w") as log:
+        first = subprocess.Popen(
+            [*line, "output_dir=run"], cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        wait_for(lambda: (tmp_path / "run/checkpoints/last.ckpt").is_file(), seconds=240)
+        second = next(pid for pid in processes_in(tmp_path) if pid != first.pid)
+        killed, left = ((first.pid, second), (second, first.pid))[which]
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: first.poll() is not None and left not in processes_in(tmp_path), seconds=30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(first.pid, signal.SIGKILL)
+    said = (tmp_path / "log").read_text()
+    assert "another process of this run has ended" in said
+    assert "Traceback" not in said
+
+
+def wait_for(reached: Callable[[], bool], *, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def processes_in(folder: Path) -> list[int]:
+    """The processes of Python that train in `folder`, without watchers."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (place / "cmdline").read_bytes().decode().split("\0")
+            if "train" in words and (place / "cwd").resolve() == folder.resolve():
+                found.append(int(place.name))
+    return sorted(found)
