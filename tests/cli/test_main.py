@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import re
 import subprocess
@@ -156,3 +157,46 @@ def test_an_unforeseen_error_keeps_its_traceback(command, monkeypatch: pytest.Mo
     monkeypatch.setattr(train_command, "train", fail)
     with pytest.raises(RuntimeError, match="a defect"):
         command("train")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "out/last.ckpt"), ("out/last.ckpt: No space", "Make room")),
+        (OSError(errno.EROFS, "Read-only file system", "out"), ("out: Read-only", "Name an output_dir")),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), ("File name too long", "Name a shorter path")),
+        (OSError(errno.EMFILE, "Too many open files"), ("Too many open files", "ulimit -n")),
+        (PermissionError(errno.EACCES, "Permission denied", b"caf\xe9"), ("Permission denied", "caf")),
+        (OSError(errno.EIO, "Input/output error", "disk"), ("disk: Input/output error", "What was saved before")),
+        (MemoryError(), ("out of memory", "dataset.batch_size")),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_the_system_refuses_is_one_message(
+    command, monkeypatch: pytest.MonkeyPatch, error: Exception, words: tuple[str, str]
+) -> None:
+    def refused(argv: object) -> int:
+        raise error
+
+    monkeypatch.setattr(train_command, "train", refused)
+    answer = command("train")
+    assert answer.status == 1
+    assert len(answer.err.splitlines()) == 1
+    assert all(word in answer.err for word in words)
+
+
+@pytest.mark.parametrize("key", ["output_dir", "resume", "dataset.root"])
+def test_an_empty_path_is_refused(command, tmp_path: Path, key: str) -> None:
+    answer = command("train", f"{key}=''")
+    assert answer.status == 2
+    assert f"{key} is empty" in answer.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_home_directory_in_paths(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    quick = ("experiment=smoke", "trainer.limit_train_batches=1", "trainer.max_epochs=1", "callbacks.figures=false")
+    assert command("train", *quick, "output_dir='~/run'").status == 0
+    assert (tmp_path / "home/run/results.json").is_file()
+    assert command("evaluate", str(tmp_path / "home/run")).status == 0
+    assert not (tmp_path / "~").exists()
