@@ -113,7 +113,13 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
 
 
 def scalar_like(value: Tensor | float, x: Tensor) -> Tensor:
-    """A 0-dim tensor of x's dtype and device: the curvature takes the precision of the points it acts on."""
+    """A 0-dim tensor of x's dtype and device: the curvature takes the precision of the points it acts on.
+
+    Raises ValueError for a number that is no curvature. A tensor is not looked at: that would wait for the device, and
+    the manifolds keep theirs within bounds.
+    """
     if isinstance(value, Tensor):
         return value.to(device=x.device, dtype=x.dtype)
+    if not 0 < value < math.inf:
+        raise ValueError(f"c={value} must be a finite number > 0: the curvature of the space is -c")
     return torch.full((), value, dtype=x.dtype, device=x.device)

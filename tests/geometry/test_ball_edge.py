@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -82,3 +84,13 @@ def test_a_gradient_penalty_of_a_poincare_network_is_finite() -> None:
     (gradient,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
     (gradient.flatten(1).norm(dim=1) - 1).square().mean().backward()
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("c", [-1.0, 0.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["expmap0", "logmap0", "dist0", "dist"])
+@pytest.mark.parametrize("geometry", [lorentz, poincare], ids=["lorentz", "poincare"])
+def test_a_number_that_is_no_curvature_is_refused(geometry: Any, name: str, c: float) -> None:
+    x = torch.zeros(2, 3)
+    points = (x, x) if name == "dist" else (x,)
+    with pytest.raises(ValueError, match=f"c={c} must be a finite number > 0"):
+        getattr(geometry, name)(*points, c=c)
