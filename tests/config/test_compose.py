@@ -293,7 +293,7 @@ def test_a_path_that_needs_quotes_is_told_with_the_form_that_works(path: str) ->
         compose(["dataset=image_folder", f"dataset.root={path}", "dataset.source.test_fraction=0.2"])
     (typed,) = shlex.split(str(refused.value).partition("quote it: ")[2])
     config = compose(["dataset=image_folder", typed, "dataset.source.test_fraction=0.2"]).config
-    assert config["dataset"]["root"] == path
+    assert config["dataset"]["root"] == str(Path(path).expanduser())
 
 
 @pytest.mark.parametrize(

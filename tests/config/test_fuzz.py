@@ -162,7 +162,9 @@ def outcome(line: list[str]) -> Composed | None:
 @pytest.fixture(scope="module")
 def passed() -> list[list[str]]:
     """The lines that pass; the others are refused, and nothing else is raised."""
-    logging.getLogger("hyplearn").setLevel(logging.ERROR)
+    logger = logging.getLogger("hyplearn")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # what a thousand lines remark
     good, failures = [], []
     for line in lines():
         try:
@@ -170,6 +172,7 @@ def passed() -> list[list[str]]:
                 good.append(line)
         except Exception as error:  # noqa: BLE001, PERF203 - every other one is a finding
             failures.append(f"{' '.join(line)}: {type(error).__name__}: {error}")
+    logger.setLevel(level)
     assert not failures, "\n".join(failures)
     return good
 

@@ -107,6 +107,7 @@ def test_smoke_is_marked(tmp_path: Path) -> None:
 
 def test_a_run_is_located_by_its_directory_or_a_checkpoint() -> None:
     run = left_behind("one")
+    run.write_config({"seed": 1, "model": {}, "dataset": {}, "trainer": {}, "choices": {}})
     assert RunDirectory.locate(run.path) == RunDirectory.locate(run.last_file) == run
     with pytest.raises(ConfigError, match="nowhere does not exist"):
         RunDirectory.locate(Path("nowhere"))

@@ -15,6 +15,8 @@ from hyplearn.training.callbacks.stop_signals import StopSignals
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_first_signal_is_only_a_request(signum: int, capfd: pytest.CaptureFixture[str]) -> None:
+    if signal.getsignal(signum) is signal.SIG_IGN:
+        pytest.skip("the tests run under nohup, where a hang-up stays ignored")
     with StopSignals() as signals:
         assert signals.requested is None
         os.kill(os.getpid(), signum)
