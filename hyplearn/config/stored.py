@@ -74,6 +74,10 @@ def _check_trusted(package: str) -> None:
     top = package.partition(".")[0]
     if top in sys.stdlib_module_names or not top.isidentifier():
         raise ConfigError(f"--trust {package}: name the installed package of your own parts; Python itself is none.")
+    if top in {name.partition(".")[0] for name in REGISTERED}:
+        raise ConfigError(
+            f"--trust {package}: what a stored configuration may name of {top} is settled; name a package of your own."
+        )
     if importlib.util.find_spec(top) is None:
         raise ConfigError(f"--trust {package}: there is no such package here: install it, or leave it out.")
 

@@ -124,7 +124,7 @@ def test_only_an_installed_package_can_be_trusted(package: str) -> None:
 
 def test_trust_of_one_package_is_none_of_another_whose_name_begins_alike() -> None:
     with pytest.raises(UntrustedPart):
-        check({"_target_": "torchvision_evil.Net"}, trust=["torchvision"])
+        check({"_target_": "PIL_evil.Net"}, trust=["PIL"])
 
 
 @pytest.mark.parametrize("text", ["${oc.env:HOME}", "a ${oc.decode:x}", "${seed}", r"\${seed}", "${oc.create:{}}"])
@@ -170,3 +170,10 @@ def test_no_module_makes_parts_of_names_but_those_behind_the_gate() -> None:
     root = Path(hyplearn.__file__).parent
     found = {str(path.relative_to(root)) for path in root.rglob("*.py") if ways.search(path.read_text())}
     assert found - {"jobs/plan.py"} == {"config/build.py", "config/typecheck.py", "config/stored.py"}
+
+
+@pytest.mark.parametrize("package", ["torch", "torch.hub", "hyplearn", "timm.models"])
+def test_a_package_with_registered_parts_is_not_trusted_as_a_whole(package: str) -> None:
+    config = {"model": {"_target_": "torch.hub.load"}}
+    with pytest.raises(ConfigError, match=f"--trust {package}: what a stored configuration may name of"):
+        stored.check(config, Path("config.yaml"), trust=[package])

@@ -15,6 +15,7 @@ from hyplearn.errors import ConfigError, Interrupted
 from hyplearn.training import stop_watcher
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
+ALWAYS = (signal.SIGTERM, signal.SIGINT)  # answered in the background of a script, too, which ignores Ctrl-C
 PATIENCE = "HYPLEARN_STOP_WITHIN"  # seconds from a request to the end by force, in the environment; 0: never
 NOTICE = b"\nstopping after this batch; a second Ctrl-C stops at once, without a checkpoint\n"
 
@@ -39,7 +40,8 @@ class StopSignals:
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             found = {signum: signal.getsignal(signum) for signum in SIGNALS}
-            self._before = {signum: before for signum, before in found.items() if before is not signal.SIG_IGN}
+            ignored = {signum for signum, before in found.items() if before is signal.SIG_IGN and signum not in ALWAYS}
+            self._before = {signum: before for signum, before in found.items() if signum not in ignored}
             self.install()
             self._watch()
         return self
