@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _of_the_system(error: OSError | MemoryError) -> str:
     """What the system refused, with the path and a way out."""
     if isinstance(error, MemoryError):
-        return "out of memory: take a smaller dataset.batch_size, or set batch.chunk. What was saved is whole."
+        return f"out of memory: take a smaller dataset.batch_size, or set batch.chunk. {_SAVED}"
     path = os.fsdecode(error.filename) if error.filename is not None else None
     place = "" if path is None else f"{path.encode(errors='backslashreplace').decode()}: "
     way_out = _WAYS_OUT.get(error.errno or 0, _SAVED)

@@ -145,7 +145,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     """`config` as plain containers, every interpolation resolved."""
     check_interpolations(cast(dict[str, Any], OmegaConf.to_container(config, resolve=False)))
     try:
-        return at_home(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True)))
+        return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except MissingMandatoryValue as error:
         raise ConfigError(f"{error.full_key} is missing: give it a value, {error.full_key}=...") from error
     except OmegaConfBaseException as error:
@@ -217,7 +217,7 @@ def _replace_kind(config: dict[str, Any], override: Override) -> None:
 
 def _complete(config: dict[str, Any], chosen: Mapping[str, str | None], typed: frozenset[str]) -> Composed:
     """Check keys, types and ranges, and note the choices in the configuration itself."""
-    config = checked(config, TrainConfig, supplied=SUPPLIED, targets=False)  # first, as it imports no torch
+    config = at_home(checked(config, TrainConfig, supplied=SUPPLIED, targets=False))  # first, as it imports no torch
     validate(config)
     config = checked(config, TrainConfig, supplied=SUPPLIED)
     return Composed(config={**config, "choices": dict(chosen)}, choices=dict(chosen), typed=typed)

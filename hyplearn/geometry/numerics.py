@@ -97,7 +97,7 @@ def within_ball(x: Tensor, c: Tensor) -> Tensor:
     At most (1 - 8 eps) / sqrt(c) long, so that 1 - c |x|^2 has a digit: in float32 the distance 14.5 / sqrt(c).
     """
     longest = 1 - 8 * torch.finfo(x.dtype).eps
-    length = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True) * c.detach().sqrt()
+    length = vector_norm(x.detach(), keepdim=True) * c.detach().sqrt()
     outside = length > longest
     return torch.where(outside, x * (longest / torch.where(outside, length, 1.0)), x)
 

@@ -34,7 +34,7 @@ def _sound(run: RunDirectory) -> bool:
     damage = run.damage
     if damage is not None:
         log.warning("left out: %s", damage)
-    return damage is None and run.readable
+    return damage is None
 
 
 def by_id(runs: Iterable[RunDirectory]) -> dict[str, list[RunDirectory]]:

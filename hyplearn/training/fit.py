@@ -174,7 +174,12 @@ def evaluate(spec: TrainSpec, checkpoint: Path) -> dict[str, Any]:
 def lost_process(error: BaseException) -> bool:
     """Whether an error says that another process of a distributed run is no longer there."""
     there = torch.distributed.is_available() and torch.distributed.is_initialized()
-    words = ("connection reset by peer", "connection closed by peer", "broken pipe", "nccl", "connect() timed out")
+    words = (
+        "connection reset by peer",
+        "connection closed by peer",
+        "remote process exited",
+        "communicator was aborted",
+    )
     return there and isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 

@@ -14,6 +14,7 @@ import sys
 import time
 
 TOGETHER = 2.0  # seconds; schedulers send several signals at once, which are one request
+LET_GO = 255  # in place of the number of a signal: the training is over. Its workers may keep the pipe open
 GRACE = 3.0  # seconds after a second request, for a process that is about to end
 
 
@@ -29,8 +30,8 @@ def watch(process: int, patience: float, requests: frozenset[int], message: str)
         if not select.select([0], [], [], 0.2)[0]:
             continue
         received = os.read(0, 64)
-        if not received:
-            return  # the training let go
+        if not received or LET_GO in received:
+            return
         if not requests.intersection(received):
             continue
         if first is None:

@@ -9,8 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ import yaml
 
 import hyplearn
 from tests.support.commands import Command
+from tests.support.waiting import until
 
 SOURCE = Path(hyplearn.__file__).parents[1]
 QUICK = (
@@ -159,9 +158,7 @@ def test_a_killed_sweep_is_continued_by_the_same_command(tmp_path: Path) -> None
 
 def test_a_signal_ends_the_sweep_and_leaves_its_summary(tmp_path: Path) -> None:
     process = started(tmp_path, *QUICK, "seed=1,2", "trainer.max_epochs=500", "output_dir=out")
-    until = time.monotonic() + 120
-    while not (tmp_path / "out" / "0_seed-1" / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < until:
-        time.sleep(0.1)
+    until((tmp_path / "out" / "0_seed-1" / "checkpoints" / "last.ckpt").is_file, 120)
     process.send_signal(signal.SIGTERM)
     told = process.communicate()[0]
     assert process.returncode == 143, told
@@ -207,9 +204,7 @@ def test_a_launcher_that_is_not_ours_continues_a_sweep_too(command: Command) -> 
 def test_a_signal_to_a_launcher_that_is_not_ours_leaves_a_true_summary(tmp_path: Path) -> None:
     line = ("seed=1,2", "trainer.max_epochs=500", "hydra/launcher=basic", "output_dir=out")
     process = started(tmp_path, *QUICK, *line)
-    until = time.monotonic() + 120
-    while not (tmp_path / "out" / "00_seed-1" / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < until:
-        time.sleep(0.1)
+    until((tmp_path / "out" / "00_seed-1" / "checkpoints" / "last.ckpt").is_file, 120)
     process.send_signal(signal.SIGTERM)
     told = process.communicate()[0]
     assert process.returncode == 143, told
@@ -273,24 +268,17 @@ def test_a_process_that_dies_ends_the_other_with_a_message(tmp_path: Path, which
             [*line, "output_dir=run"], cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        wait_for(lambda: (tmp_path / "run/checkpoints/last.ckpt").is_file(), seconds=240)
+        until((tmp_path / "run/checkpoints/last.ckpt").is_file, 240)
         second = next(pid for pid in processes_in(tmp_path) if pid != first.pid)
         killed, left = ((first.pid, second), (second, first.pid))[which]
         os.kill(killed, signal.SIGKILL)
-        wait_for(lambda: first.poll() is not None and left not in processes_in(tmp_path), seconds=30)
+        until(lambda: first.poll() is not None and left not in processes_in(tmp_path), 30)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(first.pid, signal.SIGKILL)
     said = (tmp_path / "log").read_text()
     assert "another process of this run has ended" in said
     assert "Traceback" not in said
-
-
-def wait_for(reached: Callable[[], bool], *, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < end
-        time.sleep(0.2)
 
 
 def processes_in(folder: Path) -> list[int]:

@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hyplearn.runs.lock import occupant
 from tests.support.commands import SMALL
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells of a parent's end")
 
@@ -28,13 +27,6 @@ time.sleep(60)
 """  # noqa: E501
 # A job whose parent is another process than the one named to it.
 ORPHAN = "from hyplearn.jobs.parent import end_with_parent; end_with_parent(); print('went on')"
-
-
-def until(happened: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
 
 
 def gone(pid: int) -> bool:

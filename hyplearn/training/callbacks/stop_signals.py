@@ -74,6 +74,8 @@ class StopSignals:
             signal.set_wakeup_fd(self._wakeup)
             assert self._watcher.stdin is not None
             with suppress(OSError):
+                os.write(self._watcher.stdin.fileno(), bytes([stop_watcher.LET_GO]))
+            with suppress(OSError):
                 self._watcher.stdin.close()
             self._watcher.wait()
             self._watcher = None
