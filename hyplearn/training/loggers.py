@@ -134,7 +134,8 @@ class WandbRun(RunLogger):
             id=run_id,
             resume="allow" if self.mode == "online" else None,
             mode=self.mode,  # type: ignore[arg-type]
-            dir=str(folder),
+            # Absolute: the service that writes the record may have been started in another folder.
+            dir=str(folder.absolute()),
             config={**config, "cell": cell_id(config)},
             settings=wandb.Settings(console="off", silent=True),
         )
@@ -177,7 +178,7 @@ class WandbRun(RunLogger):
         elif self.mode == "disabled":
             where = "nothing went to Weights & Biases: WANDB_MODE=disabled"
         else:
-            where = f"to upload: wandb sync {Path(self._run.dir).parent}"
+            where = f"to upload: wandb sync {self.record.wandb / Path(self._run.dir).parent.name}"
         self._run.finish(exit_code=0 if results["status"] == "finished" else 1)
         return where
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -403,12 +401,9 @@ def test_weights_and_biases_offline_gets_curves_pictures_and_histograms(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", "nowhere")
     where = ["dataset=cub", f"dataset.root={trees / 'cub'}", "dataset.image_size=16"]
-    # In a process of its own: after other runs, the service of W&B that the tests share writes its record late.
-    line = ["train", *TINY, HYP, *where, *UNTRAINED, "callbacks=default", "logger=wandb", "output_dir=run"]
-    told = subprocess.run(
-        [sys.executable, "-m", "hyplearn", *line], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    assert told.returncode == 0, told.stderr
+    monkeypatch.setattr("builtins.input", lambda *arguments: pytest.fail("asked"))
+    told = command("train", *TINY, HYP, *where, *UNTRAINED, "callbacks=default", "logger=wandb", "output_dir=run")
+    assert told.status == 0
     assert "to upload: wandb sync run/wandb/offline-run-" in (Path("run") / "train.log").read_text()
     (offline,) = Path("run/wandb").glob("offline-run-*")
     pictures = {path.name.split("_")[0] for path in offline.glob("files/media/images/test/*.png")}

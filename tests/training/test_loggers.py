@@ -117,7 +117,7 @@ def test_a_wandb_run_has_config_group_summary_and_a_stable_id(tmp_path: Path, st
     assert run.summary == {"status": "finished", "epochs": 2, "metrics.test/top1": 97.5, "curvature.encoder": 0.5}
     assert ("*", "epoch") in run.steps
     assert run.code == 0
-    assert said == "to upload: wandb sync /x/offline"
+    assert said == f"to upload: wandb sync {folder / 'wandb' / 'offline'}"
 
 
 @pytest.mark.parametrize(("mode", "logged"), [("offline", [1, 2, 3]), ("online", [3])])
@@ -195,6 +195,21 @@ def test_a_real_offline_run_asks_nothing_and_leaves_a_file(
     assert (folder / "run-0a1b2c3d.wandb").stat().st_size > 0
     assert folder.parent == tmp_path / "wandb"
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_relative_folder_keeps_its_record_though_the_service_was_started_in_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        logger = WandbRun(LoggerSettings(mode="offline"), folder=Path("run"), run_id=name, config={})
+        logger.log({"epoch": 1, "val/top1": 3.0})
+        said = logger.finish(RESULTS)
+        folder = Path(str(said).removeprefix("to upload: wandb sync "))
+        assert not folder.is_absolute()
+        assert (folder / f"run-{name}.wandb").stat().st_size > 0
 
 
 CELL = {
