@@ -16,6 +16,7 @@ from hyplearn.nn.fused.normalization import Normalization, midpoint
 from hyplearn.nn.fused.scalars import Limits, numbers, radial
 from hyplearn.nn.layout import channels_last
 from hyplearn.nn.processes import total
+from hyplearn.regions import region
 
 Dispersion = Literal["mean_distance", "rms", "per_channel"]
 Centroid = Literal["two_stage", "joint"]
@@ -121,15 +122,9 @@ class LorentzBatchNorm2d(nn.Module):
 
         The running mean moves to the centroid of itself and the new mean with weights 1 - momentum and momentum.
         """
-        limits = limits or self.limits()
-        root = self.manifold.c.sqrt()
-        old = root * self._within_limit(self.running_mean)
-        old = old * radial(torch.dot(old, old), "expmap0", limits).factor
-        pair = torch.stack([old, root * mean.to(old.dtype)])
-        times = torch.sqrt(torch.linalg.vecdot(pair, pair) + numbers(pair).one)
-        both = midpoint(pair[0].lerp(pair[1], self.momentum), times[0].lerp(times[1], self.momentum), limits)
-        self.running_mean.copy_(both * (radial(torch.dot(both, both), "logmap0", limits).factor / root))
-        self.running_dispersion.lerp_(dispersion.to(self.running_dispersion.dtype), self.momentum)
+        limits, c = limits or self.limits(), self.manifold.c
+        old = self._within_limit(self.running_mean)
+        _follow(self.running_mean, self.running_dispersion, old, mean, dispersion, c, limits, self.momentum)
         self.num_batches_tracked.add_(1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -236,3 +231,25 @@ class LorentzBatchNorm2d(nn.Module):
             f"tangent_limit={self.tangent_limit}, momentum={self.momentum}, eps={self.eps}, "
             f"synchronized={self.synchronized}"
         )
+
+
+@region
+def _follow(
+    running_mean: Tensor,
+    running_dispersion: Tensor,
+    old: Tensor,
+    mean: Tensor,
+    dispersion: Tensor,
+    c: Tensor,
+    limits: Limits,
+    momentum: float,
+) -> None:
+    """Move the running statistics to the batch's. old: the running mean, a tangent vector within the limit."""
+    root = c.sqrt()
+    old = root * old
+    old = old * radial(torch.dot(old, old), "expmap0", limits).factor
+    pair = torch.stack([old, root * mean.to(old.dtype)])
+    times = torch.sqrt(torch.linalg.vecdot(pair, pair) + numbers(pair).one)
+    both = midpoint(pair[0].lerp(pair[1], momentum), times[0].lerp(times[1], momentum), limits)
+    running_mean.copy_(both * (radial(torch.dot(both, both), "logmap0", limits).factor / root))
+    running_dispersion.lerp_(dispersion.to(running_dispersion.dtype), momentum)

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from hyplearn.regions import as_written
+
 _sums: dict[str, tuple[Tensor, int]] | None = None
 
 
@@ -40,7 +42,8 @@ def record() -> Iterator[dict[str, float]]:
     outer, _sums = _sums, {}
     readings: dict[str, float] = {}
     try:
-        yield readings
+        with as_written():
+            yield readings
     finally:
         readings.update({name: (total / count).item() for name, (total, count) in _sums.items()})
         _sums = outer

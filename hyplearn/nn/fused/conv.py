@@ -15,6 +15,7 @@ from hyplearn.nn.fused.lift import Entry, entry_factor
 from hyplearn.nn.fused.scalars import Limits, Radial, dot
 from hyplearn.nn.layout import channels_last, outside_autocast, row_dots, rows, squared_norm
 from hyplearn.nn.strided import read_positions
+from hyplearn.regions import region
 
 NormMatch = Literal["exact", "sum", "mean", "none"]
 
@@ -89,21 +90,32 @@ class ConvolveInputs(NamedTuple):
     c: Tensor
 
 
+@region
+def _enter(
+    features: Tensor, c: Tensor, limits: Limits, convolution: Convolution, entry: Entry | None
+) -> tuple[Tensor | None, Tensor]:
+    """The features in the manifold, None where they are as they come, and their squared patch norm."""
+    q = squared_norm(features)
+    if entry is None:
+        return None, convolution.patch_square(q)
+    factor = entry_factor(c * q, limits, entry).factor
+    return (features * factor).to(features.dtype), convolution.patch_square(factor * factor * q)
+
+
+@region
+def _with_time(y: Tensor, q_patch: Tensor, weight_time: Tensor, c: Tensor) -> Tensor:
+    return y + (torch.sqrt(q_patch + 1 / c) * weight_time.view(1, -1, 1, 1)).to(y.dtype)
+
+
 def _convolve(
     inputs: ConvolveInputs, limits: Limits, convolution: Convolution, entry: Entry | None
 ) -> tuple[Tensor, Tensor]:
     """conv2d and the squared patch norm."""
     features, weight, weight_time, bias, c = inputs
-    q = squared_norm(features)
-    x = features
-    if entry is not None:
-        factor = entry_factor(c * q, limits, entry).factor
-        x, q = (features * factor).to(features.dtype), factor * factor * q
+    entered, q_patch = _enter(features, c, limits, convolution, entry)
+    x = features if entered is None else entered
     y = channels_last(F.conv2d(x, weight, bias, convolution.stride, convolution.padding, convolution.dilation))
-    q_patch = convolution.patch_square(q)
-    if weight_time is not None:
-        y = y + (torch.sqrt(q_patch + 1 / c) * weight_time.view(1, -1, 1, 1)).to(y.dtype)
-    return y, q_patch
+    return y if weight_time is None else _with_time(y, q_patch, weight_time, c), q_patch
 
 
 class _Convolve(torch.autograd.Function):
@@ -124,22 +136,63 @@ class _Convolve(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         g_y, g_patch = grads
         q_patch, *saved = ctx.saved_tensors
-        inputs, convolution = ConvolveInputs(*saved), ctx.convolution
-        g_y, g_time, g_c = channels_last(g_y), None, torch.zeros_like(inputs.c)
-        if inputs.weight_time is not None:
-            g_time, g_through, g_c = _time_vjp(g_y, q_patch, inputs.weight_time, inputs.c)
-            g_patch = g_patch + g_through
-        q, lift = squared_norm(inputs.features), None
-        if ctx.entry is not None:
-            lift = entry_factor(inputs.c * q, ctx.limits, ctx.entry, want_slope=True)
-        g_q = convolution.patch_square_vjp(g_patch, q if lift is None else lift.factor * lift.factor * q)
-        need_input = ctx.needs_input_grad[0] or lift is not None
-        g_x, g_weight, g_bias = _conv2d_vjp(g_y, inputs, lift, convolution, need_input)
-        if lift is not None and g_x is not None:
-            g_x, g_q, g_c = _entry_vjp(g_x, g_q, g_c, q, inputs, lift)
+        inputs, convolution, entry = ConvolveInputs(*saved), ctx.convolution, ctx.entry
+        g_y = channels_last(g_y)
+        behind = _patch_vjp(g_y, g_patch, q_patch, inputs, ctx.limits, convolution, entry)
+        need_input = ctx.needs_input_grad[0] or entry is not None
+        g_x, g_weight, g_bias = _conv2d_vjp(g_y, inputs, behind.entered, convolution, need_input)
+        g_c = behind.c
         if g_x is not None:
-            g_x = g_x.addcmul_(inputs.features, g_q, value=2)  # g_q alone may be beyond float16
-        return g_x, g_weight, g_time, g_bias, g_c, None, None, None
+            g_x, g_c = _features_vjp(g_x, behind, inputs, ctx.limits, entry)
+        return g_x, g_weight, behind.weight_time, g_bias, g_c, None, None, None
+
+
+class _BehindConvolution(NamedTuple):
+    """Gradients of what is computed beside conv2d. q: of |x|^2 of each position, after the entry if there is one.
+
+    entered: no gradient but the features in the manifold again, None where they are as they come.
+    """
+
+    q: Tensor
+    entered: Tensor | None
+    weight_time: Tensor | None
+    c: Tensor
+
+
+@region
+def _patch_vjp(
+    g_y: Tensor,
+    g_patch: Tensor,
+    q_patch: Tensor | None,
+    inputs: ConvolveInputs,
+    limits: Limits,
+    convolution: Convolution,
+    entry: Entry | None,
+) -> _BehindConvolution:
+    """Gradients through the squared patch norm and the patch's time."""
+    g_time, g_c = None, torch.zeros_like(inputs.c)
+    if inputs.weight_time is not None:
+        assert q_patch is not None
+        g_time, g_through, g_c = _time_vjp(g_y, q_patch, inputs.weight_time, inputs.c)
+        g_patch = g_patch + g_through
+    q, entered = squared_norm(inputs.features), None
+    if entry is not None:
+        factor = entry_factor(inputs.c * q, limits, entry).factor
+        entered, q = (inputs.features * factor).to(inputs.features.dtype), factor * factor * q
+    return _BehindConvolution(convolution.patch_square_vjp(g_patch, q), entered, g_time, g_c)
+
+
+@region
+def _features_vjp(
+    g_x: Tensor, behind: _BehindConvolution, inputs: ConvolveInputs, limits: Limits, entry: Entry | None
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the features and of c from that of what was convolved, which is overwritten."""
+    g_q, g_c = behind.q, behind.c
+    if entry is not None:
+        q = squared_norm(inputs.features)
+        lift = entry_factor(inputs.c * q, limits, entry, want_slope=True)
+        g_x, g_q, g_c = _entry_vjp(g_x, g_q, g_c, q, inputs, lift)
+    return g_x.addcmul_(inputs.features, g_q, value=2), g_c  # g_q alone may be beyond float16
 
 
 def _time_vjp(g_y: Tensor, q_patch: Tensor, weight_time: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -152,11 +205,11 @@ def _time_vjp(g_y: Tensor, q_patch: Tensor, weight_time: Tensor, c: Tensor) -> t
 
 
 def _conv2d_vjp(
-    g_y: Tensor, inputs: ConvolveInputs, lift: Radial | None, convolution: Convolution, need_input: bool
+    g_y: Tensor, inputs: ConvolveInputs, entered: Tensor | None, convolution: Convolution, need_input: bool
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-    """Gradients of the lifted features (None unless needed), the weight and the bias."""
-    features, bias = inputs.features, inputs.bias
-    x = features if lift is None else (features * lift.factor).to(features.dtype)
+    """Gradients of the features that were convolved (None unless needed), the weight and the bias."""
+    bias = inputs.bias
+    x = inputs.features if entered is None else entered
     gradients: tuple[Tensor | None, Tensor, Tensor | None] = torch.ops.aten.convolution_backward(
         g_y, x, inputs.weight, None if bias is None else list(bias.shape),
         convolution.stride, convolution.padding, convolution.dilation,

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from hyplearn.nn import monitor
 from hyplearn.nn.fused.scalars import Limits, Radial, dot, radial
 from hyplearn.nn.layout import channels_last, feature_map, outside_autocast, promoted, row_dots, row_squares, rows
+from hyplearn.regions import region
 
 EntryKind = Literal["project", "exp0"]
 
@@ -41,6 +42,7 @@ def entry_factor(q: Tensor, limits: Limits, entry: Entry, *, want_slope: bool = 
     return Radial(f * outer.factor, in_f * inner.slope + f**3 * outer.slope, in_limits)
 
 
+@region
 def _lift_relu(h: Tensor, c: Tensor, limits: Limits, entry: Entry) -> tuple[Tensor, Tensor]:
     z = promoted(rows(h)).relu()
     q = row_squares(z)
@@ -61,17 +63,25 @@ class _LiftReLU(torch.autograd.Function):
     @outside_autocast
     def backward(ctx: Any, g_x: Tensor) -> Any:
         x, q, c = ctx.saved_tensors
-        lift = entry_factor(c * q, ctx.limits, ctx.entry, want_slope=True)
-        factor = lift.factor.unsqueeze(-1)
-        points, g = promoted(rows(x)), promoted(rows(channels_last(g_x)))
-        z = points / factor
-        g_factor = row_dots(g, z)
-        g_unit = lift.vjp(g_factor)  # of c q
-        g_z = torch.mul(g, factor).addcmul_(z, (c * g_unit).unsqueeze(-1), value=2)
-        g_h = torch.ops.aten.threshold_backward(g_z, points, 0)
-        g_c, limited = dot(g_unit, q), lift.limits_vjp(g_factor)
-        g_c = g_c if limited is None else g_c + limited / (c + c)
-        return feature_map(g_h.to(x.dtype), x), g_c, None, None
+        return (*_lift_relu_vjp(channels_last(g_x), x, q, c, ctx.limits, ctx.entry), None, None)
+
+
+@region
+def _lift_relu_vjp(
+    g_x: Tensor, x: Tensor, q: Tensor, c: Tensor, limits: Limits, entry: Entry
+) -> tuple[Tensor, Tensor]:
+    """Gradients of h and c from that of the output x."""
+    lift = entry_factor(c * q, limits, entry, want_slope=True)
+    factor = lift.factor.unsqueeze(-1)
+    points, g = promoted(rows(x)), promoted(rows(g_x))
+    z = points / factor
+    g_factor = row_dots(g, z)
+    g_unit = lift.vjp(g_factor)  # of c q
+    g_z = torch.mul(g, factor).addcmul_(z, (c * g_unit).unsqueeze(-1), value=2)
+    g_h = torch.ops.aten.threshold_backward(g_z, points, 0)
+    g_c, limited = dot(g_unit, q), lift.limits_vjp(g_factor)
+    g_c = g_c if limited is None else g_c + limited / (c + c)
+    return feature_map(g_h.to(x.dtype), x), g_c
 
 
 def lift_relu(h: Tensor, *, c: Tensor, limits: Limits, entry: Entry) -> Tensor:

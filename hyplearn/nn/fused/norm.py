@@ -32,6 +32,7 @@ from hyplearn.nn.fused.normalization import (
 from hyplearn.nn.fused.placement import Placed, PlaceGradients, PlaceInputs, Placement, place, place_vjp
 from hyplearn.nn.fused.scalars import Limits, Radial, added, dot, radial
 from hyplearn.nn.layout import channels_last, feature_map, outside_autocast, promoted, row_dots, row_squares, rows
+from hyplearn.regions import region
 
 ExitKind = Literal["log0", "space"]
 
@@ -119,6 +120,7 @@ class _State(NamedTuple):
     q_exit: Tensor | None
 
 
+@region
 def _normalize(x: NormalizeInputs, limits: Limits, block: Block) -> tuple[Tensor, _State, Tensor]:
     """The output, what the backward pass needs, and the dispersion in units of k."""
     points, units, c = promoted(rows(x.y)), _Units.of(x, block), x.c
@@ -233,21 +235,35 @@ class _Normalize(torch.autograd.Function):
         out, *saved = ctx.saved_tensors
         size = len(_State._fields)
         state, x = _State(*saved[:size]), NormalizeInputs(*saved[size:])
-        forward = _ForwardPass.of(x, state, ctx.limits, ctx.block)
-        g, through_finish = _finish_vjp(promoted(rows(channels_last(g_out))), out, forward)
-        has_residual = ctx.residual_dtype is not None
-        g_residual = feature_map(g.to(ctx.residual_dtype), x.y) if has_residual else None
-        centring = _centre_vjp(g, forward)
-        centroid = _centroid_vjp(centring, forward)
-        placing = place_vjp(
-            forward.placed, centroid.a, centroid.s, centroid.t, forward.place_inputs, forward.block.placement
-        )
-        columns = _columns(centring, centroid, placing, forward)
-        g_y = _gradient_of_y(g, columns, placing.q, forward, overwrite=not has_residual)
-        through = [*through_finish, *centring.log_root, *centroid.log_root]
-        through += [root for root in (centring.scalars.log_root, placing.log_root) if root is not None]
-        g_inputs = _out_of_units(g_y, g_residual, centring, centroid, placing, through, forward)
-        return (*g_inputs, None, None)
+        gradients = _normalize_vjp(g_out, out, x, state, ctx.limits, ctx.block, ctx.residual_dtype)
+        return (*gradients, None, None)
+
+
+@region
+def _normalize_vjp(
+    g_out: Tensor,
+    out: Tensor | None,
+    x: NormalizeInputs,
+    state: _State,
+    limits: Limits,
+    block: Block,
+    residual_dtype: torch.dtype | None,
+) -> NormalizeInputs:
+    """Gradients of the inputs of `_normalize` from that of its output."""
+    forward = _ForwardPass.of(x, state, limits, block)
+    g, through_finish = _finish_vjp(promoted(rows(channels_last(g_out))), out, forward)
+    has_residual = residual_dtype is not None
+    g_residual = feature_map(g.to(residual_dtype), x.y) if has_residual else None
+    centring = _centre_vjp(g, forward)
+    centroid = _centroid_vjp(centring, forward)
+    placing = place_vjp(
+        forward.placed, centroid.a, centroid.s, centroid.t, forward.place_inputs, forward.block.placement
+    )
+    columns = _columns(centring, centroid, placing, forward)
+    g_y = _gradient_of_y(g, columns, placing.q, forward, overwrite=not has_residual)
+    through = [*through_finish, *centring.log_root, *centroid.log_root]
+    through += [root for root in (centring.scalars.log_root, placing.log_root) if root is not None]
+    return _out_of_units(g_y, g_residual, centring, centroid, placing, through, forward)
 
 
 @dataclass(frozen=True)
