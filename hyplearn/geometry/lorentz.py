@@ -34,6 +34,7 @@ from hyplearn.geometry.numerics import (
     vector_norm,
 )
 from hyplearn.geometry.pairwise import distance_operator
+from hyplearn.regions import region
 
 CurvatureMove = Literal["logexp", "scale"]
 
@@ -243,12 +244,14 @@ def transp0back(x: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
 # Exponential and logarithm
 
 
+@region
 def expmap0(v: Tensor, *, c: Tensor | float) -> Tensor:
     """Exponential map at the origin, k sinh(|v|/k) v/|v|. Smooth at v = 0. (..., n) to (..., n)."""
     c = scalar_like(c, v)
     return sinhc(c * squared_norm(v)) * v
 
 
+@region
 def logmap0(x: Tensor, *, c: Tensor | float) -> Tensor:
     """Logarithm at the origin, k asinh(|x|/k) x/|x|. Smooth at x = 0. (..., n) to (..., n)."""
     c = scalar_like(c, x)
@@ -294,6 +297,7 @@ def boost(x: Tensor, b: Tensor, *, c: Tensor | float) -> Tensor:
     return x + (time(x, c=c, keepdim=True) + y_t) / (time(b, c=c, keepdim=True) + k) * b
 
 
+@region
 def centroid(x: Tensor, *, c: Tensor | float, weights: Tensor | None = None, dim: int | tuple[int, ...] = -2) -> Tensor:
     """Weighted Lorentzian centroid, k m / sqrt(m_t^2 - |m|^2) with m = sum w x (Bdeir Section 3.1, sign corrected).
 
@@ -336,6 +340,7 @@ def limit_and_rate(c: Tensor, s: float, x_t_max: float | None) -> tuple[Tensor, 
     return limit, math.atanh(TIGHT_SHARE) / (s * limit)
 
 
+@region
 def rescale0(v: Tensor, *, c: Tensor | float, s: float, x_t_max: float | None = None) -> Tensor:
     """Maximum distance rescaling of a vector: norm d to D tanh(r d), at most D (Bdeir Eqs. 2-3).
 
@@ -394,6 +399,7 @@ def change_curvature_tangent(
     return transp0(moved, transp0back(x, v, c=c_old), c=c_new)
 
 
+@region
 def mlr(x: Tensor, z: Tensor, a: Tensor, *, c: Tensor | float) -> Tensor:
     """Logits of Lorentz multinomial logistic regression. (..., n), (classes, n), (classes,) to (..., classes).
 

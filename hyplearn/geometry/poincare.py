@@ -32,6 +32,7 @@ from hyplearn.geometry.numerics import (
     within_ball,
 )
 from hyplearn.geometry.pairwise import distance_operator
+from hyplearn.regions import region
 
 
 def _gap(x: Tensor, c: Tensor) -> Tensor:
@@ -157,12 +158,14 @@ def boost(x: Tensor, b: Tensor, *, c: Tensor | float) -> Tensor:
     return mobius_add(b, x, c=c)
 
 
+@region
 def expmap0(v: Tensor, *, c: Tensor | float) -> Tensor:
     """Exponential map at the origin, tanh(sqrt(c) |v|) v / (sqrt(c) |v|): at distance 2 |v|. Smooth at v = 0."""
     c = scalar_like(c, v)
     return within_ball(tanhc(c * squared_norm(v)) * v, c)
 
 
+@region
 def logmap0(x: Tensor, *, c: Tensor | float) -> Tensor:
     """Logarithm at the origin, atanh(sqrt(c) |x|) x / (sqrt(c) |x|). Smooth at x = 0."""
     c = scalar_like(c, x)
@@ -231,6 +234,7 @@ def change_curvature_tangent(
     return transp0(moved, transp0back(x, v, c=c_old), c=c_new)
 
 
+@region
 def mlr(x: Tensor, z: Tensor, a: Tensor, *, c: Tensor | float) -> Tensor:
     """Logits of unidirectional Poincare multinomial logistic regression (Shimizu et al.).
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -52,6 +54,7 @@ class Curvature(nn.Module):
         low, high = float(bounds[0]), float(bounds[1])
         _check(c, parametrization, (low, high))
         self.parametrization, self.bounds, self.learned = parametrization, (low, high), learned
+        self._held: Tensor | None = None
         raw = torch.tensor(self._to_raw(c), dtype=torch.float32)
         self.raw: Tensor
         if learned:
@@ -65,6 +68,19 @@ class Curvature(nn.Module):
     @property
     def c(self) -> Tensor:
         """0-dim, differentiable in the raw value, float32 (float64 after `.double()`)."""
+        return self._current() if self._held is None else self._held
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Compute c once for all that a block of code asks for: one node of the graph, not one for each layer."""
+        before = self._held
+        try:
+            self._held = self.c
+            yield
+        finally:
+            self._held = before
+
+    def _current(self) -> Tensor:
         raw = self.raw.float() if self.raw.dtype.itemsize < 4 else self.raw
         return raw.reciprocal() if self.parametrization == "K" else raw.exp()
 

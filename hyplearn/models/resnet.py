@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 from torch import Tensor, nn
 
+from hyplearn import regions
 from hyplearn.errors import one_of
-from hyplearn.manifolds import Lorentz, Manifold, Manifolds, PoincareBall
+from hyplearn.manifolds import CurvedManifold, Lorentz, Manifold, Manifolds, PoincareBall
 from hyplearn.models.blocks import BasicBlock, Bottleneck
 from hyplearn.models.geometries import Ball, Euclidean, Geometry, Hyperboloid
 from hyplearn.models.initial_scale import HeadInit, Stage, matched_scale
@@ -225,9 +226,20 @@ class ResNet(nn.Module):
 
         Points of the decoder manifold, or features of a linear head.
         """
-        x = self.stages(self.stem(channels_last(images)))
-        out: Tensor = self.dropout(self.to_decoder(self.pool(x)))
+        with self._held_curvatures():
+            x = self.stages(self.stem(channels_last(images)))
+            out: Tensor = self.dropout(self.to_decoder(self.pool(x)))
         return out
+
+    @contextmanager
+    def _held_curvatures(self) -> Iterator[None]:
+        """Let a forward pass compute each curvature once where launches count; elsewhere sums keep their order."""
+        with ExitStack() as stack:
+            if regions.is_on():
+                for manifold in self.manifolds().values():
+                    if isinstance(manifold, CurvedManifold):
+                        stack.enter_context(manifold.curvature.held())
+            yield
 
     def stage_points(self, images: Tensor) -> dict[str, tuple[Tensor, Manifold | None]]:
         """Pooled outputs (B, n) of `stem` and `stage1` to `stage4`, and the manifold they lie on, None for Euclidean.
@@ -247,7 +259,8 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, num_classes)."""
-        logits: Tensor = self.head(self.embed(images))
+        with self._held_curvatures():
+            logits: Tensor = self.head(self.embed(images))
         return logits
 
 

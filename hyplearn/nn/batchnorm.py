@@ -13,7 +13,7 @@ from hyplearn.nn import monitor
 from hyplearn.nn.checks import positive
 from hyplearn.nn.fused.norm import Block, NormalizeInputs, normalize
 from hyplearn.nn.fused.normalization import Normalization, midpoint
-from hyplearn.nn.fused.scalars import Limits, numbers, radial
+from hyplearn.nn.fused.scalars import Limits, dot, numbers, radial
 from hyplearn.nn.layout import channels_last
 from hyplearn.nn.processes import total
 from hyplearn.regions import region
@@ -106,9 +106,9 @@ class LorentzBatchNorm2d(nn.Module):
             synchronized=self.synchronized,
         )
 
-    def limits(self) -> Limits:
-        """The rescaling limits at the present curvature."""
-        return Limits.of_manifold(self.manifold)
+    def limits(self, c: Tensor | None = None) -> Limits:
+        """The rescaling limits at the present curvature, which a caller may know as c."""
+        return Limits.of_manifold(self.manifold, c)
 
     def statistics(self) -> tuple[Tensor | None, Tensor | None]:
         """Mean and dispersion to normalise by: the running ones in eval mode, None (measure) in training."""
@@ -117,12 +117,13 @@ class LorentzBatchNorm2d(nn.Module):
         return self.manifold.expmap0(self._within_limit(self.running_mean)), self.running_dispersion
 
     @torch.no_grad()
-    def track(self, mean: Tensor, dispersion: Tensor, limits: Limits | None = None) -> None:
+    def track(self, mean: Tensor, dispersion: Tensor, limits: Limits | None = None, c: Tensor | None = None) -> None:
         """Let the running statistics follow those of a batch: mean (n,), a point; dispersion () or (n,).
 
         The running mean moves to the centroid of itself and the new mean with weights 1 - momentum and momentum.
         """
-        limits, c = limits or self.limits(), self.manifold.c
+        c = self.manifold.c if c is None else c
+        limits = limits or self.limits(c)
         old = self._within_limit(self.running_mean)
         _follow(self.running_mean, self.running_dispersion, old, mean, dispersion, c, limits, self.momentum)
         self.num_batches_tracked.add_(1)
@@ -247,9 +248,10 @@ def _follow(
     """Move the running statistics to the batch's. old: the running mean, a tangent vector within the limit."""
     root = c.sqrt()
     old = root * old
-    old = old * radial(torch.dot(old, old), "expmap0", limits).factor
-    pair = torch.stack([old, root * mean.to(old.dtype)])
-    times = torch.sqrt(torch.linalg.vecdot(pair, pair) + numbers(pair).one)
-    both = midpoint(pair[0].lerp(pair[1], momentum), times[0].lerp(times[1], momentum), limits)
-    running_mean.copy_(both * (radial(torch.dot(both, both), "logmap0", limits).factor / root))
+    old = old * radial(dot(old, old), "expmap0", limits).factor
+    new = root * mean.to(old.dtype)
+    one = numbers(old).one
+    times = [torch.sqrt(dot(x, x) + one) for x in (old, new)]
+    both = midpoint(old.lerp(new, momentum), times[0].lerp(times[1], momentum), limits)
+    running_mean.copy_(both * (radial(dot(both, both), "logmap0", limits).factor / root))
     running_dispersion.lerp_(dispersion.to(running_dispersion.dtype), momentum)

@@ -67,7 +67,8 @@ class LorentzBlock(nn.Module):
         return x
 
     def _fused(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
-        conv, norm, c, limits = self.conv, self.norm, self.manifold.c, self.norm.limits()
+        conv, norm, c = self.conv, self.norm, self.manifold.c
+        limits = norm.limits(c)
         unlift = self.exit if isinstance(self.exit, Unlift) and self.exit.manifold is self.manifold else None
         y, q_patch = convolve(
             x,
@@ -86,7 +87,7 @@ class LorentzBlock(nn.Module):
             y=y,
             q_patch=q_patch if placement is not None and placement.match else None,
             residual=shortcut,
-            b=conv.boost.point() if isinstance(conv, LorentzConv2d) else None,
+            b=conv.boost.point(c) if isinstance(conv, LorentzConv2d) else None,
             beta=norm.beta,
             gamma=norm.gamma,
             c=c,
@@ -105,5 +106,5 @@ class LorentzBlock(nn.Module):
             ),
         )
         if norm.training:
-            norm.track(mean, dispersion, limits)
+            norm.track(mean, dispersion, limits, c)
         return out if self.exit is None or unlift is not None else self.exit(out)

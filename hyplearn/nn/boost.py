@@ -11,6 +11,7 @@ from hyplearn.errors import one_of
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.checks import positive
 from hyplearn.nn.fused.scalars import floored
+from hyplearn.regions import region
 
 BoostKind = Literal["full", "axis", "scale", "none"]
 MAX_RAPIDITY = 3.0  # keeps cosh of the boost near 10; the largest radial scale of existing code is 3 as well
@@ -36,8 +37,11 @@ class LorentzBoost(nn.Module):
         elif kind == "scale":
             self.log_scale = nn.Parameter(torch.zeros(()))
 
-    def point(self) -> Tensor | None:
-        """Return where the boost takes the origin, (n,); for `scale` its factor, (); for `none` None."""
+    def point(self, c: Tensor | None = None) -> Tensor | None:
+        """Return where the boost takes the origin, (n,); for `scale` its factor, (); for `none` None.
+
+        c: the manifold's, where the caller knows it.
+        """
         if self.kind == "none":
             return None
         if self.kind == "scale":
@@ -45,9 +49,7 @@ class LorentzBoost(nn.Module):
         rapidity: Tensor = self.rapidity
         if self.kind == "axis":
             rapidity = torch.cat([rapidity.new_zeros(self.features - 1), rapidity])
-        length = torch.sqrt(floored(rapidity.square().sum()))
-        reach = torch.sinh(length.clamp_max(MAX_RAPIDITY)) / length
-        return reach * self.manifold.c.rsqrt() * rapidity
+        return _reached(rapidity, self.manifold.c if c is None else c)
 
     def forward(self, x: Tensor) -> Tensor:
         point = self.point()
@@ -60,3 +62,11 @@ class LorentzBoost(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.features}, kind={self.kind}"
+
+
+@region
+def _reached(rapidity: Tensor, c: Tensor) -> Tensor:
+    """Where a rapidity (n,) takes the origin."""
+    length = torch.sqrt(floored(rapidity.square().sum()))
+    reach = torch.sinh(length.clamp_max(MAX_RAPIDITY)) / length
+    return reach * c.rsqrt() * rapidity

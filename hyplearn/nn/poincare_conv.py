@@ -15,6 +15,7 @@ from hyplearn.nn.checks import positive
 from hyplearn.nn.poincare_linear import Initialization, fully_connected, initialize, norm_of
 from hyplearn.nn.poincare_tangent import squared_norm
 from hyplearn.nn.strided import read_positions
+from hyplearn.regions import region
 
 
 def beta_ratio(channels: int, positions: int) -> float:
@@ -77,12 +78,11 @@ class PoincareConv2d(nn.Module):
     def forward(self, v: Tensor) -> Tensor:
         if v.dim() != 4 or v.shape[1] != self.weight.shape[1]:
             raise ValueError(f"v of shape {tuple(v.shape)} must be (B, {self.weight.shape[1]}, H, W)")
-        manifold, z_norm = self.manifold, norm_of(self.weight).view(-1, 1, 1, 1)
-        square = squared_norm(v, dim=1)
-        q = self.ratio**2 * self._convolve(square, square.new_ones(1, 1, *self.weight.shape[2:]))
-        dot = self._convolve(v, self.ratio / z_norm * self.weight)
-        bias = None if self.bias is None else self.bias.view(-1, 1, 1)
-        return fully_connected(dot, q, z_norm.squeeze(-1), bias, c=manifold.c, x_t_max=manifold.x_t_max, dim=1)
+        manifold = self.manifold
+        square, z_norm, kernel = _prepared(v, self.weight, self.ratio)
+        window = self._convolve(square, square.new_ones(1, 1, *self.weight.shape[2:]))
+        dot = self._convolve(v, kernel)
+        return _connected(dot, window, z_norm, self.bias, manifold.c, self.ratio, manifold.x_t_max)
 
     def extra_repr(self) -> str:
         outputs, inputs, kernel, _ = self.weight.shape
@@ -90,3 +90,19 @@ class PoincareConv2d(nn.Module):
             f"{inputs}, {outputs}, kernel_size={kernel}, stride={self.stride}, padding={self.padding}, "
             f"dilation={self.dilation}, bias={self.bias is not None}, init={self.init}"
         )
+
+
+@region
+def _prepared(v: Tensor, weight: Tensor, ratio: float) -> tuple[Tensor, Tensor, Tensor]:
+    """|v|^2 of each position, the norms |z_k| (n', 1, 1, 1) and the kernel ratio z_k / |z_k|."""
+    z_norm = norm_of(weight).view(-1, 1, 1, 1)
+    return squared_norm(v, dim=1), z_norm, ratio / z_norm * weight
+
+
+@region
+def _connected(
+    dot: Tensor, window: Tensor, z_norm: Tensor, bias: Tensor | None, c: Tensor, ratio: float, x_t_max: float | None
+) -> Tensor:
+    """The FC layer of each patch from its inner products and the sum of |v|^2 in its window."""
+    shaped = None if bias is None else bias.view(-1, 1, 1)
+    return fully_connected(dot, ratio**2 * window, z_norm.squeeze(-1), shaped, c=c, x_t_max=x_t_max, dim=1)

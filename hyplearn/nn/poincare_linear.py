@@ -15,6 +15,7 @@ from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
 from hyplearn.nn.checks import positive
 from hyplearn.nn.poincare_tangent import clip_factor, squared_norm
+from hyplearn.regions import region
 
 Initialization = Literal["identity", "normal"]
 
@@ -22,6 +23,7 @@ Initialization = Literal["identity", "normal"]
 _LARGE = 40.0
 
 
+@region
 def fully_connected(
     dot: Tensor,
     q: Tensor,
@@ -49,13 +51,20 @@ def fully_connected(
     if bias is not None:
         dot = dot * torch.cosh(2 * root * bias)
         offset = (1 + q * stretch.square()).sqrt() * torch.sinh(2 * root * bias)  # cosh(2s) sinh(2 sqrt(c) r)
-    # the backward pass recomputes what lies between dot and the output, all of it of the output's size
-    w, excess = checkpoint(
-        _scaled_sinh, dot, clip * stretch, offset, 2 * z_norm, dim, use_reentrant=False, preserve_rng_state=False
-    )
+    w, excess = _recomputed(dot, clip * stretch, offset, 2 * z_norm, dim)
     square = squared_norm(w, dim)
     out: Tensor = (asinhc(square) + excess * (square + (excess == 0)).rsqrt()) / (2 * root) * w
     return out
+
+
+def _recomputed(dot: Tensor, scale: Tensor, offset: Tensor | None, power: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """`_scaled_sinh`; the backward pass computes again what lies between dot and w, all of it of the output's size."""
+    if torch.compiler.is_compiling():  # the compiler's partitioner makes the same choice by itself
+        return _scaled_sinh(dot, scale, offset, power, dim)
+    result: tuple[Tensor, Tensor] = checkpoint(
+        _scaled_sinh, dot, scale, offset, power, dim, use_reentrant=False, preserve_rng_state=False
+    )
+    return result
 
 
 def _scaled_sinh(dot: Tensor, scale: Tensor, offset: Tensor | None, power: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from hyplearn.geometry.numerics import scalar_like
 from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
 from hyplearn.nn.poincare_tangent import to_hyperboloid, to_tangent
+from hyplearn.regions import region
 
 
 class PoincareGlobalPool(nn.Module):
@@ -24,6 +25,10 @@ class PoincareGlobalPool(nn.Module):
 
     @full_precision
     def forward(self, v: Tensor) -> Tensor:
-        c = scalar_like(self.manifold.c, v)
-        x = to_hyperboloid(v.permute(0, 2, 3, 1), c=c, x_t_max=self.manifold.x_t_max)
-        return to_tangent(lorentz.centroid(x, c=c, dim=(1, 2)), c=c)
+        return _midpoint(v, scalar_like(self.manifold.c, v), self.manifold.x_t_max)
+
+
+@region
+def _midpoint(v: Tensor, c: Tensor, x_t_max: float | None) -> Tensor:
+    x = to_hyperboloid(v.permute(0, 2, 3, 1), c=c, x_t_max=x_t_max)
+    return to_tangent(lorentz.centroid(x, c=c, dim=(1, 2)), c=c)

@@ -67,9 +67,7 @@ class _LiftReLU(torch.autograd.Function):
 
 
 @region
-def _lift_relu_vjp(
-    g_x: Tensor, x: Tensor, q: Tensor, c: Tensor, limits: Limits, entry: Entry
-) -> tuple[Tensor, Tensor]:
+def _lift_relu_vjp(g_x: Tensor, x: Tensor, q: Tensor, c: Tensor, limits: Limits, entry: Entry) -> tuple[Tensor, Tensor]:
     """Gradients of h and c from that of the output x."""
     lift = entry_factor(c * q, limits, entry, want_slope=True)
     factor = lift.factor.unsqueeze(-1)

@@ -11,6 +11,7 @@ Values and gradients equal those of the layers run one by one (`LorentzConv2d`, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -121,8 +122,8 @@ class _State(NamedTuple):
 
 
 @region
-def _normalize(x: NormalizeInputs, limits: Limits, block: Block) -> tuple[Tensor, _State, Tensor]:
-    """The output, what the backward pass needs, and the dispersion in units of k."""
+def _normalize(x: NormalizeInputs, limits: Limits, block: Block) -> tuple[Tensor, _State, Tensor, Tensor]:
+    """The output, what the backward pass needs, and the batch's mean and dispersion in the layer's units."""
     points, units, c = promoted(rows(x.y)), _Units.of(x, block), x.c
     q = c * row_squares(points)
     dot_b = None if units.b_dot is None else points @ units.b_dot
@@ -134,11 +135,12 @@ def _normalize(x: NormalizeInputs, limits: Limits, block: Block) -> tuple[Tensor
         mean = mean_of(space, time, limits, block.normalization)
     dot_mean = points @ (c.sqrt() * mean)
     made = centre(_centre_inputs(placed, units, mean, dot_beta, dot_mean), limits, block.normalization)
-    vectors = _vectors(x.b if dot_b is not None else None, mean * c.rsqrt(), x.beta)
-    out = _combine(points, made.a, torch.stack(made.coefficients), vectors)
+    vectors = [v for v in (x.b if dot_b is not None else None, mean * c.rsqrt(), x.beta) if v is not None]
+    out = _combine(points, made.a, made.coefficients, vectors)
     out, q_exit = _finish(out, x.residual, c, limits, block)
     state = _State(q, dot_b, dot_beta, dot_mean, space, time, mean, q_exit)
-    return feature_map(out.to(x.y.dtype), x.y), state, made.dispersion
+    k = c.rsqrt()
+    return feature_map(out.to(x.y.dtype), x.y), state, k * mean, k * made.dispersion
 
 
 def _patch(x: NormalizeInputs) -> Tensor | None:
@@ -161,10 +163,6 @@ def _centre_inputs(placed: Placed, units: _Units, mean: Tensor, dot_beta: Tensor
     )
 
 
-def _vectors(b: Tensor | None, mean: Tensor, beta: Tensor) -> Tensor:
-    return torch.stack([v for v in (b, mean, beta) if v is not None])
-
-
 def _sums(points: Tensor, placed: Placed, b: Tensor | None, c: Tensor) -> tuple[Tensor, Tensor]:
     """Sums over each image of the placed points in units of k: space (B, C) and time (B,)."""
     a, s, _ = placed.point
@@ -175,9 +173,14 @@ def _sums(points: Tensor, placed: Placed, b: Tensor | None, c: Tensor) -> tuple[
     return space, placed.t.sum(1)
 
 
-def _combine(y: Tensor, a: Tensor, coefficients: Tensor, vectors: Tensor) -> Tensor:
-    """`A y + sum S_i v_i` in one new tensor; coefficients (i, B, L), vectors (i, C)."""
-    out = coefficients.flatten(1).t() @ vectors
+def _combine(y: Tensor, a: Tensor, coefficients: Sequence[Tensor], vectors: Sequence[Tensor]) -> Tensor:
+    """`A y + sum S_i v_i` in one new tensor; coefficients (B, L) and vectors (C,), as many."""
+    if torch.compiler.is_compiling():  # one kernel, with all that is done to the sum
+        out = y * a.unsqueeze(-1)
+        for coefficient, vector in zip(coefficients, vectors, strict=True):
+            out = out + coefficient.unsqueeze(-1) * vector
+        return out
+    out = torch.stack(list(coefficients)).flatten(1).t() @ torch.stack(list(vectors))
     return out.view_as(y).addcmul_(y, a.unsqueeze(-1))
 
 
@@ -219,13 +222,12 @@ class _Normalize(torch.autograd.Function):
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
         *tensors, limits, block = args
         x = NormalizeInputs(*tensors)
-        out, state, dispersion = _normalize(x, limits, block)
+        out, state, batch_mean, batch_dispersion = _normalize(x, limits, block)
         kept = x if block.rescale_residual else x._replace(residual=None)
         ctx.save_for_backward(out if block.activation or block.exit else None, *state, *kept)
         ctx.limits, ctx.block, ctx.residual_dtype = limits, block, None if x.residual is None else x.residual.dtype
-        k = x.c.rsqrt()
-        batch_mean, batch_dispersion = k * state.mean, k * dispersion
         ctx.mark_non_differentiable(batch_mean, batch_dispersion)
+        ctx.set_materialize_grads(False)  # no zeros for those two; there is no backward pass without a gradient of out
         return out, batch_mean, batch_dispersion
 
     @staticmethod
@@ -278,8 +280,7 @@ class _ForwardPass:
     placed: Placed
     centre_inputs: CentreInputs
     made: Centred
-    coefficients: Tensor
-    vectors: Tensor
+    vectors: list[Tensor]
     root: Tensor  # sqrt(c)
     limits: Limits
     block: Block
@@ -292,11 +293,11 @@ class _ForwardPass:
         placed = place(place_inputs, limits, block.placement, want_slope=True)
         centre_inputs = _centre_inputs(placed, units, state.mean, state.dot_beta, state.dot_mean)
         made = centre(centre_inputs, limits, block.normalization)
-        vectors = _vectors(x.b if state.dot_b is not None else None, state.mean / root, x.beta)
-        coefficients = torch.stack(made.coefficients)
+        b = x.b if state.dot_b is not None else None
+        vectors = [v for v in (b, state.mean / root, x.beta) if v is not None]
         return cls(
-            x, state, promoted(rows(x.y)), units, place_inputs, placed, centre_inputs, made, coefficients, vectors,
-            root, limits, block,
+            x, state, promoted(rows(x.y)), units, place_inputs, placed, centre_inputs, made, vectors, root,
+            limits, block,
         )  # fmt: skip
 
 
@@ -329,7 +330,7 @@ def _finish_vjp(g: Tensor, out: Tensor | None, forward: _ForwardPass) -> tuple[T
 def _residual_vjp(g: Tensor, residual: Tensor, forward: _ForwardPass) -> tuple[Tensor, list[Tensor]]:
     """Backward of the rescaling of the residual sum; `g` is overwritten."""
     c = forward.x.c
-    z = _combine(forward.points, forward.made.a, forward.coefficients, forward.vectors).add_(rows(residual))
+    z = _combine(forward.points, forward.made.a, forward.made.coefficients, forward.vectors).add_(rows(residual))
     q = c * row_squares(z)
     rescaling = _residual_factor(q, forward.limits, want_slope=True)
     g_factor = row_dots(g, z)
@@ -355,8 +356,11 @@ class _CentreStep(NamedTuple):
 def _centre_vjp(g: Tensor, forward: _ForwardPass) -> _CentreStep:
     """Backward of `A y + sum S_i v_i` and of centring, scaling and shifting; g: (B, L, n)."""
     flat_g, root, made, state = g.flatten(0, 1), forward.root, forward.made, forward.state
-    g_vectors = forward.coefficients.flatten(1) @ flat_g
-    g_coefficients = (forward.vectors @ flat_g.t()).view(-1, *made.a.shape).unbind()
+    g_vectors = torch.stack(made.coefficients).flatten(1) @ flat_g
+    if torch.compiler.is_compiling():  # one kernel with the other dot products of g
+        g_coefficients = tuple(row_dots(g, vector) for vector in forward.vectors)
+    else:
+        g_coefficients = (torch.stack(forward.vectors) @ flat_g.t()).view(-1, *made.a.shape).unbind()
     scalars = centre_vjp(
         made,
         row_dots(g, forward.points),
@@ -494,8 +498,7 @@ def normalize(x: NormalizeInputs, *, limits: Limits, block: Block) -> tuple[Tens
     x = x._replace(y=channels_last(x.y))
     with torch.autocast(x.y.device.type, enabled=False):
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-            out, state, measured = _normalize(x, limits, block)
-            k = x.c.detach().rsqrt()
-            return out, k * state.mean.detach(), k * measured.detach()
+            out, _, mean, dispersion = _normalize(x, limits, block)
+            return out, mean.detach(), dispersion.detach()
         result: tuple[Tensor, Tensor, Tensor] = _Normalize.apply(*x, limits.detach(), block)
         return result

@@ -199,7 +199,9 @@ class Directions:
 
     @classmethod
     def of(cls, b: Tensor | None, mean: Tensor, beta: Tensor) -> Directions:
-        """Compute all products of the vectors as one Gram matrix."""
+        """Compute all products of the vectors as one Gram matrix; compiled, they are sums of one kernel."""
+        if torch.compiler.is_compiling():
+            return cls._sums(b, mean, beta)
         vectors = torch.stack([mean, beta] if b is None else [mean, beta, b])
         gram, n = vectors @ vectors.mT, numbers(vectors)
         times = torch.sqrt(n.one + gram.diagonal())
@@ -208,6 +210,13 @@ class Directions:
         rows = [row.unbind() for row in gram.unbind()]
         b_mean, b_beta = (None, None) if b is None else rows[2][:2]
         return cls(rows[0][0], rows[0][1], b_mean, b_beta, mean_t, one_mean, beta_t, one_beta)
+
+    @classmethod
+    def _sums(cls, b: Tensor | None, mean: Tensor, beta: Tensor) -> Directions:
+        q_mean = (mean * mean).sum()
+        mean_t, beta_t = torch.sqrt(1 + q_mean), torch.sqrt(1 + (beta * beta).sum())
+        b_mean, b_beta = (None, None) if b is None else ((b * mean).sum(), (b * beta).sum())
+        return cls(q_mean, (mean * beta).sum(), b_mean, b_beta, mean_t, 1 + mean_t, beta_t, 1 + beta_t)
 
 
 def _dots(x: CentreInputs, v: Directions) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from hyplearn.geometry.lorentz import X_T_MAX
 from hyplearn.manifolds import Lorentz
+from hyplearn.regions import region
 
 ATANH_LIMIT = math.atanh(0.99)  # Bdeir Eq. (3): the share of d_max that the distance s * d_max is mapped to
 
@@ -44,27 +45,34 @@ class Limits:
     @classmethod
     def of(cls, c: Tensor, *, s: float, x_t_max: float) -> Limits:
         """Return the limits at c, with the gradient described above if c has one."""
-        root = c.sqrt()
-        t_max = x_t_max * root.detach()
-        d_max = torch.acosh(t_max)
-        steepest = torch.full_like(t_max, ATANH_LIMIT / s)
-        if not c.requires_grad:
-            return cls(d_max, steepest / d_max, t_max, steepest)
-        unit = root / root.detach()
-        return cls(d_max * unit, steepest / (d_max * unit), t_max, steepest)
+        return cls(*_limits(c, s, x_t_max))
 
     @classmethod
-    def of_manifold(cls, manifold: Lorentz) -> Limits:
-        """Return the limits of a manifold, whose x_t_max defaults to that of its precision.
+    def of_manifold(cls, manifold: Lorentz, c: Tensor | None = None) -> Limits:
+        """Return the limits of a manifold, whose x_t_max defaults to that of its precision. c: the manifold's, if known.
 
         With gradient under `torch.compile` alone: the fused functions have their own backward pass.
         """
-        c = manifold.c if torch.compiler.is_compiling() else manifold.c.detach()
+        c = manifold.c if c is None else c
+        c = c if torch.compiler.is_compiling() else c.detach()
         return cls.of(c, s=manifold.s, x_t_max=X_T_MAX[c.dtype] if manifold.x_t_max is None else manifold.x_t_max)
 
     def detach(self) -> Limits:
         """Return the same limits without gradient."""
         return Limits(self.d_max.detach(), self.r.detach(), self.t_max, self.steepest)
+
+
+@region
+def _limits(c: Tensor, s: float, x_t_max: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The fields of `Limits`."""
+    root = c.sqrt()
+    t_max = x_t_max * root.detach()
+    d_max = torch.acosh(t_max)
+    steepest = torch.full_like(t_max, ATANH_LIMIT / s)
+    if not c.requires_grad:
+        return d_max, steepest / d_max, t_max, steepest
+    unit = root / root.detach()
+    return d_max * unit, steepest / (d_max * unit), t_max, steepest
 
 
 class Numbers(NamedTuple):
