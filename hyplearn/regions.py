@@ -52,8 +52,9 @@ def region(function: Callable[P, R]) -> Callable[P, R]:
         if not _switch.on or name in _switch.failed or torch.compiler.is_compiling():
             return function(*args, **kwargs)
         try:
-            return _compiled(function)(*args, **kwargs)
-        except Exception as error:
+            compiled: Callable[P, R] = _compiled(function)
+            return compiled(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - the compiler has many, of several packages
             result = function(*args, **kwargs)  # raises what is the caller's fault
             _give_up(name, error)
             return result

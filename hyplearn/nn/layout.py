@@ -62,8 +62,8 @@ def outside_autocast(backward: Backward) -> Backward:
     """
 
     @functools.wraps(backward)
-    def wrapped(ctx: Any, *grads: Tensor) -> Any:
-        device = grads[0].device.type
+    def wrapped(ctx: Any, *grads: Tensor | None) -> Any:
+        device = next((grad.device.type for grad in grads if grad is not None), "cpu")
         if not torch.is_autocast_enabled(device):
             return backward(ctx, *grads)
         with torch.autocast(device, enabled=False):

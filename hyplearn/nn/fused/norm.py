@@ -227,13 +227,15 @@ class _Normalize(torch.autograd.Function):
         ctx.save_for_backward(out if block.activation or block.exit else None, *state, *kept)
         ctx.limits, ctx.block, ctx.residual_dtype = limits, block, None if x.residual is None else x.residual.dtype
         ctx.mark_non_differentiable(batch_mean, batch_dispersion)
-        ctx.set_materialize_grads(False)  # no zeros for those two; there is no backward pass without a gradient of out
+        ctx.set_materialize_grads(False)  # no zeros for those two
         return out, batch_mean, batch_dispersion
 
     @staticmethod
     @once_differentiable
     @outside_autocast
-    def backward(ctx: Any, g_out: Tensor, *_: Tensor) -> Any:
+    def backward(ctx: Any, g_out: Tensor | None, *_: Tensor) -> Any:
+        if g_out is None:
+            return (None,) * (len(NormalizeInputs._fields) + 2)
         out, *saved = ctx.saved_tensors
         size = len(_State._fields)
         state, x = _State(*saved[:size]), NormalizeInputs(*saved[size:])

@@ -49,9 +49,10 @@ class Limits:
 
     @classmethod
     def of_manifold(cls, manifold: Lorentz, c: Tensor | None = None) -> Limits:
-        """Return the limits of a manifold, whose x_t_max defaults to that of its precision. c: the manifold's, if known.
+        """Return the limits of a manifold, whose x_t_max defaults to that of its precision.
 
-        With gradient under `torch.compile` alone: the fused functions have their own backward pass.
+        c: the manifold's, where the caller knows it. With gradient under `torch.compile` alone: the fused functions
+        have their own backward pass.
         """
         c = manifold.c if c is None else c
         c = c if torch.compiler.is_compiling() else c.detach()
