@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, ParamSpec, TypeVar
@@ -24,6 +25,10 @@ R = TypeVar("R")
 
 # One set of kernels for each combination of a layer's options, of which a network has a few and a process several.
 RECOMPILE_LIMIT = 64
+BACKEND = "inductor"
+
+# What the compiler says of its own ways.
+HARMLESS = (r"The \.grad attribute of a Tensor that is not a leaf", r".*`torch\._prims_common\.check` is deprecated")
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +70,7 @@ def region(function: Callable[P, R]) -> Callable[P, R]:
 @functools.cache
 def _compiled(function: Callable[P, R]) -> Callable[P, R]:
     """The function under torch.compile: one graph, sizes as symbols."""
-    compiled: Callable[P, R] = torch.compile(function, dynamic=True, fullgraph=True)
+    compiled: Callable[P, R] = torch.compile(function, dynamic=True, fullgraph=True, backend=BACKEND)
     return compiled
 
 
@@ -93,6 +98,9 @@ def compiled(on: bool = True) -> Iterator[None]:
             dynamo: Any = torch._dynamo
             stack.enter_context(dynamo.config.patch(recompile_limit=RECOMPILE_LIMIT))
             stack.enter_context(_without_duck_shapes())
+            stack.enter_context(warnings.catch_warnings())
+            for message in HARMLESS:
+                warnings.filterwarnings("ignore", message=message)
             stack.callback(setattr, _switch, "on", _switch.on)
             _switch.on = True
         yield

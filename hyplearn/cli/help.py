@@ -48,7 +48,7 @@ KEYS = {
     "trainer.max_epochs": "length of the run",
     "trainer.accelerator": "auto, cpu or gpu",
     "trainer.precision": "32, bf16, fp16 or 64",
-    "trainer.compile": "compile the model with torch.compile",
+    "trainer.compile": "auto (regions on a GPU), regions, true (the whole network) or false",
     "logger.wandb": "log to Weights & Biases as well",
 }
 

@@ -13,7 +13,7 @@ from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
 from hyplearn.nn.checks import positive
 from hyplearn.nn.poincare_tangent import clip_factor, place, to_hyperboloid, to_tangent
-from hyplearn.nn.processes import total
+from hyplearn.nn.processes import processes, total
 from hyplearn.regions import region
 
 
@@ -59,7 +59,8 @@ class PoincareBatchNorm2d(nn.Module):
             raise ValueError(f"v of shape {tuple(v.shape)} must be (B, {self.beta.shape[0]}, H, W)")
         options = _Options(self.training, self.momentum, self.eps, self.manifold.x_t_max, self.synchronized)
         # sums over processes are no part of a compiled graph
-        normalize = _normalize.__wrapped__ if self.synchronized else _normalize  # type: ignore[attr-defined]
+        summed = self.synchronized and processes() > 1
+        normalize = _normalize.__wrapped__ if summed else _normalize  # type: ignore[attr-defined]
         c = scalar_like(self.manifold.c, v)
         out: Tensor = normalize(v, self.beta, self.gamma, self.running_mean, self.running_var, c, options)
         return out

@@ -14,6 +14,7 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 
+from hyplearn import regions
 from hyplearn.data.base import TrainingData
 from hyplearn.data.retrieval_datamodule import RetrievalDataModule
 from hyplearn.errors import ConfigError, Interrupted, NonFiniteLoss, ProcessLost
@@ -48,7 +49,7 @@ from hyplearn.training.settings import (
     LoggerSettings,
     TrainerSettings,
 )
-from hyplearn.training.trainer import build_trainer, prepare_model, quiet_lightning
+from hyplearn.training.trainer import build_trainer, compiles_regions, prepare_model, quiet_lightning
 
 log = logging.getLogger("hyplearn")
 
@@ -146,6 +147,7 @@ def fit(spec: TrainSpec) -> dict[str, Any]:
     with (
         run_log(log_file, quiet=spec.trainer.progress == "none"),
         quiet_lightning(spec.trainer),
+        regions.compiled(compiles_regions(spec.trainer)),
         StopSignals() as signals,
     ):
         return _Run(spec, signals).fit()
@@ -154,7 +156,7 @@ def fit(spec: TrainSpec) -> dict[str, Any]:
 def evaluate(spec: TrainSpec, checkpoint: Path) -> dict[str, Any]:
     """Test metrics and curvatures of a checkpoint; writes nothing. See `checkpoint_to_evaluate` for run directories."""
     spec.validate()
-    with quiet_lightning(spec.trainer):
+    with quiet_lightning(spec.trainer), regions.compiled(compiles_regions(spec.trainer)):
         module = spec.build_module() if spec.module is None else spec.module
         load_weights(module, checkpoint, to_evaluate=True)
         trainer = build_trainer(spec.trainer, folder=spec.run_dir, callbacks=[])

@@ -32,6 +32,9 @@ class TrainerSettings:
     training ends even earlier.
     accelerator: auto (a CUDA GPU where there is one), cpu, gpu. devices: auto or how many. strategy: auto or ddp.
     precision: 32, 64, bf16, fp16 (the 16-bit ones are mixed; geometry stays in float32).
+    compile: regions, the stretches of small operations inside hyperbolic layers, as a few kernels (`hyplearn.regions`);
+    true, the whole network by torch.compile; false, nothing; auto, regions on a GPU and nothing on a CPU, where the
+    layers are fastest as they are written.
     gradient_clip: largest global norm of the Euclidean gradients. gradient_clip_of: unscaled gradients, or scaled ones,
     times the loss scale, as the code of Mix limits them. loss_scale: what the gradient scaler of fp16 begins with, to
     halve it at every overflow and to double it after 2,000 steps without; where scaled gradients are limited in another
@@ -51,7 +54,7 @@ class TrainerSettings:
     devices: int | Literal["auto"] = "auto"
     strategy: Literal["auto", "ddp"] = "auto"
     precision: Literal["32", "64", "bf16", "fp16"] = "32"
-    compile: bool = False
+    compile: Literal["auto", "regions"] | bool = "auto"
     gradient_clip: float | None = None
     gradient_clip_of: Literal["unscaled", "scaled"] = "unscaled"
     gradient_clamp: float | None = None

@@ -119,9 +119,14 @@ def prepare_model(model: nn.Module, settings: TrainerSettings) -> nn.Module:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if settings.sync_batchnorm:
         model = _synchronize_batchnorm(model, settings)
-    if settings.compile:
+    if settings.compile is True:
         model.compile()
     return model
+
+
+def compiles_regions(settings: TrainerSettings) -> bool:
+    """Whether the regions inside layers run compiled: see `TrainerSettings`."""
+    return settings.compile == "regions" or (settings.compile == "auto" and _accelerator(settings) == "cuda")
 
 
 def _synchronize_batchnorm(model: nn.Module, settings: TrainerSettings) -> nn.Module:

@@ -115,7 +115,7 @@ MISTAKES = {
     "seed.x=1": "unknown key seed.x",
     "manifold.c=abc": "manifold.c=abc: expected a number, got a text.",
     "trainer.max_epochs=2.5": "trainer.max_epochs=2.5: expected an integer, got a number with decimals.",
-    "trainer.compile=1": "trainer.compile=1: expected true or false, got an integer.",
+    "trainer.compile=1": "trainer.compile=1: expected true or false or one of auto, regions, got an integer.",
     "optim.lr=null": "optim.lr=null: expected a number, got null.",
     "manifold.bounds=[0.1]": "expected a list of a number, a number, got another list.",
     "manifold.parametrization=k": "manifold.parametrization=k: expected one of K, log_c.",

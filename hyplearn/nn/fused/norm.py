@@ -11,7 +11,7 @@ Values and gradients equal those of the layers run one by one (`LorentzConv2d`, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -33,6 +33,7 @@ from hyplearn.nn.fused.normalization import (
 from hyplearn.nn.fused.placement import Placed, PlaceGradients, PlaceInputs, Placement, place, place_vjp
 from hyplearn.nn.fused.scalars import Limits, Radial, added, dot, radial
 from hyplearn.nn.layout import channels_last, feature_map, outside_autocast, promoted, row_dots, row_squares, rows
+from hyplearn.nn.processes import processes
 from hyplearn.regions import region
 
 ExitKind = Literal["log0", "space"]
@@ -212,6 +213,14 @@ def _residual_factor(q: Tensor, limits: Limits, *, want_slope: bool = False) -> 
     return rescaling
 
 
+def _stage(function: Callable[..., Any], block: Block) -> Callable[..., Any]:
+    """A region as it is written where statistics are summed over processes, which is no part of a compiled graph."""
+    if block.normalization.synchronized and processes() > 1:
+        written: Callable[..., Any] = function.__wrapped__  # type: ignore[attr-defined]
+        return written
+    return function
+
+
 class _Normalize(torch.autograd.Function):
     """`_normalize` that saves y, the output, the residual and a few scalars per position.
 
@@ -222,7 +231,7 @@ class _Normalize(torch.autograd.Function):
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
         *tensors, limits, block = args
         x = NormalizeInputs(*tensors)
-        out, state, batch_mean, batch_dispersion = _normalize(x, limits, block)
+        out, state, batch_mean, batch_dispersion = _stage(_normalize, block)(x, limits, block)
         kept = x if block.rescale_residual else x._replace(residual=None)
         ctx.save_for_backward(out if block.activation or block.exit else None, *state, *kept)
         ctx.limits, ctx.block, ctx.residual_dtype = limits, block, None if x.residual is None else x.residual.dtype
@@ -239,7 +248,7 @@ class _Normalize(torch.autograd.Function):
         out, *saved = ctx.saved_tensors
         size = len(_State._fields)
         state, x = _State(*saved[:size]), NormalizeInputs(*saved[size:])
-        gradients = _normalize_vjp(g_out, out, x, state, ctx.limits, ctx.block, ctx.residual_dtype)
+        gradients = _stage(_normalize_vjp, ctx.block)(g_out, out, x, state, ctx.limits, ctx.block, ctx.residual_dtype)
         return (*gradients, None, None)
 
 
