@@ -7,7 +7,7 @@ keyword, a 0-dim tensor or a number. Points and vectors broadcast against each o
 No formula below subtracts two large numbers to get a small one: the Lorentz square of a difference and the metric are
 written as sums of squares (`squared_chord`, `inner`). Nothing is clamped; callers keep radii within `d_max`. No
 product along the way is larger than about the square of a time, so that nothing overflows before that square does, at
-a radius of 1e19 in float32: ratios are formed first.
+a radius, and a radius over k, of 1e18 in float32: ratios are formed first.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ X_T_MAX = {torch.float64: 1e8, torch.float32: 2e3, torch.float16: 22.0, torch.bf
 
 # f(s D) = TIGHT_SHARE * D: the share of the limit that the tightness s refers to (Bdeir Eq. 3).
 TIGHT_SHARE = 0.99
+
+# 1 - (x_t - y_t)^2 / |x + y|^2, about 4 y_t/x_t, from which on down `cosh_minus_one` would lose too many digits. Points
+# within d_max of the origin, in float32, do not come so far apart.
+UNEVEN = 1e-3
 
 # About as many points of each set give the midst from which pairwise distances are seen.
 SAMPLE = 128
@@ -149,14 +153,19 @@ def cosh_minus_one(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
     """cosh(d/k) - 1 = c/2 |x - y|_L^2 of close pairs: (P, n), (P, n) to (P,). Half the work of `squared_chord`.
 
     Split e = x - y into b s along s = x + y and q across it: |x - y|_L^2 = |q|^2 + |b s|^2 (1 - |s|^2/(x_t + y_t)^2),
-    where (x_t + y_t)^2 - |s|^2 = 4/c + |x - y|_L^2; solved for the chord, no term is the difference of large ones.
+    where (x_t + y_t)^2 - |s|^2 = 4/c + |x - y|_L^2; solved for the chord, no term is the difference of large ones but
+    where one time is thousands of the other: such a pair, close only beside the spread of all, gets `squared_chord`.
     """
     e, s = x - y, x + y
     along, s_square = (e * s).sum(-1), s.square().sum(-1)
     b = along / torch.where(s_square > 0, s_square, 1.0)
     q_square = torch.addcmul(e, -b.unsqueeze(-1), s).square().sum(-1)
     t = b * along / (time(x, c=c) + time(y, c=c)).square()
-    return (c / 2 * q_square + 2 * t) / (1 - t)
+    uneven = 1 - t < UNEVEN
+    if not uneven.any():
+        return (c / 2 * q_square + 2 * t) / (1 - t)
+    even = (c / 2 * q_square + 2 * t) / torch.where(uneven, 1.0, 1 - t)
+    return torch.where(uneven, c / 2 * squared_chord(x, y, c=c).squeeze(-1), even)
 
 
 _cdist = distance_operator(
@@ -171,8 +180,7 @@ _cdist = distance_operator(
 def cdist(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
     """All pairwise geodesic distances, as accurate as `dist`. (..., N, n), (..., M, n) to (..., N, M).
 
-    One matrix product, and the close pairs from their difference; see `pairwise`. Differentiable once. Up to 40 k in
-    float32: cosh(d/k) is squared, where `dist` has no such limit.
+    One matrix product, and the close pairs from their difference; see `pairwise`. Differentiable once.
     """
     return _cdist(x, y, scalar_like(c, x))
 

@@ -85,6 +85,17 @@ def _settle_close_pairs(
     return marked
 
 
+def _squares_overflow(u: Tensor) -> Tensor:
+    """Where u^2 is beyond the format. There 1 and 2 are nothing beside u, and the formulas of u^2 are those of u."""
+    return u > math.sqrt(torch.finfo(u.dtype).max)
+
+
+def _root(u: Tensor, out: Tensor | None) -> Tensor:
+    """r = sqrt(u + u^2/2), which is u/sqrt(2) where u^2 overflows."""
+    r = torch.addcmul(u, u, u, value=0.5, out=out).sqrt_()
+    return torch.where(_squares_overflow(u), u * math.sqrt(0.5), r, out=r)
+
+
 def _forward(
     near: Near, left: Tensor, right: Tensor, x: Tensor, y: Tensor, c: Tensor, keep: bool
 ) -> tuple[Tensor, Tensor]:
@@ -96,7 +107,7 @@ def _forward(
         u = torch.mm(left[b, block], right[b].mT, out=result[b, block])
         slope = slopes[b, block] if keep else None
         marked = _settle_close_pairs(near, u, slope, left[b, block], right[b], x[b, block], y[b], c)
-        r = torch.addcmul(u, u, u, value=0.5, out=slope).sqrt_()
+        r = _root(u, slope)
         u.add_(r, alpha=math.sqrt(2)).log1p_().mul_(k)
         if keep:
             torch.div(k / math.sqrt(2), r, out=r)
@@ -109,7 +120,8 @@ def _closest_gradients(near: Near, grad: Tensor, x: Tensor, y: Tensor, c: Tensor
     """Gradients of x (P, n), y (P, n) and c at fixed k from the distances of P pairs."""
     direct: Any = torch.func.vjp(near, x, y, c)
     u, pull = direct
-    gradients: tuple[Tensor, Tensor, Tensor] = pull(grad * (c * u * (u + 2)).rsqrt())
+    slope = torch.where(_squares_overflow(u), c.rsqrt() / u, (c * u * (u + 2)).rsqrt())
+    gradients: tuple[Tensor, Tensor, Tensor] = pull(grad * slope)
     return gradients
 
 
