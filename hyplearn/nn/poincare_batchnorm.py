@@ -9,7 +9,7 @@ from hyplearn.geometry import lorentz
 from hyplearn.geometry.numerics import asinhc, coshm1c, scalar_like, sinhc
 from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
-from hyplearn.nn.checks import positive
+from hyplearn.nn.checks import any_image, in_full_precision, positive
 from hyplearn.nn.poincare_tangent import clip_factor, place, to_hyperboloid, to_tangent
 from hyplearn.nn.processes import total
 
@@ -54,6 +54,9 @@ class PoincareBatchNorm2d(nn.Module):
     def forward(self, v: Tensor) -> Tensor:
         if v.dim() != 4 or v.shape[1] != self.beta.shape[0]:
             raise ValueError(f"v of shape {tuple(v.shape)} must be (B, {self.beta.shape[0]}, H, W)")
+        in_full_precision(self, self.beta)
+        if self.training:
+            any_image(v, synchronized=self.synchronized)
         c, rows = scalar_like(self.manifold.c, v), v.permute(0, 2, 3, 1)
         stretch, q = place(rows, c=c, x_t_max=self.manifold.x_t_max)  # the points x = stretch rows, q = |x|^2
         mean = self._mean(rows, stretch, q, c) if self.training else self._point(self.running_mean, c)

@@ -340,7 +340,7 @@ def _centre_vjp(g: Tensor, forward: _ForwardPass) -> _CentreStep:
     """Backward of `A y + sum S_i v_i` and of centring, scaling and shifting; g: (B, L, n)."""
     flat_g, root, made, state = g.flatten(0, 1), forward.root, forward.made, forward.state
     g_vectors = forward.coefficients.flatten(1) @ flat_g
-    g_coefficients = (forward.vectors @ flat_g.t()).view(-1, *made.a.shape).unbind()
+    g_coefficients = (forward.vectors @ flat_g.t()).view(len(forward.vectors), *made.a.shape).unbind()
     scalars = centre_vjp(
         made,
         row_dots(g, forward.points),
