@@ -20,6 +20,9 @@ Parameters = ParamSpec("Parameters")
 # Below this t a Taylor polynomial replaces f(sqrt t)/sqrt t, whose gradient there is 0/0 or cancels.
 SERIES_BELOW = 1e-2
 
+# From so many coordinates on torch's norm in float32 has lost two digits and more, at a million of them.
+MANY = 1 << 14
+
 # Coefficients of t^0, t^1, ...; each list ends where the next term at SERIES_BELOW is under 1e-17.
 _SINHC = [1 / math.factorial(2 * i + 1) for i in range(6)]
 _ASINHC = [(-1) ** i * math.comb(2 * i, i) / (4**i * (2 * i + 1)) for i in range(9)]
@@ -85,7 +88,11 @@ def safe_sqrt(t: Tensor) -> Tensor:
 
 def vector_norm(x: Tensor, *, keepdim: bool = False) -> Tensor:
     """|x| over the last dimension with gradient 0 at x = 0. (..., n) to (...), or (..., 1) with keepdim."""
-    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=keepdim)
+    length: Tensor
+    if x.shape[-1] <= MANY:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=keepdim)
+    else:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=keepdim, dtype=torch.float64).to(x.dtype)
     return length
 
 
@@ -95,15 +102,19 @@ def distance_norm(x: Tensor) -> Tensor:
     return torch.where(zero, 0.0, vector_norm(torch.where(zero, 1.0, x), keepdim=True))
 
 
+def shortened(x: Tensor, length: Tensor, longest: Tensor | float) -> Tensor:
+    """x (..., n) of the given length (..., 1), or longest / length x where that is more than the longest."""
+    outside = length > longest
+    return torch.where(outside, longest / torch.where(outside, length, 1.0) * x, x)
+
+
 def within_ball(x: Tensor, c: Tensor) -> Tensor:
     """x (..., n), shortened to what the format can tell from the edge of the ball where rounding has taken it there.
 
     At most (1 - 8 eps) / sqrt(c) long, so that 1 - c |x|^2 has a digit: in float32 the distance 14.5 / sqrt(c).
     """
-    longest = 1 - 8 * torch.finfo(x.dtype).eps
     length = vector_norm(x.detach(), keepdim=True) * c.detach().sqrt()
-    outside = length > longest
-    return torch.where(outside, x * (longest / torch.where(outside, length, 1.0)), x)
+    return shortened(x, length, 1 - 8 * torch.finfo(x.dtype).eps)
 
 
 def squared_norm(x: Tensor) -> Tensor:

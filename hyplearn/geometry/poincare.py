@@ -28,6 +28,7 @@ from hyplearn.geometry.numerics import (
     in_single_precision,
     of_one_type,
     scalar_like,
+    shortened,
     squared_norm,
     tanhc,
     vector_norm,
@@ -52,9 +53,7 @@ def proj(x: Tensor, *, c: Tensor | float, x_t_max: float | None = None) -> Tenso
     """The nearest point within d_max (Bdeir Eq. 1) of the origin: |x| at most tanh(sqrt(c) d_max/2)/sqrt(c)."""
     c = scalar_like(c, x)
     radius = (c.sqrt() * d_max(c=c, dtype=x.dtype, x_t_max=x_t_max) / 2).tanh() * c.rsqrt()
-    length = vector_norm(x, keepdim=True)
-    outside = length > radius
-    return torch.where(outside, radius / torch.where(outside, length, 1.0) * x, x)
+    return shortened(x, vector_norm(x, keepdim=True), radius)
 
 
 # Distances

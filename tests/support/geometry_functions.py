@@ -21,7 +21,9 @@ PARTS = {
         "check_mode", "cosh_minus_one", "d_max", "distance_columns", "distance_features", "distance_rows",
         "limit_and_rate", "reduced",
     },
-    "numerics": {"check_any", "common_type", "in_single_precision", "of_one_type", "scalar_like", "within_ball"},
+    "numerics": {
+        "check_any", "common_type", "in_single_precision", "of_one_type", "scalar_like", "shortened", "within_ball",
+    },
     "pairwise": {"distance_operator"},
     "centring": {"centring_operator"},
 }  # fmt: skip
