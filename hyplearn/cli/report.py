@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyplearn.cli.parser import Parser, folder, name_of
 from hyplearn.errors import OK, ConfigError, listing
+from hyplearn.runs.writing import writing
 
 if TYPE_CHECKING:
     from hyplearn.papers.measured import Measured
@@ -62,17 +63,18 @@ hyplearn report evidence > RESULTS.md""",
 def report(argv: Sequence[str]) -> int:
     """Print or write the report. Raises ConfigError."""
     options = report_parser().parse_intermixed_args(list(argv))
-    folders = options.runs or [path for path in [Path("outputs")] if path.is_dir()]
-    blocks, rows = _made(options.table, folders, options.protocol)
-    text = _csv(rows) if options.format == "csv" else _rendered(blocks, options.format)
-    if options.output is None:
-        print(text, end="")
-        return OK
-    from hyplearn.runs.atomic import write_text
+    with writing(options.output):
+        folders = options.runs or [path for path in [Path("outputs")] if path.is_dir()]
+        blocks, rows = _made(options.table, folders, options.protocol)
+        text = _csv(rows) if options.format == "csv" else _rendered(blocks, options.format)
+        if options.output is None:
+            print(text, end="")
+            return OK
+        from hyplearn.runs.atomic import write_text
 
-    write_text(options.output, text)
-    print(f"written to {options.output}")
-    return OK
+        write_text(options.output, text)
+        print(f"written to {options.output}")
+        return OK
 
 
 def _made(table: str, folders: Sequence[Path], protocol: str) -> Made:

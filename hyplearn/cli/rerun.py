@@ -14,6 +14,7 @@ from hyplearn.errors import FAILED, OK, ConfigError
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.keys import REPEATED, within
 from hyplearn.runs.lock import occupied
+from hyplearn.runs.writing import writing
 
 FIXED = ("resume", "choices")
 
@@ -163,7 +164,7 @@ def _compare(before: RunDirectory, now: RunDirectory, *, changed: Sequence[str],
         "differences": [fact._asdict() for fact in (*data, *numbers)],
         "largest_weight_difference": weights,
     }
-    with occupied(now.path):
+    with writing(now.path):
         now.write_comparison(facts)
     print(f"\n{before.path} and its rerun {now.path}" + (f", with {' '.join(changed)}" if changed else ""))
     print("\n".join(_lines(count, numbers, data, missing, weights)))

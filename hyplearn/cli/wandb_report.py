@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hyplearn.cli.parser import Parser, folder, name_of
 from hyplearn.errors import OK, ConfigError
 from hyplearn.papers.dashboard import COLUMNS, Line, dashboard, line_of, markdown
+from hyplearn.runs.writing import writing
 
 if TYPE_CHECKING:
     from hyplearn.papers.cells import Cell
@@ -72,24 +73,25 @@ def wandb_report(argv: Sequence[str]) -> int:
     chosen = list(dict.fromkeys(options.tables)) or tables()
     if options.publish:
         _check_publishing()
-    folders = options.runs or [path for path in [Path("outputs")] if path.is_dir()]
-    sections = dict(_lines(chosen, folders, options.protocol))
-    described = dashboard(sections, project=options.project, entity=options.entity, protocol=options.protocol)
-    from hyplearn.runs.atomic import write_json
+    with writing(options.output):
+        folders = options.runs or [path for path in [Path("outputs")] if path.is_dir()]
+        sections = dict(_lines(chosen, folders, options.protocol))
+        described = dashboard(sections, project=options.project, entity=options.entity, protocol=options.protocol)
+        from hyplearn.runs.atomic import write_json
 
-    write_json(options.output / "dashboard.json", described)
-    said = _log(sections, options)
-    for table, lines in sections.items():
-        measured = sum(bool(line.values) for line in lines)
-        print(f"{table}: {measured} of {len(lines)} numbers measured")
-    print(f"written to {options.output / 'dashboard.json'}")
-    print(said)
-    if options.publish:
-        print(f"report: {_publish(described)}")
-    command = _sync([*folders, options.output], options.output)
-    if command is not None:
-        print(f"to upload all offline runs: {command}")
-    return OK
+        write_json(options.output / "dashboard.json", described)
+        said = _log(sections, options)
+        for table, lines in sections.items():
+            measured = sum(bool(line.values) for line in lines)
+            print(f"{table}: {measured} of {len(lines)} numbers measured")
+        print(f"written to {options.output / 'dashboard.json'}")
+        print(said)
+        if options.publish:
+            print(f"report: {_publish(described)}")
+        command = _sync([*folders, options.output], options.output)
+        if command is not None:
+            print(f"to upload all offline runs: {command}")
+        return OK
 
 
 def _check_publishing() -> None:

@@ -17,7 +17,7 @@ from hyplearn.jobs.processes import Local
 from hyplearn.jobs.tuning.contestants import Contender, contenders, monitored, objective
 from hyplearn.jobs.tuning.space import Dimension, read
 from hyplearn.runs.atomic import write_json
-from hyplearn.runs.creation import OUTPUTS
+from hyplearn.runs.creation import OUTPUTS, made
 from hyplearn.runs.lock import occupied
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ def search(settings: SearchSettings, launcher: Launcher | None = None) -> int:
         raise ConfigError("hyplearn tune needs optuna: pip install 'hyplearn[tune]'")
     plan = _planned(settings)
     _check_definition(plan.path, plan.definition)
-    plan.path.mkdir(parents=True, exist_ok=True)
-    with occupied(plan.path):
+    with occupied(made(plan.path)):
         write_json(plan.path / DEFINITION, plan.definition)
         return _run(plan, launcher or Local(settings.jobs, settings.devices))
 
