@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyplearn.cli.parser import Parser, folder, name_of
 from hyplearn.errors import OK, ConfigError, listing
+from hyplearn.runs.bounded import read_text
 from hyplearn.runs.writing import writing
 
 if TYPE_CHECKING:
@@ -136,9 +137,11 @@ def _bench(folders: Sequence[Path]) -> Mapping[str, Any] | None:
         return None
     newest = max(files, key=lambda path: path.stat().st_mtime)
     try:
-        content: dict[str, Any] = json.loads(newest.read_text())
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{newest} is no JSON: {error}. Measure anew: hyplearn bench table4") from error
+        content: dict[str, Any] = json.loads(read_text(newest))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{newest} is damaged ({error}). Remove it, and measure anew: hyplearn bench table4"
+        ) from error
     return {"file": newest.name, **content}
 
 

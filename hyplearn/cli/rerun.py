@@ -152,7 +152,7 @@ def _compare(before: RunDirectory, now: RunDirectory, *, changed: Sequence[str],
     count, numbers = number_differences(before.results, now.results)
     data = data_differences(before.results, now.results)
     checkpoints = [run.tested_checkpoint or run.last_file for run in (before, now)]
-    missing = [path for path in checkpoints if not path.is_file()]
+    missing = [path for path in checkpoints if not path.exists()]
     weights = None if missing else weight_difference(*checkpoints)
     equal = not (numbers or data or missing) and weights == 0
     facts = {

@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hyplearn.evaluation.metric import Embeddings, Metric
+from hyplearn.runs.regular import NoRegularFile, check_regular
 
 Arrays = Mapping[str, Any]
 
@@ -132,11 +133,14 @@ def load(path: Path) -> Stored:
     """Read a file of `save`, or a user's own .npz or .safetensors; ValueError says what is missing or does not fit."""
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: embeddings are read from {' or '.join(SUFFIXES)} files")
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path} does not exist")
     read = _read_npz if path.suffix == ".npz" else _read_safetensors
     try:
+        check_regular(path)
         return _stored(read(path))
+    except NoRegularFile as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

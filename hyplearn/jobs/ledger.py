@@ -11,6 +11,7 @@ from typing import Any, Generic, NamedTuple
 from hyplearn.console.tables import show, table_of
 from hyplearn.jobs.launcher import J, Job
 from hyplearn.runs.atomic import write_json, write_text
+from hyplearn.runs.bounded import read_text
 from hyplearn.runs.spreadsheet import table_of_records
 
 Columns = Mapping[str, Callable[[J], Any]]  # what the files say of a job, by the name of the column
@@ -88,7 +89,7 @@ def stored_jobs(folder: Path, name: str, listed: str) -> list[dict[str, Any]]:
     path = folder / f"{name}.json"
     if not path.is_file():
         return []
-    found: list[dict[str, Any]] = json.loads(path.read_text())[listed]
+    found: list[dict[str, Any]] = json.loads(read_text(path))[listed]
     return found
 
 

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hyplearn.models.convert import WRAPPERS
+from hyplearn.runs.regular import NoRegularFile, check_regular
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher")  # where checkpoint files keep weights
@@ -38,8 +39,12 @@ def load_weights(network: nn.Module, path: str) -> None:
     Raises ValueError for no such file, one that holds no weights, names or shapes that do not fit, and NaN.
     """
     file = Path(path).expanduser()
-    if not file.is_file():
+    if not file.exists():
         raise ValueError(f"weights={path}: there is no such file")
+    try:
+        check_regular(file)
+    except NoRegularFile as error:
+        raise ValueError(f"weights={path} cannot be read: {error.strerror}") from error
     if file.suffix not in SUFFIXES:
         raise ValueError(f"weights={path} must end in one of {', '.join(SUFFIXES)}")
     if file.suffix == ".npz":

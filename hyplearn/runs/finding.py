@@ -22,7 +22,7 @@ def runs_below(folders: Iterable[Path]) -> list[RunDirectory]:
 
     One with a damaged file is left out and named in a warning, the others are found all the same.
     """
-    paths = (path for folder in folders for path in sorted(folder.rglob(CONFIG)) if path.is_file())
+    paths = (path for folder in folders for path in sorted(folder.rglob(CONFIG)) if path.exists())
     found = {path.parent.resolve(): path.parent for path in paths}
     return [run for run in map(RunDirectory, found.values()) if _sound(run)]
 

@@ -121,7 +121,7 @@ def _embedded(source: Path, trust: Sequence[str]) -> tuple[Stored, Mapping[str, 
 
         run = RunDirectory.locate(source)
         config, kept = run.config, run.test_embeddings
-        if source.is_dir() and kept.is_file():
+        if source.is_dir() and kept.exists():
             return store.load(kept), config
         return _computed(source, trust), config
     except ValueError as error:

@@ -75,7 +75,7 @@ def _batches(options: argparse.Namespace, configs: Sequence[Mapping[str, Any]]) 
 
     paths = [RunDirectory.locate(run).last_batch for run in options.runs]
     for path in paths:
-        if not path.is_file():
+        if not path.exists():
             raise ConfigError(
                 f"{path} does not exist: a run keeps its last training batch after an epoch with "
                 "evaluation.hard_negatives=true."

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hyplearn.data.errors import DatasetError
 from hyplearn.data.reading.images import ImageArrays
+from hyplearn.runs.regular import open_regular
 
 LARGEST = 2**31  # bytes of an array; the images of MNIST have 47 MB
 _AGAIN = "the file is truncated or not what its name says: remove it and place or download it again"
@@ -25,7 +26,7 @@ _AGAIN = "the file is truncated or not what its name says: remove it and place o
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     """An IDX file of bytes, gzipped if its name ends in .gz."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with open_regular(path) as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
             zeros, kind, dimensions = struct.unpack(">HBB", file.read(4))
             shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
             expected = math.prod(shape)
@@ -79,7 +80,7 @@ _WRONG = (ValueError, LookupError, TypeError, AttributeError)
 def read_pickle(path: Path) -> dict[str, Any]:
     """A dictionary of a CIFAR archive."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = _ArrayUnpickler(file, encoding="latin1").load()
     except (OSError, EOFError, pickle.UnpicklingError, MemoryError, ArithmeticError, *_WRONG) as error:
         raise DatasetError(f"{path}: {error}; {_AGAIN}") from error

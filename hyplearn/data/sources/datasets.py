@@ -16,6 +16,7 @@ from hyplearn.data.reading.download import Archive
 from hyplearn.data.reading.files import ImageFiles
 from hyplearn.data.reading.formats import read_cifar_batch, read_idx_pair, read_pickle
 from hyplearn.data.reading.images import ImageArrays
+from hyplearn.data.reading.texts import lines_of, text_of
 from hyplearn.data.sources.source import Facts, needed, unneeded
 
 
@@ -240,7 +241,7 @@ class TinyImageNet:
         annotations = base / "val" / "val_annotations.txt"
         index = {wnid: label for label, wnid in enumerate(self._wnids(base))}
         paths, labels, problems = [], [], []
-        for number, line in enumerate(annotations.read_text().splitlines(), 1):
+        for number, line in enumerate(lines_of(annotations), 1):
             filename, wnid, *_ = [*line.split("\t"), "", ""]
             if not filename or wnid not in index:
                 problem = f"{line!r}: {wnid or 'an empty name'} is no class of wnids.txt"
@@ -259,7 +260,7 @@ class TinyImageNet:
         folder = base / "val" / "images"
         unnamed = sorted(name for name in os.listdir(folder) if f"val/images/{name}" not in named)
         found = [f"{len(unnamed)} files of {folder} that no list names, the first {unnamed[0]}"] if unnamed else []
-        words = [] if (base / "words.txt").is_file() else ["words.txt is missing: classes are called by their ids"]
+        words = [] if (base / "words.txt").exists() else ["words.txt is missing: classes are called by their ids"]
         return found + words
 
     def _places(self, name: str) -> list[str]:
@@ -270,14 +271,14 @@ class TinyImageNet:
 
     def _wnids(self, base: Path) -> list[str]:
         """Labels number the WordNet ids in alphabetical order, as torchvision's ImageFolder does."""
-        wnids = sorted((base / "wnids.txt").read_text().split())
+        wnids = sorted(text_of(base / "wnids.txt").split())
         if not 0 < len(wnids) <= self.num_classes:
             raise DatasetError(f"{base / 'wnids.txt'} lists {len(wnids)} classes, needed are 1 to {self.num_classes}")
         return wnids
 
     def _class_names(self, base: Path) -> list[str]:
         words = base / "words.txt"
-        lines = words.read_text().splitlines() if words.is_file() else []
+        lines = lines_of(words) if words.exists() else []
         names = dict(line.split("\t", 1) for line in lines if "\t" in line)
         return [names.get(wnid, wnid) for wnid in self._wnids(base)]
 
