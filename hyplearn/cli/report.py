@@ -137,12 +137,20 @@ def _bench(folders: Sequence[Path]) -> Mapping[str, Any] | None:
         return None
     newest = max(files, key=lambda path: path.stat().st_mtime)
     try:
-        content: dict[str, Any] = json.loads(read_text(newest))
+        return {"file": newest.name, **_costs_of(json.loads(read_text(newest)))}
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{newest} is damaged ({error}). Remove it, and measure anew: hyplearn bench table4"
         ) from error
-    return {"file": newest.name, **content}
+
+
+def _costs_of(content: Any) -> Mapping[str, Any]:
+    """What `hyplearn bench` wrote. Raises ValueError for anything else."""
+    rows = content.get("rows") if isinstance(content, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "method" in row for row in rows):
+        raise ValueError("it has no list of rows, each with a method")
+    found: Mapping[str, Any] = content
+    return found
 
 
 def _rendered(blocks: Sequence[Block], kind: str) -> str:
