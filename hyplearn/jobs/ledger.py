@@ -87,38 +87,30 @@ def in_words(job: Job, **others: str) -> str:
     return words.get(job.state.name, job.state.value)
 
 
-def stored_jobs(folder: Path, name: str, listed: str) -> list[dict[str, Any]]:
+def stored_jobs(folder: Path, name: str, listed: str, kinds: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """What the JSON file of an earlier command says of its jobs; nothing where there is none.
 
-    Raises ConfigError, which names the file, where it is not what `Ledger.write` writes.
+    kinds: the columns that are read of each job, with the types that they may have. Raises ConfigError, which names the
+    file, where it is not what `Ledger.write` writes.
     """
     path = folder / f"{name}.json"
     if not path.exists():
         return []
     try:
-        return _jobs_of(json.loads(read_text(path)), listed)
+        return _jobs_of(json.loads(read_text(path)), listed, kinds or {})
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged ({error}). {NO_LEDGER}") from error
 
 
-# What a later command reads of a job, of which kinds.
-_READ: Mapping[str, Any] = {
-    "job": (str, int),
-    "state": str,
-    "exit_status": (int, type(None)),
-    "seconds": (int, float, type(None)),
-}
-
-
-def _jobs_of(content: Any, listed: str) -> list[dict[str, Any]]:
+def _jobs_of(content: Any, listed: str, kinds: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The jobs of a ledger. Raises ValueError for content that is none."""
     rows = content.get(listed) if isinstance(content, dict) else None
     if not isinstance(rows, list):
         raise ValueError(f"it has no list of {listed}")
     for number, row in enumerate(rows):
-        wrong = [key for key, kind in _READ.items() if not (isinstance(row, dict) and isinstance(row.get(key), kind))]
+        wrong = [key for key, kind in kinds.items() if not (isinstance(row, dict) and isinstance(row.get(key), kind))]
         if wrong:
             raise ValueError(f"{wrong[0]} of {listed}.{number} is missing or of another kind")
     return rows

@@ -23,12 +23,12 @@ from hyplearn.config.process import as_typed
 from hyplearn.errors import CONFIG, ConfigError, Interrupted, JobsFailed, listing, nearest
 from hyplearn.jobs.grid import PLACE, Checked, checked_all, composed_all, expand, mistakes_of
 from hyplearn.jobs.launcher import Job, JobState, Launcher, Stopped
-from hyplearn.jobs.ledger import NO_LEDGER, stored_jobs
+from hyplearn.jobs.ledger import NO_LEDGER
 from hyplearn.jobs.other_launchers import run_elsewhere
 from hyplearn.jobs.processes import Local, devices
 from hyplearn.jobs.slurm import Submitit
 from hyplearn.jobs.sweep import group_of, job_of, run_sweep
-from hyplearn.jobs.sweep_summary import SUMMARY
+from hyplearn.jobs.sweep_summary import stored_summary
 from hyplearn.runs.bounded import load_yaml, read_text
 from hyplearn.runs.creation import OUTPUTS, made, new_directory
 from hyplearn.runs.directory import RunDirectory
@@ -331,5 +331,5 @@ def _stored_line(folder: Path) -> list[str]:
 
 def _was_stopped(folder: Path) -> bool:
     """Whether jobs of a sweep have not ended, or were interrupted."""
-    jobs = stored_jobs(folder, SUMMARY, "jobs")
+    jobs = stored_summary(folder)
     return any(job["exit_status"] is None or job["state"].startswith("interrupted") for job in jobs)

@@ -11,7 +11,7 @@ from typing import Any
 from hyplearn.errors import ConfigError, listing
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.identity import run_id
-from hyplearn.runs.keys import PLACE
+from hyplearn.runs.keys import PLACE, STOPPING
 from hyplearn.runs.names import CONFIG
 
 log = logging.getLogger("hyplearn")
@@ -90,4 +90,7 @@ def to_continue(path: Path) -> Path:
 
 
 def _placeless(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in PLACE}
+    kept = {key: value for key, value in config.items() if key not in PLACE}
+    if isinstance(kept.get("trainer"), Mapping):
+        kept["trainer"] = {key: value for key, value in kept["trainer"].items() if f"trainer.{key}" not in STOPPING}
+    return kept
