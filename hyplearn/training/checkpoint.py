@@ -14,6 +14,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from hyplearn.errors import ConfigError, NonFiniteLoss
+from hyplearn.runs.archives import check_stored
 from hyplearn.runs.atomic import write_whole
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.regular import check_regular
@@ -29,9 +30,18 @@ CONTAINERS = (dict, OrderedDict, Counter)
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint file, on the CPU, executing nothing that is in it."""
-    check_regular(path)
+    check_file(path)
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return content
+
+
+def check_file(path: Path) -> None:
+    """Raise ConfigError, with the name of the file, for a checkpoint that would come to more than it is."""
+    check_regular(path)
+    try:
+        check_stored(path)
+    except ValueError as error:
+        raise ConfigError(f"{path} is no checkpoint of a run: {error}.") from error
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -101,7 +111,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         write_whole(Path(path), lambda stream: torch.save(checkpoint, stream))
 
     def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
-        check_regular(Path(path))
+        check_file(Path(path))
         checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **options)
         found = non_finite_in(checkpoint)
         if found:
