@@ -205,24 +205,30 @@ class ImageDataModule(pl.LightningDataModule):
             self._setup_test()
 
     def _setup_test(self) -> None:
-        found = self.source.test(self.root) if self._looked_at is None else self._looked_at.found
-        reading, looked_at = self.reading, self._looked_at
-        if looked_at is not None and isinstance(found, ImageFiles):
-            # Decoded once already, before training, and bad ones left out.
-            self.reading = replace(reading, check_images=False, on_bad_image="error")
-            images = self._read("test", looked_at.good)
-            self._sha256["test"], self._skipped["test"] = found.sha256(), list(looked_at.skipped)
-            self.reading = reading
-        else:
-            images = self._read("test", found)
-        self._images["test"] = images.for_evaluation()
+        self._images["test"] = self._read_test().for_evaluation()
         self._ids["test"] = torch.arange(len(self._images["test"].labels))
+
+    def _read_test(self) -> Images:
+        """The test images: of those that were looked at before training, which were decoded then, the good ones."""
+        looked_at = self._looked_at
+        if looked_at is None:
+            return self._read("test", self.source.test(self.root))
+        if isinstance(looked_at.found, ImageArrays):
+            return self._read("test", looked_at.found)
+        reading = self.reading
+        self.reading = replace(reading, check_images=False, on_bad_image="error")
+        images = self._read("test", looked_at.good)
+        self._sha256["test"], self._skipped["test"] = looked_at.found.sha256(), list(looked_at.skipped)
+        self.reading = reading
+        return images
 
     def _look_at_test(self) -> None:
         """Find now what is wrong with test images, unless none will be read. Raises BadImagesError."""
         if self.trainer is not None and self.trainer.limit_test_batches == 0:
             return
-        found = self.source.test(self.root)
+        self._look_at(self.source.test(self.root))
+
+    def _look_at(self, found: ImageArrays | ImageFiles) -> None:
         if isinstance(found, ImageArrays):
             self._looked_at = LookedAt(found, found, ())
             return

@@ -7,6 +7,7 @@ import math
 import pickle
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hyplearn.data.errors import DatasetError
+from hyplearn.data.errors import DatasetError, read_all
 from hyplearn.data.reading.images import ImageArrays
 from hyplearn.runs.regular import open_regular
 
@@ -41,7 +42,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
 
 def read_idx_pair(images: Path, labels: Path, *, num_classes: int) -> ImageArrays:
     """Grey images (N, H, W) and their labels (N,) from two IDX files."""
-    pixels, targets = read_idx(images), read_idx(labels)
+    pixels, targets = read_all([partial(read_idx, images), partial(read_idx, labels)])
     if pixels.ndim != 3 or targets.shape != pixels.shape[:1]:
         raise DatasetError(f"{images} {pixels.shape} and {labels} {targets.shape} are not images and their labels")
     return ImageArrays(torch.from_numpy(pixels)[..., None], checked_labels(targets, labels, num_classes=num_classes))

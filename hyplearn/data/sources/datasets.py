@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torchvision import datasets as official
 
 from hyplearn.data.batches.splits import stratified_split
-from hyplearn.data.errors import DatasetError, Problem, ProblemsError
+from hyplearn.data.errors import DatasetError, Problem, ProblemsError, read_all
 from hyplearn.data.reading.download import Archive
 from hyplearn.data.reading.files import ImageFiles
-from hyplearn.data.reading.formats import read_cifar_batch, read_idx_pair, read_pickle
+from hyplearn.data.reading.formats import read_cifar_batch, read_idx, read_idx_pair, read_pickle
 from hyplearn.data.reading.images import ImageArrays
 from hyplearn.data.reading.texts import lines_of, text_of
 from hyplearn.data.sources.source import Facts, needed, unneeded
@@ -101,8 +103,13 @@ class FashionMNIST:
 
     def _read(self, root: Path, part: str) -> ImageArrays:
         names = [f"{part}-images-idx3-ubyte.gz", f"{part}-labels-idx1-ubyte.gz"]
+        if any(_find(root, self._places(name)) is None for name in names):
+            read_all([partial(self._array, root, name) for name in names])  # what is there may be broken, too
         images, labels = (_found(root, self._places(name), self.name) for name in names)
         return read_idx_pair(images, labels, num_classes=self.num_classes)
+
+    def _array(self, root: Path, name: str) -> npt.NDArray[np.uint8]:
+        return read_idx(_found(root, self._places(name), self.name))
 
 
 class CIFAR10:
@@ -161,16 +168,12 @@ class CIFAR10:
         return [name for name in self._filenames() if _find(root, self._places(name)) is None]
 
     def _read(self, root: Path, parts: Sequence[Sequence[str]]) -> ImageArrays:
-        paths = [_found(root, self._places(filename), self.name) for filename, _ in parts]
-        batches, broken = [], []
-        for path in paths:
-            try:
-                batches.append(read_cifar_batch(path, label_key=self.label_key, num_classes=self.num_classes))
-            except DatasetError as error:  # noqa: PERF203 - all of them are named
-                broken.append(str(error))
-        if broken:
-            raise DatasetError("\n".join(broken))
+        read = partial(read_cifar_batch, label_key=self.label_key, num_classes=self.num_classes)
+        batches = read_all([partial(self._batch, root, filename, read) for filename, _ in parts])
         return ImageArrays(torch.cat([b.pixels for b in batches]), torch.cat([b.labels for b in batches]))
+
+    def _batch(self, root: Path, filename: str, read: Callable[[Path], ImageArrays]) -> ImageArrays:
+        return read(_found(root, self._places(filename), self.name))
 
 
 class CIFAR100(CIFAR10):
