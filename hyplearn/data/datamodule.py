@@ -205,17 +205,20 @@ class ImageDataModule(pl.LightningDataModule):
             self._setup_test()
 
     def _setup_test(self) -> None:
-        found = self.source.test(self.root) if self._looked_at is None else self._looked_at.found
-        looked_at = self._looked_at
-        if looked_at is not None and isinstance(found, ImageFiles):
-            # Decoded once already, before training, and bad ones left out.
-            known_good = replace(self.reading, check_images=False, on_bad_image="error")
-            images = self._read("test", looked_at.good, reading=known_good)
-            self._sha256["test"], self._skipped["test"] = found.sha256(), list(looked_at.skipped)
-        else:
-            images = self._read("test", found)
-        self._images["test"] = images.for_evaluation()
+        self._images["test"] = self._read_test().for_evaluation()
         self._ids["test"] = torch.arange(len(self._images["test"].labels))
+
+    def _read_test(self) -> Images:
+        """The test images: of those that were looked at before training, which were decoded then, the good ones."""
+        looked_at = self._looked_at
+        if looked_at is None:
+            return self._read("test", self.source.test(self.root))
+        if isinstance(looked_at.found, ImageArrays):
+            return self._read("test", looked_at.found)
+        known_good = replace(self.reading, check_images=False, on_bad_image="error")
+        images = self._read("test", looked_at.good, reading=known_good)
+        self._sha256["test"], self._skipped["test"] = looked_at.found.sha256(), list(looked_at.skipped)
+        return images
 
     def _to_be_tested(self) -> ImageArrays | ImageFiles | None:
         """Return the test images, None if none will be read."""
@@ -223,7 +226,7 @@ class ImageDataModule(pl.LightningDataModule):
             return None
         return self.source.test(self.root)
 
-    def _look_at_test(self, found: ImageArrays | ImageFiles) -> None:
+    def _look_at(self, found: ImageArrays | ImageFiles) -> None:
         """Find now what is wrong with test images. Raises BadImagesError."""
         if isinstance(found, ImageArrays):
             self._looked_at = LookedAt(found, found, ())
@@ -241,10 +244,11 @@ class ImageDataModule(pl.LightningDataModule):
         for part, found in parts.items():
             with collecting(bad):
                 read[part] = self._read(part, found)
-        tested = self._to_be_tested()
-        if tested is not None:
-            with collecting(bad):
-                self._look_at_test(tested)
+        tested: ImageArrays | ImageFiles | None = None
+        with collecting(bad):
+            tested = self._to_be_tested()
+            if tested is not None:
+                self._look_at(tested)
         if bad:
             looked_at = [*parts.values(), *([] if tested is None else [tested])]
             raise BadImagesError(bad, total=sum(map(len, looked_at)))

@@ -52,7 +52,7 @@ def open_trained(
     checkpoint: of the run directory, in place of the one that was tested. trust: packages beside hyplearn whose parts
     the stored configuration may name. Raises ConfigError.
     """
-    if path.is_dir() and (path / WEIGHTS).is_file():
+    if path.is_dir() and (path / WEIGHTS).exists():
         if checkpoint is not None:
             raise ConfigError(f"{path} is an exported model, which has no checkpoints to choose from.")
         return _open_exported(path, device, trust)

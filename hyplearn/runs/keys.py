@@ -19,8 +19,10 @@ READING = tuple(f"dataset.{key}" for key in ("root", "num_workers", "cache", "me
 KEPT = tuple(f"evaluation.{key}" for key in ("save", "per_class", "gallery", "hard_negatives"))  # beside the numbers
 MEASURED = tuple(f"evaluation.{key}" for key in ("index", "nmi"))  # by which program, and what else
 
+STOPPING = ("trainer.stop_within",)  # how long a process that hangs may go on; runs of before have no such key
+
 # What run ids leave out.
-NOT_THE_RUN = (*PLACE, *NAMES, *SEED, *SHOWN, *WATCHED, *MACHINE, *READING, *KEPT, *MEASURED)
+NOT_THE_RUN = (*PLACE, *NAMES, *SEED, *SHOWN, *WATCHED, *STOPPING, *MACHINE, *READING, *KEPT, *MEASURED)
 # What may change when a run continues: where and how long it is computed, and how it is watched.
 CONTINUED = ("trainer", "callbacks", *SHOWN, *READING)
 # What is no difference between a run and its repetition.

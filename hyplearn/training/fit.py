@@ -146,7 +146,7 @@ def fit(spec: TrainSpec) -> dict[str, Any]:
     with (
         run_log(log_file, quiet=spec.trainer.progress == "none"),
         quiet_lightning(spec.trainer),
-        StopSignals() as signals,
+        StopSignals(within=spec.trainer.stop_within) as signals,
     ):
         return _Run(spec, signals).fit()
 

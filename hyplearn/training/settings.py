@@ -41,6 +41,7 @@ class TrainerSettings:
     progress: auto (rich on a terminal, plain elsewhere), rich, plain, none.
     limit_*_batches: only so many batches of an epoch, for debugging; null for all, 0 leaves validation or test out.
     num_threads: CPU threads of torch, null for torch's choice. sync_batchnorm: batch statistics over all processes.
+    stop_within: seconds from a signal to stop to the end by force of a process that hangs; 0 for never.
     val_every_epochs: epochs between two validations. val_first_epoch: the epoch of the first one, counted from 0; null
     for val_every_epochs - 1.
     """
@@ -64,6 +65,7 @@ class TrainerSettings:
     limit_test_batches: int | None = None
     num_threads: int | None = None
     sync_batchnorm: bool = False
+    stop_within: float = 60.0
     val_every_epochs: int = 1
     val_first_epoch: int | None = None
 
@@ -85,7 +87,9 @@ class TrainerSettings:
         self._check_rules()
 
     def _check_rules(self) -> None:
-        """Raise ValueError for what is done to gradients, and for a first validation, out of range."""
+        """Raise ValueError for what is done to gradients, a first validation, and the time to stop, out of range."""
+        fine = 0 <= self.stop_within < math.inf
+        require(fine, "trainer.stop_within", self.stop_within, "at least 0 and finite, and 0 is for never")
         clamp, first = self.gradient_clamp, self.val_first_epoch
         fine = clamp is None or 0 < clamp < math.inf
         require(fine, "trainer.gradient_clamp", clamp, "greater than 0 and finite, or null for no limit")
