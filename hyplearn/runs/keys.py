@@ -39,6 +39,7 @@ ADDED_LATER: Mapping[str, Any] = {
     "trainer.gradient_clip_of": "unscaled",
     "trainer.gradient_clamp": None,
     "trainer.loss_scale": 65536.0,
+    "trainer.tf32": False,
     "trainer.val_first_epoch": None,
 }
 

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hyplearn.data.randomness import derived_seed
 from hyplearn.data.retrieval_datamodule import RetrievalDataModule
+from hyplearn.geometry import tf32
 from hyplearn.losses.base import EmbeddingLoss, input_of
 from hyplearn.losses.pairwise import PairwiseCrossEntropy
 from hyplearn.manifolds import CurvedManifold
@@ -187,7 +188,7 @@ class RetrievalModule(TrainingModule):
     @torch.no_grad()
     def _collect(self, batch: Batch) -> None:
         images, _, ids = batch
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(images.device.type, enabled=False), tf32.refused():
             features = self.retriever.features(images.to(self.dtype))
             points = self.retriever.points(features)
         self._collected.append((ids.cpu(), tuple(x.cpu() for x in points), features.cpu()))
@@ -197,13 +198,14 @@ class RetrievalModule(TrainingModule):
         self._collected = []
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, RetrievalDataModule)
-        self.stages[stage] = rank(
-            self.embedded[stage],
-            data.evaluation(stage),
-            stage=stage,
-            compared=self.compared(),
-            thumbnails=functools.partial(data.thumbnails, stage),
-        )
+        with tf32.refused():
+            self.stages[stage] = rank(
+                self.embedded[stage],
+                data.evaluation(stage),
+                stage=stage,
+                compared=self.compared(),
+                thumbnails=functools.partial(data.thumbnails, stage),
+            )
 
     def compared(self) -> Compared:
         """What decides how this model's embeddings are compared."""

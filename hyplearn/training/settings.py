@@ -32,6 +32,8 @@ class TrainerSettings:
     training ends even earlier.
     accelerator: auto (a CUDA GPU where there is one), cpu, gpu. devices: auto or how many. strategy: auto or ddp.
     precision: 32, 64, bf16, fp16 (the 16-bit ones are mixed; geometry stays in float32).
+    tf32: let a GPU round the factors of float32 products in convolutions and linear layers to 10 bits, which is faster;
+    losses, distances, norm matching and retrieval stay in float32. Off, so that 32 means 32.
     gradient_clip: largest global norm of the Euclidean gradients. gradient_clip_of: unscaled gradients, or scaled ones,
     times the loss scale, as the code of Mix limits them. loss_scale: what the gradient scaler of fp16 begins with, to
     halve it at every overflow and to double it after 2,000 steps without; where scaled gradients are limited in another
@@ -51,6 +53,7 @@ class TrainerSettings:
     devices: int | Literal["auto"] = "auto"
     strategy: Literal["auto", "ddp"] = "auto"
     precision: Literal["32", "64", "bf16", "fp16"] = "32"
+    tf32: bool = False
     compile: bool = False
     gradient_clip: float | None = None
     gradient_clip_of: Literal["unscaled", "scaled"] = "unscaled"

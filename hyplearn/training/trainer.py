@@ -15,6 +15,7 @@ from pytorch_lightning.plugins.precision import DoublePrecision, MixedPrecision,
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import nn
 
+from hyplearn.geometry import tf32
 from hyplearn.training.checkpoint import WholeCheckpointIO
 from hyplearn.training.settings import TrainerSettings
 
@@ -52,7 +53,11 @@ class SharedBuffers(pl.Callback):
 
 
 def build_trainer(settings: TrainerSettings, *, folder: Path, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
-    """A trainer without Lightning's own logging, checkpoints and progress: `callbacks` do that."""
+    """A trainer without Lightning's own logging, checkpoints and progress: `callbacks` do that.
+
+    Says once for the process whether TF32 is allowed.
+    """
+    tf32.allow(settings.tf32)
     return pl.Trainer(
         accelerator=_accelerator(settings),
         devices=_devices(settings),
