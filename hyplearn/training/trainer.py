@@ -25,6 +25,7 @@ HARMLESS = [
     r"The '\w+_dataloader' does not have many workers",
     r"The `srun` command is available on your system but is not used",
     r"Total length of `list` across ranks is zero",  # the loaders of a data module without validation images
+    r"You have overridden `on_before_batch_transfer` in `LightningModule`",  # the data modules have none
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
 ]
 # The gradient scaler of fp16 finds its scale by skipping steps, often the first.
