@@ -57,7 +57,7 @@ class Watcher(pl.Callback):
 
 
 def on_the_sphere() -> dict[str, Any]:
-    """A retrieval run without hyperbolic distances, whose close pairs are counted by data: the losses have their test."""
+    """A retrieval run without hyperbolic distances, whose close pairs are data: the losses have a test of those."""
     branches = {"sphere": Branch("sphere")}
     model = functools.partial(retrieval_runs.model, branches=branches, manifold="sphere")
     return {"build_model": model, "build_loss": lambda network: PairwiseCrossEntropy()}
