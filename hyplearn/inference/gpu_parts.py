@@ -291,7 +291,7 @@ def loader(size: Size) -> None:
 def processes(size: Size) -> None:
     """Two processes on one device have the gradients of one with the whole batch."""
     with tempfile.TemporaryDirectory() as folder:
-        spawn(_rank, args=(folder, size.device), nprocs=2)  # type: ignore[no-untyped-call]
+        spawn(_rank, args=(folder, size.device), nprocs=2)
         parts = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(2)]
     whole = _gradient(torch.Generator().manual_seed(0), slice(None), size.device)
     off = max(((part - whole).abs().max() / whole.abs().max()).item() for part in parts)

@@ -30,7 +30,8 @@ class TrainerSettings:
 
     max_epochs: passes over the training data; 0 tests the weights as they come. max_steps: optimizer steps after which
     training ends even earlier.
-    accelerator: auto (a CUDA GPU where there is one), cpu, gpu. devices: auto or how many. strategy: auto or ddp.
+    accelerator: auto (a CUDA GPU where there is one), cpu, gpu. devices: auto or how many, on each node. num_nodes: the
+    machines that train together. Under torchrun both are what it started, unless set. strategy: auto or ddp.
     precision: 32, 64, bf16, fp16 (the 16-bit ones are mixed; geometry stays in float32).
     tf32: let a GPU round the factors of float32 products in convolutions and linear layers to 10 bits, which is faster;
     losses, distances, norm matching and retrieval stay in float32. Off, so that 32 means 32.
@@ -51,6 +52,7 @@ class TrainerSettings:
     max_steps: int | None = None
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int | Literal["auto"] = "auto"
+    num_nodes: int = 1
     strategy: Literal["auto", "ddp"] = "auto"
     precision: Literal["32", "64", "bf16", "fp16"] = "32"
     tf32: bool = False
@@ -71,7 +73,7 @@ class TrainerSettings:
     val_first_epoch: int | None = None
 
     def __post_init__(self) -> None:
-        counts = ("max_steps", "accumulate_grad_batches", "limit_train_batches", "num_threads")
+        counts = ("num_nodes", "max_steps", "accumulate_grad_batches", "limit_train_batches", "num_threads")
         for key in (*counts, "val_every_epochs"):
             _count(f"trainer.{key}", getattr(self, key))
         for key in ("limit_val_batches", "limit_test_batches"):

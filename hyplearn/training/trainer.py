@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -16,6 +16,7 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import nn
 
 from hyplearn.geometry import tf32
+from hyplearn.runs.rank import started_by_torchrun
 from hyplearn.training.checkpoint import WholeCheckpointIO
 from hyplearn.training.settings import TrainerSettings
 
@@ -62,6 +63,7 @@ def build_trainer(settings: TrainerSettings, *, folder: Path, callbacks: Sequenc
     return pl.Trainer(
         accelerator=_accelerator(settings),
         devices=_devices(settings),
+        num_nodes=node_count(settings),
         strategy=_strategy(settings),
         max_epochs=settings.max_epochs,
         max_steps=-1 if settings.max_steps is None else settings.max_steps,
@@ -106,17 +108,32 @@ def _precision(settings: TrainerSettings) -> Precision:
     return DoublePrecision() if settings.precision == "64" else Precision()
 
 
+def node_count(settings: TrainerSettings) -> int:
+    """The machines that train together: what is set, or what torchrun has started."""
+    started = started_by_torchrun()
+    return started.nodes if started is not None and settings.num_nodes == 1 else settings.num_nodes
+
+
+def devices_of_node(settings: TrainerSettings) -> int | Literal["auto"]:
+    """The devices of each node, as set, or as many as torchrun has started processes there."""
+    started = started_by_torchrun()
+    return started.on_each_node if started is not None and settings.devices in (1, "auto") else settings.devices
+
+
 def _devices(settings: TrainerSettings) -> int:
+    wanted = devices_of_node(settings)
     gpus = torch.cuda.device_count() if _accelerator(settings) == "cuda" else None
-    if isinstance(settings.devices, str):
+    if isinstance(wanted, str):
         return gpus or 1
-    if gpus is not None and settings.devices > gpus:
-        raise ValueError(f"trainer.devices={settings.devices} must be at most {gpus}, the CUDA devices torch sees")
-    return settings.devices
+    if gpus is not None and wanted > gpus:
+        raise ValueError(f"trainer.devices={wanted} must be at most {gpus}, the CUDA devices torch sees")
+    return wanted
 
 
 def _strategy(settings: TrainerSettings) -> str | Strategy:
-    return ProcessesStrategy() if settings.strategy == "ddp" or _devices(settings) > 1 else "auto"
+    return (
+        ProcessesStrategy() if settings.strategy == "ddp" or _devices(settings) * node_count(settings) > 1 else "auto"
+    )
 
 
 def prepare_model(model: nn.Module, settings: TrainerSettings) -> nn.Module:
