@@ -132,8 +132,8 @@ class CallbackSettings:
     retrieval; without validation data the last epoch is chosen.
     save_every_epochs: how often last.ckpt is written; it is written at the end and on a signal in any case.
     patience: stop after this many epochs without a better monitor, null to train to the end.
-    nonfinite_every: look for a non-finite loss or gradient every so many batches, 0 for never. Each look waits for
-    the device: on a fast GPU 50 costs nothing, but then the report comes up to 49 batches late.
+    nonfinite_every: look for a non-finite loss or gradient every so many batches, 0 for never. A GPU is not stopped for
+    it; its gradients are looked at one step late, and the report names the step they belong to.
     own: further Lightning callbacks, a `_target_` each, by a name that only the configuration uses; null for none of
     that name. What one adds to `pl_module.row` in `on_train_epoch_end` stands in metrics.csv; its state is plain.
     """
