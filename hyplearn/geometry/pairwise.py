@@ -13,8 +13,8 @@ slopes there are a few tensors of at most 2 BLOCK entries. Distances below 1e-22
 
 The operators are opaque to torch.compile (one node, no graph break) because the number of close pairs is data. They
 are differentiable once; use `dist` on broadcast points where second derivatives are needed. So do torch.func's
-transforms, for which (N, M, n) tensors do exist. Accuracy assumes float32 products in float32: with TF32 allowed
-(torch.set_float32_matmul_precision) the far pairs carry its 1e-3.
+transforms, for which (N, M, n) tensors do exist. Products of float32 are computed in float32 whatever the run allows:
+with TF32 the far pairs would carry its 1e-3.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hyplearn.geometry import tf32
 from hyplearn.geometry.numerics import in_single_precision, vector_norm
 
 # A pair is close when u is less than this share of c |x| |y| (space coordinates of the features), which bounds the
@@ -189,14 +190,14 @@ def distance_operator(
 
     @torch.library.custom_op(f"hyplearn::{name}", mutates_args=())
     def forward(left: Tensor, right: Tensor, x: Tensor, y: Tensor, c: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False), tf32.refused():
             return _forward(near, left, right, x, y, c, keep)
 
     @torch.library.custom_op(f"hyplearn::{name}_backward", mutates_args=())
     def backward(
         grad: Tensor, slopes: Tensor, result: Tensor, left: Tensor, right: Tensor, x: Tensor, y: Tensor, c: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False), tf32.refused():
             return _backward(near, grad, slopes, result, left, right, x, y, c)
 
     @forward.register_fake

@@ -239,8 +239,12 @@ def load_gallery(opened: Opened, path: Path | None) -> Stored:
 
 
 def _device(name: str) -> torch.device:
+    """The device, on which float32 means float32."""
     import torch
 
+    from hyplearn.geometry import tf32
+
+    tf32.allow(False)
     if name == "gpu" and not torch.cuda.is_available():
         raise ConfigError("--device gpu: torch sees no CUDA device; use --device cpu or auto.")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

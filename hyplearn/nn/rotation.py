@@ -10,6 +10,7 @@ from torch.nn.utils.parametrizations import orthogonal as orthogonal_parametriza
 from torch.nn.utils.parametrize import register_parametrization
 
 from hyplearn.errors import one_of
+from hyplearn.geometry import tf32
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn import monitor
 from hyplearn.nn.boost import BoostKind, LorentzBoost
@@ -83,7 +84,7 @@ class RotationBoost(nn.Module):
             return self.weight_free
         free = next(self.rotation.parameters())
         in_full_precision(self, free)
-        with torch.autocast(free.device.type, enabled=False):
+        with torch.autocast(free.device.type, enabled=False), tf32.refused():
             weight: Tensor = self.rotation.weight
             return weight.view(self.shape)
 

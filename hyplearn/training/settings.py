@@ -30,8 +30,11 @@ class TrainerSettings:
 
     max_epochs: passes over the training data; 0 tests the weights as they come. max_steps: optimizer steps after which
     training ends even earlier.
-    accelerator: auto (a CUDA GPU where there is one), cpu, gpu. devices: auto or how many. strategy: auto or ddp.
+    accelerator: auto (a CUDA GPU where there is one), cpu, gpu. devices: auto or how many, on each node. num_nodes: the
+    machines that train together. Under torchrun both are what it started, unless set. strategy: auto or ddp.
     precision: 32, 64, bf16, fp16 (the 16-bit ones are mixed; geometry stays in float32).
+    tf32: let a GPU round the factors of float32 products in convolutions and linear layers to 10 bits, which is faster;
+    losses, distances, norm matching and retrieval stay in float32. Off, so that 32 means 32.
     gradient_clip: largest global norm of the Euclidean gradients. gradient_clip_of: unscaled gradients, or scaled ones,
     times the loss scale, as the code of Mix limits them. loss_scale: what the gradient scaler of fp16 begins with, to
     halve it at every overflow and to double it after 2,000 steps without; where scaled gradients are limited in another
@@ -50,8 +53,10 @@ class TrainerSettings:
     max_steps: int | None = None
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int | Literal["auto"] = "auto"
+    num_nodes: int = 1
     strategy: Literal["auto", "ddp"] = "auto"
     precision: Literal["32", "64", "bf16", "fp16"] = "32"
+    tf32: bool = False
     compile: bool = False
     gradient_clip: float | None = None
     gradient_clip_of: Literal["unscaled", "scaled"] = "unscaled"
@@ -70,7 +75,7 @@ class TrainerSettings:
     val_first_epoch: int | None = None
 
     def __post_init__(self) -> None:
-        counts = ("max_steps", "accumulate_grad_batches", "limit_train_batches", "num_threads")
+        counts = ("num_nodes", "max_steps", "accumulate_grad_batches", "limit_train_batches", "num_threads")
         for key in (*counts, "val_every_epochs"):
             _count(f"trainer.{key}", getattr(self, key))
         for key in ("limit_val_batches", "limit_test_batches"):
@@ -131,8 +136,8 @@ class CallbackSettings:
     retrieval; without validation data the last epoch is chosen.
     save_every_epochs: how often last.ckpt is written; it is written at the end and on a signal in any case.
     patience: stop after this many epochs without a better monitor, null to train to the end.
-    nonfinite_every: look for a non-finite loss or gradient every so many batches, 0 for never. Each look waits for
-    the device: on a fast GPU 50 costs nothing, but then the report comes up to 49 batches late.
+    nonfinite_every: look for a non-finite loss or gradient every so many batches, 0 for never. A GPU is not stopped for
+    it; its gradients are looked at one step late, and the report names the step they belong to.
     own: further Lightning callbacks, a `_target_` each, by a name that only the configuration uses; null for none of
     that name. What one adds to `pl_module.row` in `on_train_epoch_end` stands in metrics.csv; its state is plain.
     """
