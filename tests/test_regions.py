@@ -1,4 +1,4 @@
-"""Regions: off they are the functions as written; on, few graphs for all layers, and never an error of the compiler's."""
+"""Regions: off, the functions as written; on, few graphs for all layers, and never an error of the compiler."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.testing import assert_close
 from functorch.compile import make_boxed_func
+from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
+from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hyplearn import regions
@@ -91,7 +91,7 @@ def test_on_it_has_one_graph_for_all_sizes_and_the_same_gradients(graphs: Graphs
             (made,) = torch.autograd.grad(curve(x, 2.0).square().sum(), x)
             (expected,) = torch.autograd.grad((torch.tanh(2.0 * x).sum() * x).square().sum(), x)
             assert_close(made, expected)
-    assert len(graphs.made) == 2, 'one of the forward pass, one of the backward'
+    assert len(graphs.made) == 2, "one of the forward pass, one of the backward"
     assert not regions.is_on()
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hyplearn.cli.parser import Parser, at_least, file_ending_in, list_of
 from hyplearn.errors import OK, ConfigError
 from hyplearn.inference.delta import FILES, SMOKE, Asked, Row, kind_of, measured
+from hyplearn.runs.writing import writing
 
 if TYPE_CHECKING:
     pass
@@ -91,17 +92,18 @@ def delta(argv: Sequence[str]) -> int:
     sources = [text for text in options.sources if "=" not in text]
     overrides = [text for text in options.sources if "=" in text]
     _check(sources, overrides, options)
-    rows: list[Row] = []
-    for source in sources:
-        rows += measured(source, overrides, asked)
-    print(json.dumps(_answer(rows, options), indent=2, allow_nan=False) if options.json else _table(rows, options))
-    if options.plot is not None:
-        from hyplearn.plots.delta import draw_delta
+    with writing(options.plot):
+        rows: list[Row] = []
+        for source in sources:
+            rows += measured(source, overrides, asked)
+        print(json.dumps(_answer(rows, options), indent=2, allow_nan=False) if options.json else _table(rows, options))
+        if options.plot is not None:
+            from hyplearn.plots.delta import draw_delta
 
-        bars = {_shown(sources, row): row.found for row in rows}
-        for path in draw_delta(options.plot, bars, convention=options.convention):
-            print(f"written to {path}", file=sys.stderr)
-    return OK
+            bars = {_shown(sources, row): row.found for row in rows}
+            for path in draw_delta(options.plot, bars, convention=options.convention):
+                print(f"written to {path}", file=sys.stderr)
+        return OK
 
 
 # What is asked for

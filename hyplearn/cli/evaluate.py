@@ -13,6 +13,7 @@ from hyplearn.errors import OK
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.keys import KEPT, PLACE, within
 from hyplearn.runs.rank import first_process
+from hyplearn.runs.writing import writing
 
 # What may differ from training: everything but what the weights were made for.
 FIXED = ("model", "manifold", "seed", *PLACE, "paper")
@@ -56,23 +57,24 @@ def evaluate(argv: Sequence[str]) -> int:
     options = evaluate_parser().parse_intermixed_args(list(argv))
     run, overrides = options.run, options.overrides
     record = RunDirectory.locate(run)
-    composed = change(
-        record.config,
-        overrides,
-        allowed=lambda key: not within(key, (*FIXED, *OF_THE_RUN)),
-        file=record.config_file,
-        trust=options.trust,
-    )
-    from hyplearn.config.specification import checked_specification
-    from hyplearn.training import fit as engine
-    from hyplearn.training.checkpoint import checkpoint_to_evaluate
+    with writing(record.path):
+        composed = change(
+            record.config,
+            overrides,
+            allowed=lambda key: not within(key, (*FIXED, *OF_THE_RUN)),
+            file=record.config_file,
+            trust=options.trust,
+        )
+        from hyplearn.config.specification import checked_specification
+        from hyplearn.training import fit as engine
+        from hyplearn.training.checkpoint import checkpoint_to_evaluate
 
-    spec = replace(checked_specification(composed, restores=True), run_dir=record.path)
-    results = engine.evaluate(spec, checkpoint_to_evaluate(run))
-    if first_process():
-        path = record.write_evaluation({**results, "overrides": list(overrides)})
-        print(f"{table(results)}\nwritten to {path}")
-    return OK
+        spec = replace(checked_specification(composed, restores=True), run_dir=record.path)
+        results = engine.evaluate(spec, checkpoint_to_evaluate(run))
+        if first_process():
+            path = record.write_evaluation({**results, "overrides": list(overrides)})
+            print(f"{table(results)}\nwritten to {path}")
+        return OK
 
 
 def table(results: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyplearn.cli.parser import Parser
 from hyplearn.errors import FAILED, OK, ConfigError
+from hyplearn.runs.writing import writing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +33,12 @@ def export(argv: Sequence[str]) -> int:
     """Write the folder. Raises ConfigError; returns 1 if the ONNX graph or the index is not what it should be."""
     options = export_parser().parse_args(list(argv))
     folder = _check(options)
+    with writing(folder):
+        return _write(options, folder)
+
+
+def _write(options: argparse.Namespace, folder: Path) -> int:
+    """Write the files of the folder and say what they are."""
     from hyplearn.inference.open import WEIGHTS, open_trained
 
     opened = open_trained(options.run, checkpoint=_checkpoint(options), device="cpu", trust=options.trust)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import shlex
@@ -25,6 +26,7 @@ from hyplearn.errors import (
     UntrustedPart,
     nearest,
 )
+from hyplearn.runs.regular import NoRegularFile
 
 _SAVED = "What was saved before is whole: a run goes on with resume=<its directory>."
 _WAYS_OUT = {
@@ -47,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _see_working_directory()
     logging.raiseExceptions = False  # a line that a full disk takes from the log is no reason for a traceback
+    _show_any_name()
     try:
+        _require_text(arguments)
         status = _dispatch(arguments)
         sys.stdout.flush()
         return status
@@ -74,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except (OSError, MemoryError) as error:
         print(f"error: {_of_the_system(error)}", file=sys.stderr)
-        return FAILED
+        return CONFIG if isinstance(error, NoRegularFile) else FAILED
     except NonFiniteLoss as error:
         report = "" if error.report is None else f"\nreport: {error.report}"
         print(f"error: {error}{report}", file=sys.stderr)
@@ -85,10 +89,31 @@ def _of_the_system(error: OSError | MemoryError) -> str:
     """What the system refused, with the path and a way out."""
     if isinstance(error, MemoryError):
         return f"out of memory: take a smaller dataset.batch_size, or set batch.chunk. {_SAVED}"
+    if isinstance(error, NoRegularFile):
+        return f"{error.filename} cannot be read: {error.strerror}."
     path = os.fsdecode(error.filename) if error.filename is not None else None
     place = "" if path is None else f"{path.encode(errors='backslashreplace').decode()}: "
     way_out = _WAYS_OUT.get(error.errno or 0, _SAVED)
     return f"{place}{error.strerror or error}. {way_out}"
+
+
+def _show_any_name() -> None:
+    """Let names of files that are not in UTF-8 be printed, with what is not in it as \\udcff."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _require_text(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for what is typed and is not in UTF-8: configurations, records and tables name it."""
+    typed = [f"the argument {text}" for text in arguments]
+    typed += [
+        f"{name}={value} in the environment" for name, value in os.environ.items() if name.startswith("HYPLEARN_")
+    ]
+    for text in [*typed, f"the current folder {os.getcwd()}"]:
+        shown = text.encode(errors="backslashreplace").decode()
+        if shown != text:
+            raise ConfigError(f"{shown} is not in UTF-8: rename the file or folder, or link to it by another name.")
 
 
 def _see_working_directory() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hyplearn.cli.parser import Parser, at_least
 from hyplearn.errors import OK, ConfigError
+from hyplearn.runs.writing import writing
 
 if TYPE_CHECKING:
     from hyplearn.data.outside_images import Found
@@ -36,52 +37,54 @@ def predict(argv: Sequence[str]) -> int:
     """Write the classes or neighbours of images. Raises ConfigError; DatasetError for images that cannot be read."""
     options = predict_parser().parse_intermixed_args(list(argv))
     _check(options, "predict", suffixes=(".csv",))
-    found, opened = _open(options)
-    _check_kind(options, opened)
-    from hyplearn.inference.open import load_gallery
+    with writing(None if str(options.output) == TABLE else options.output):
+        found, opened = _open(options)
+        _check_kind(options, opened)
+        from hyplearn.inference.open import load_gallery
 
-    rows = _neighbours if opened.model.retrieval else _classes
-    gallery = load_gallery(opened, options.gallery) if opened.model.retrieval else None
-    results = _apply(options, opened, found)
-    text = _table(rows(options, opened, found, results, gallery))
-    if str(options.output) == TABLE:
-        print(text, end="")
-    else:
-        from hyplearn.runs.atomic import write_text
+        rows = _neighbours if opened.model.retrieval else _classes
+        gallery = load_gallery(opened, options.gallery) if opened.model.retrieval else None
+        results = _apply(options, opened, found)
+        text = _table(rows(options, opened, found, results, gallery))
+        if str(options.output) == TABLE:
+            print(text, end="")
+        else:
+            from hyplearn.runs.atomic import write_text
 
-        write_text(options.output, text)
-        print(f"{_counted(len(results.positions))}; {opened.selection}; written to {options.output}")
-        _tell_accuracy(opened, found, results)
-    return OK
+            write_text(options.output, text)
+            print(f"{_counted(len(results.positions))}; {opened.selection}; written to {options.output}")
+            _tell_accuracy(opened, found, results)
+        return OK
 
 
 def embed(argv: Sequence[str]) -> int:
     """Write the embeddings of images. Raises ConfigError; DatasetError for images that cannot be read."""
     options = embed_parser().parse_intermixed_args(list(argv))
     _check(options, "embed", suffixes=(".npz", ".safetensors"))
-    found, opened = _open(options)
-    results = _apply(options, opened, found)
-    from hyplearn.data.outside_images import class_folders
-    from hyplearn.evaluation import store
+    with writing(options.output):
+        found, opened = _open(options)
+        results = _apply(options, opened, found)
+        from hyplearn.data.outside_images import class_folders
+        from hyplearn.evaluation import store
 
-    names = [found.names[index] for index in results.positions.tolist()]
-    classes = class_folders(names)
-    npz, safetensors = store.save(
-        options.output,
-        opened.model.embeddings(results.outputs.points),
-        classes.labels,
-        backbone=results.outputs.features,
-        class_names=classes.names,
-        paths=names,
-        selection=opened.selection,
-    )
-    metric = opened.model.embeddings([x[:1] for x in results.outputs.points])
-    print(f"{_counted(len(names))}, {metric}; {opened.selection}; written to {npz} and {safetensors}")
-    if classes.in_folders == 0:
-        print("no image lies in a folder of a class: each is a class of its own, and there is no recall to measure")
-    elif classes.in_folders < len(names):
-        print(f"{len(names) - classes.in_folders} of them lie in no folder: each is a class of its own")
-    return OK
+        names = [found.names[index] for index in results.positions.tolist()]
+        classes = class_folders(names)
+        npz, safetensors = store.save(
+            options.output,
+            opened.model.embeddings(results.outputs.points),
+            classes.labels,
+            backbone=results.outputs.features,
+            class_names=classes.names,
+            paths=names,
+            selection=opened.selection,
+        )
+        metric = opened.model.embeddings([x[:1] for x in results.outputs.points])
+        print(f"{_counted(len(names))}, {metric}; {opened.selection}; written to {npz} and {safetensors}")
+        if classes.in_folders == 0:
+            print("no image lies in a folder of a class: each is a class of its own, and there is no recall to measure")
+        elif classes.in_folders < len(names):
+            print(f"{len(names) - classes.in_folders} of them lie in no folder: each is a class of its own")
+        return OK
 
 
 def predict_parser() -> Parser:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from hyplearn.cli.parser import Parser, folder, name_of
 from hyplearn.errors import OK, ConfigError, listing
+from hyplearn.runs.bounded import read_text
+from hyplearn.runs.writing import writing
 
 if TYPE_CHECKING:
     from hyplearn.papers.measured import Measured
@@ -62,17 +64,18 @@ hyplearn report evidence > RESULTS.md""",
 def report(argv: Sequence[str]) -> int:
     """Print or write the report. Raises ConfigError."""
     options = report_parser().parse_intermixed_args(list(argv))
-    folders = options.runs or [path for path in [Path("outputs")] if path.is_dir()]
-    blocks, rows = _made(options.table, folders, options.protocol)
-    text = _csv(rows) if options.format == "csv" else _rendered(blocks, options.format)
-    if options.output is None:
-        print(text, end="")
-        return OK
-    from hyplearn.runs.atomic import write_text
+    with writing(options.output):
+        folders = options.runs or [path for path in [Path("outputs")] if path.is_dir()]
+        blocks, rows = _made(options.table, folders, options.protocol)
+        text = _csv(rows) if options.format == "csv" else _rendered(blocks, options.format)
+        if options.output is None:
+            print(text, end="")
+            return OK
+        from hyplearn.runs.atomic import write_text
 
-    write_text(options.output, text)
-    print(f"written to {options.output}")
-    return OK
+        write_text(options.output, text)
+        print(f"written to {options.output}")
+        return OK
 
 
 def _made(table: str, folders: Sequence[Path], protocol: str) -> Made:
@@ -134,10 +137,20 @@ def _bench(folders: Sequence[Path]) -> Mapping[str, Any] | None:
         return None
     newest = max(files, key=lambda path: path.stat().st_mtime)
     try:
-        content: dict[str, Any] = json.loads(newest.read_text())
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{newest} is no JSON: {error}. Measure anew: hyplearn bench table4") from error
-    return {"file": newest.name, **content}
+        return {"file": newest.name, **_costs_of(json.loads(read_text(newest)))}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{newest} is damaged ({error}). Remove it, and measure anew: hyplearn bench table4"
+        ) from error
+
+
+def _costs_of(content: Any) -> Mapping[str, Any]:
+    """What `hyplearn bench` wrote. Raises ValueError for anything else."""
+    rows = content.get("rows") if isinstance(content, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "method" in row for row in rows):
+        raise ValueError("it has no list of rows, each with a method")
+    found: Mapping[str, Any] = content
+    return found
 
 
 def _rendered(blocks: Sequence[Block], kind: str) -> str:

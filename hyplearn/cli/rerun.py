@@ -14,6 +14,7 @@ from hyplearn.errors import FAILED, OK, ConfigError
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.keys import REPEATED, within
 from hyplearn.runs.lock import occupied
+from hyplearn.runs.writing import writing
 
 FIXED = ("resume", "choices")
 
@@ -151,7 +152,7 @@ def _compare(before: RunDirectory, now: RunDirectory, *, changed: Sequence[str],
     count, numbers = number_differences(before.results, now.results)
     data = data_differences(before.results, now.results)
     checkpoints = [run.tested_checkpoint or run.last_file for run in (before, now)]
-    missing = [path for path in checkpoints if not path.is_file()]
+    missing = [path for path in checkpoints if not path.exists()]
     weights = None if missing else weight_difference(*checkpoints)
     equal = not (numbers or data or missing) and weights == 0
     facts = {
@@ -163,7 +164,7 @@ def _compare(before: RunDirectory, now: RunDirectory, *, changed: Sequence[str],
         "differences": [fact._asdict() for fact in (*data, *numbers)],
         "largest_weight_difference": weights,
     }
-    with occupied(now.path):
+    with writing(now.path):
         now.write_comparison(facts)
     print(f"\n{before.path} and its rerun {now.path}" + (f", with {' '.join(changed)}" if changed else ""))
     print("\n".join(_lines(count, numbers, data, missing, weights)))

@@ -35,6 +35,7 @@ from hyplearn.runs.finding import reopen, to_continue, unfinished
 from hyplearn.runs.keys import CONTINUED, within
 from hyplearn.runs.lock import occupied
 from hyplearn.runs.rank import first_process
+from hyplearn.runs.writing import writing
 
 if TYPE_CHECKING:
     from hyplearn.training.fit import TrainSpec
@@ -143,12 +144,19 @@ def prepare(config: DictConfig, own: Any) -> Prepared:
 
 
 def _directory(config: DictConfig, plan: Plan) -> Path:
-    """Make the directory of a run, or take the one that it continues. Raises ConfigError for one that is not empty."""
+    """Make the directory of a run, or take the one that it continues.
+
+    Raises ConfigError for one that is not empty, that another process holds, or in which nothing can be written: Hydra
+    writes there before the run does.
+    """
     if plan.run_dir is not None:
-        return plan.run_dir
+        with writing(plan.run_dir):
+            return plan.run_dir
     path = Path(str(config.hydra.run.dir))
     if first_process():
-        return claim(path)
+        claimed = claim(path)
+        with occupied(claimed):
+            return claimed
     named = plan.composed.config["output_dir"] or any("hydra.run.dir=" in text for text in config.hydra.overrides.hydra)
     if not named and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("processes started side by side must share a directory: give all the same output_dir=...")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hyplearn.cli.parser import Parser, folder, name_of
 from hyplearn.errors import OK, ConfigError
 from hyplearn.papers.dashboard import COLUMNS, Line, dashboard, line_of, markdown
+from hyplearn.runs.writing import writing
 
 if TYPE_CHECKING:
     from hyplearn.papers.cells import Cell
@@ -70,36 +72,41 @@ def wandb_report(argv: Sequence[str]) -> int:
     from hyplearn.papers.cells import tables
 
     chosen = list(dict.fromkeys(options.tables)) or tables()
-    if options.publish:
-        _check_publishing()
-    folders = options.runs or [path for path in [Path("outputs")] if path.is_dir()]
-    sections = dict(_lines(chosen, folders, options.protocol))
-    described = dashboard(sections, project=options.project, entity=options.entity, protocol=options.protocol)
-    from hyplearn.runs.atomic import write_json
+    _check_mode(publish=options.publish)
+    with writing(options.output):
+        folders = options.runs or [path for path in [Path("outputs")] if path.is_dir()]
+        sections = dict(_lines(chosen, folders, options.protocol))
+        described = dashboard(sections, project=options.project, entity=options.entity, protocol=options.protocol)
+        from hyplearn.runs.atomic import write_json
 
-    write_json(options.output / "dashboard.json", described)
-    said = _log(sections, options)
-    for table, lines in sections.items():
-        measured = sum(bool(line.values) for line in lines)
-        print(f"{table}: {measured} of {len(lines)} numbers measured")
-    print(f"written to {options.output / 'dashboard.json'}")
-    print(said)
-    if options.publish:
-        print(f"report: {_publish(described)}")
-    command = _sync([*folders, options.output], options.output)
-    if command is not None:
-        print(f"to upload all offline runs: {command}")
-    return OK
+        write_json(options.output / "dashboard.json", described)
+        said = _log(sections, options)
+        for table, lines in sections.items():
+            measured = sum(bool(line.values) for line in lines)
+            print(f"{table}: {measured} of {len(lines)} numbers measured")
+        print(f"written to {options.output / 'dashboard.json'}")
+        print(said)
+        if options.publish:
+            print(f"report: {_publish(described)}")
+        command = _sync([*folders, options.output], options.output)
+        if command is not None:
+            print(f"to upload all offline runs: {command}")
+        return OK
 
 
-def _check_publishing() -> None:
-    """What publishing needs, told before runs are read."""
-    from hyplearn.training.loggers import wandb_mode
+def _check_mode(*, publish: bool) -> None:
+    """Raise ConfigError where the mode of Weights & Biases does not go with what is asked, before runs are read."""
+    from hyplearn.training.loggers import check_wandb_key, wandb_mode
+    from hyplearn.training.settings import LoggerSettings
 
-    if importlib.util.find_spec("wandb_workspaces") is None:
+    if publish and importlib.util.find_spec("wandb_workspaces") is None:
         raise ConfigError("--publish needs wandb-workspaces: pip install 'hyplearn[wandb-report]'")
-    if wandb_mode("auto") != "online":
+    chosen = os.environ.get("WANDB_MODE")
+    if publish and chosen in ("offline", "disabled"):
+        raise ConfigError(f"--publish uploads, which WANDB_MODE={chosen} forbids: unset it, or leave --publish out.")
+    if publish and wandb_mode("auto") != "online":
         raise ConfigError("--publish needs a key of Weights & Biases: wandb login, or leave --publish out.")
+    check_wandb_key(LoggerSettings(wandb=True))
 
 
 # What was measured
@@ -167,12 +174,14 @@ def _publish(described: Mapping[str, Any]) -> str:
 
 def _log(sections: Mapping[str, Sequence[Line]], options: argparse.Namespace) -> str:
     """Log the tables as a run of their own; returns where it is."""
-    import wandb
-
     from hyplearn.training.loggers import wandb_mode
 
-    options.output.mkdir(parents=True, exist_ok=True)
     mode = wandb_mode("auto")
+    if mode == "disabled":
+        return "tables: no run of Weights & Biases was made, WANDB_MODE=disabled"
+    import wandb
+
+    options.output.mkdir(parents=True, exist_ok=True)
     run = wandb.init(
         project=options.project,
         entity=options.entity,

@@ -25,6 +25,7 @@ from hyplearn.training.fit import TrainSpec
 from hyplearn.training.module import TrainingModule
 from hyplearn.training.retrieval import RetrievalModule
 from hyplearn.training.settings import TrainerSettings
+from hyplearn.training.trainer import devices_of_node, node_count
 
 # What a loss is computed from, the model that gives it, and a choice that fits where another was made.
 GIVES = {"logits": "a classifier", "embeddings": "a retrieval model"}
@@ -55,6 +56,7 @@ def checked_specification(composed: Composed, *, restores: bool = False) -> Trai
 def check(composed: Composed, spec: TrainSpec) -> TrainingModule:
     """Raise ConfigError for a combination that cannot work. Returns the module, which has to be made to be sure."""
     check_hardware(spec.trainer)
+    check_nodes(composed, spec.trainer)
     gives = check_task(composed, retrieval=spec.retrieval)
     check_model_kind(target(composed.config["model"], "model"), gives)
     check_loss(composed, gives)
@@ -68,7 +70,7 @@ def check(composed: Composed, spec: TrainSpec) -> TrainingModule:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     check_manifold_used(composed, family, module.model)
-    check_batch_norm(composed, spec, module.model, processes=device_count(spec.trainer))
+    check_batch_norm(composed, spec, module.model, processes=process_count(spec.trainer))
     check_optimizer(composed, spec, module)
     if isinstance(module, RetrievalModule):
         check_embedding_loss(composed, spec, module)
@@ -87,10 +89,25 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def process_count(trainer: TrainerSettings) -> int:
+    """The processes that share a batch, on all nodes."""
+    return device_count(trainer) * node_count(trainer)
+
+
+def check_nodes(composed: Composed, trainer: TrainerSettings) -> None:
+    """The processes of several machines have to write to one directory."""
+    if node_count(trainer) > 1 and not composed.config["output_dir"] and not composed.config["resume"]:
+        raise ConfigError(
+            f"trainer.num_nodes={node_count(trainer)}: the nodes write to one directory, on a file system that all of "
+            "them see: give all the same output_dir=..."
+        )
+
+
 def device_count(trainer: TrainerSettings) -> int:
-    """The processes that share a batch."""
-    if isinstance(trainer.devices, int):
-        return trainer.devices
+    """The processes of each node."""
+    devices = devices_of_node(trainer)
+    if isinstance(devices, int):
+        return devices
     return 1 if trainer.accelerator == "cpu" else max(torch.cuda.device_count(), 1)
 
 
@@ -211,7 +228,7 @@ def check_batches(composed: Composed, spec: TrainSpec, module: RetrievalModule) 
             f"dataset.images_per_class={loss.least_per_class} or more, not {data.images_per_class}."
         )
     try:
-        data.check_batches(processes=device_count(spec.trainer))
+        data.check_batches(processes=process_count(spec.trainer))
     except ValueError as error:
         raise ConfigError(f"dataset: {error}") from error
 

@@ -12,12 +12,12 @@ import dataclasses
 import inspect
 import pkgutil
 import sys
-import types
 import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
+from hyplearn.config.ranges import check_range, plain_types
 from hyplearn.errors import ConfigError, listing, nearest
 
 # Hydra's own keys of a node that an object is made of, with their types.
@@ -62,7 +62,7 @@ def arguments(node: Any, annotation: Any, path: str) -> dict[str, Argument] | No
             return _parameters(made)
         except ValueError as error:  # of a type that is written in C, such as int
             raise ConfigError(f"{join(path, '_target_')}={node['_target_']} takes no keys: {error}.") from error
-    schemas = [option for option in _options(annotation) if dataclasses.is_dataclass(option)]
+    schemas = [option for option in plain_types(annotation) if dataclasses.is_dataclass(option)]
     if len(schemas) > 1:
         return _parameters(chosen(node, schemas, path))
     return _parameters(schemas[0]) if schemas else None
@@ -119,6 +119,7 @@ def checked(
     for key, value in node.items():
         place, expected = join(path, key), known[key].annotation if known and key in known else of_values
         found[key] = converted(value, expected, place)
+        check_range(found[key], expected, place)
         if isinstance(value, Mapping):
             if "_target_" in value and "_target_" not in node and known is not None and not _takes_mapping(expected):
                 raise ConfigError(f"{place}._target_: {place} holds settings, not an object that a class makes.")
@@ -145,7 +146,7 @@ def converted(value: Any, annotation: Any, path: str) -> Any:
     """`value` where it fits `annotation`, or the same number as a float or text. Raises ConfigError otherwise."""
     if accepts(value, annotation):
         return _without_sign(value)
-    options = _options(annotation)
+    options = plain_types(annotation)
     if isinstance(value, int) and not isinstance(value, bool):
         if float in options:
             return float(value)
@@ -188,12 +189,12 @@ def accepts(value: Any, annotation: Any) -> bool:
 
     A list is any sequence, and a node with a `_target_` is taken for what its target makes.
     """
-    return any(_fits(value, option) for option in _options(annotation))
+    return any(_fits(value, option) for option in plain_types(annotation))
 
 
 def describe(annotation: Any) -> str:
     """`annotation` in words, for messages."""
-    options = [option for option in _options(annotation) if not (option is int and float in _options(annotation))]
+    options = [option for option in plain_types(annotation) if not (option is int and float in plain_types(annotation))]
     plain = [option for option in options if typing.get_origin(option) is not Literal]
     names = _literals(options)
     words = [*map(_word, plain), *([_word(Literal[tuple(names)])] if names else [])]
@@ -218,7 +219,7 @@ def _field_types(kind: Any) -> dict[str, Any]:
     if not dataclasses.is_dataclass(kind):
         return {}
     try:
-        return typing.get_type_hints(kind)
+        return typing.get_type_hints(kind, include_extras=True)
     except NameError:  # a name imported for type checkers only
         return {}
 
@@ -247,13 +248,6 @@ def _check_complete(node: Node, known: Mapping[str, Argument], path: str, suppli
         raise ConfigError(f"{join(path, missing[0])} is missing: give it a value.")
 
 
-def _options(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, one by one."""
-    if typing.get_origin(annotation) in (Union, types.UnionType):
-        return typing.get_args(annotation)
-    return (annotation,)
-
-
 def _literals(options: Iterable[Any]) -> list[Any]:
     """The values that the Literals among `options` allow."""
     return [value for option in options if typing.get_origin(option) is Literal for value in typing.get_args(option)]
@@ -279,13 +273,13 @@ def _fits(value: Any, option: Any) -> bool:
 
 
 def _takes_mapping(annotation: Any) -> bool:
-    origins = [typing.get_origin(option) or option for option in _options(annotation)]
+    origins = [typing.get_origin(option) or option for option in plain_types(annotation)]
     return any(origin is Any or _is_subclass(dict, origin) for origin in origins)
 
 
 def _value_type(annotation: Any) -> Any:
     """What a mapping of any keys holds: float for dict[str, float], Any where nothing is said."""
-    for option in _options(annotation):
+    for option in plain_types(annotation):
         if _is_subclass(dict, typing.get_origin(option)) and len(typing.get_args(option)) == 2:
             return typing.get_args(option)[1]
     return Any
@@ -303,7 +297,7 @@ def _sequence_fits(value: list[Any], option: Any, origin: Any) -> bool:
 
 def _item_fits(item: Any, annotation: Any) -> bool:
     """In a list an int is a float: lists are passed on as they are."""
-    return accepts(item, annotation) or (type(item) is int and float in _options(annotation))
+    return accepts(item, annotation) or (type(item) is int and float in plain_types(annotation))
 
 
 def _is_subclass(candidate: type, option: Any) -> bool:

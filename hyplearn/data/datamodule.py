@@ -205,24 +205,29 @@ class ImageDataModule(pl.LightningDataModule):
             self._setup_test()
 
     def _setup_test(self) -> None:
-        found = self.source.test(self.root) if self._looked_at is None else self._looked_at.found
-        reading, looked_at = self.reading, self._looked_at
-        if looked_at is not None and isinstance(found, ImageFiles):
-            # Decoded once already, before training, and bad ones left out.
-            self.reading = replace(reading, check_images=False, on_bad_image="error")
-            images = self._read("test", looked_at.good)
-            self._sha256["test"], self._skipped["test"] = found.sha256(), list(looked_at.skipped)
-            self.reading = reading
-        else:
-            images = self._read("test", found)
-        self._images["test"] = images.for_evaluation()
+        self._images["test"] = self._read_test().for_evaluation()
         self._ids["test"] = torch.arange(len(self._images["test"].labels))
 
-    def _look_at_test(self) -> None:
-        """Find now what is wrong with test images, unless none will be read. Raises BadImagesError."""
+    def _read_test(self) -> Images:
+        """The test images: of those that were looked at before training, which were decoded then, the good ones."""
+        looked_at = self._looked_at
+        if looked_at is None:
+            return self._read("test", self.source.test(self.root))
+        if isinstance(looked_at.found, ImageArrays):
+            return self._read("test", looked_at.found)
+        known_good = replace(self.reading, check_images=False, on_bad_image="error")
+        images = self._read("test", looked_at.good, reading=known_good)
+        self._sha256["test"], self._skipped["test"] = looked_at.found.sha256(), list(looked_at.skipped)
+        return images
+
+    def _to_be_tested(self) -> ImageArrays | ImageFiles | None:
+        """Return the test images, None if none will be read."""
         if self.trainer is not None and self.trainer.limit_test_batches == 0:
-            return
-        found = self.source.test(self.root)
+            return None
+        return self.source.test(self.root)
+
+    def _look_at(self, found: ImageArrays | ImageFiles) -> None:
+        """Find now what is wrong with test images. Raises BadImagesError."""
         if isinstance(found, ImageArrays):
             self._looked_at = LookedAt(found, found, ())
             return
@@ -239,10 +244,14 @@ class ImageDataModule(pl.LightningDataModule):
         for part, found in parts.items():
             with collecting(bad):
                 read[part] = self._read(part, found)
+        tested: ImageArrays | ImageFiles | None = None
         with collecting(bad):
-            self._look_at_test()
+            tested = self._to_be_tested()
+            if tested is not None:
+                self._look_at(tested)
         if bad:
-            raise BadImagesError(bad, total=sum(map(len, parts.values())) + len(self.source.test(self.root)))
+            looked_at = [*parts.values(), *([] if tested is None else [tested])]
+            raise BadImagesError(bad, total=sum(map(len, looked_at)))
         images = read["train"]
         if own is None:
             train, val = stratified_split(images.labels, self.val_fraction, seed=self.split_seed, purpose="validation")
@@ -255,12 +264,12 @@ class ImageDataModule(pl.LightningDataModule):
         self._images["train"] = images
         self._ids["train"], self._ids["val"] = train, val
 
-    def _read(self, part: str, found: ImageArrays | ImageFiles) -> Images:
+    def _read(self, part: str, found: ImageArrays | ImageFiles, *, reading: Reading | None = None) -> Images:
         self._sha256[part] = found.sha256()
         if isinstance(found, ImageArrays):
             return found.converted(channels=self.in_channels, size=self.image_size)
         images, skipped = read_files(
-            found, self.reading, channels=self.in_channels, size=self.image_size, seed=self.seed
+            found, reading or self.reading, channels=self.in_channels, size=self.image_size, seed=self.seed
         )
         self._skipped[part] = list(skipped)
         return images

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+Read = TypeVar("Read")
 
 
 class DatasetError(ValueError):
@@ -64,3 +66,17 @@ class ProblemsError(DatasetError):
 
     def __reduce__(self) -> tuple[type[ProblemsError], tuple[tuple[Problem, ...], str]]:
         return type(self), (self.problems, self.name)
+
+
+def read_all(reads: Iterable[Callable[[], Read]]) -> list[Read]:
+    """Call all of `reads`; raise one DatasetError with what is wrong with each of them, a line for each fault."""
+    found: list[Read] = []
+    faults: list[str] = []
+    for read in reads:
+        try:
+            found.append(read())
+        except DatasetError as error:  # noqa: PERF203 - all of them are named
+            faults += str(error).splitlines()
+    if faults:
+        raise DatasetError("\n".join(dict.fromkeys(faults)))
+    return found

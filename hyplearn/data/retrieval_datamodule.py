@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from hyplearn.data.batches.splits import held_out_classes, stratified_subset
 from hyplearn.data.batches.transforms import Augmentation
 from hyplearn.data.datamodule import ImageDataModule, Split, collecting
 from hyplearn.data.errors import BadImageError, BadImagesError, DatasetError, described
-from hyplearn.data.reading.files import Cache, ImageFiles, OnBadImage, Transform, check_files
+from hyplearn.data.reading.files import Cache, ImageFiles, OnBadImage, Transform
 from hyplearn.data.reading.images import ImageArrays, Images
 from hyplearn.data.sources.indexed import IndexedSource
 from hyplearn.data.sources.retrieval_source import Evaluation, RetrievalImages, RetrievalSource
@@ -109,7 +109,6 @@ class RetrievalDataModule(ImageDataModule):
             eval_transform=eval_transform,
         )
         self._evaluations: dict[Split, Evaluation] = {}
-        self._checked_test = False
 
     def _check_options(self) -> None:
         super()._check_options()
@@ -184,7 +183,8 @@ class RetrievalDataModule(ImageDataModule):
         self._check_measurable("test", test)
         parts = {"train": train.images, **({} if val is None else {"val": val.images})}
         images = self._read_all(parts, checked=None if self.select_on_test else test.images)
-        self._checked_test = not self.select_on_test
+        if self._looked_at is not None:
+            self._check_measurable("test", _without(test, self._looked_at.skipped))
         self._images["train"] = images["train"]
         self._ids["train"] = torch.arange(len(images["train"].labels))
         self._warn_of_lost_classes()
@@ -199,12 +199,7 @@ class RetrievalDataModule(ImageDataModule):
             self._keep("val", val, images["val"])
 
     def _setup_test(self) -> None:
-        test = self._test()
-        reading = self.reading
-        if self._checked_test and reading.on_bad_image == "error":
-            self.reading = replace(reading, check_images=False)  # decoded once already, before training
-        self._keep("test", test, self._read("test", test.images))
-        self.reading = reading
+        self._keep("test", self._test(), self._read_test())
 
     def _test(self) -> RetrievalImages:
         test = self.source.part(self.root, "test")
@@ -235,9 +230,9 @@ class RetrievalDataModule(ImageDataModule):
         for part, found in parts.items():
             with collecting(bad):
                 images[part] = self._read(part, found)
-        if isinstance(checked, ImageFiles) and self.reading.on_bad_image == "error":
+        if checked is not None:
             with collecting(bad):
-                check_files(checked, self.reading, channels=self.in_channels)
+                self._look_at(checked)
         if bad:
             total = sum(map(len, parts.values())) + (0 if checked is None else len(checked))
             raise BadImagesError(self._with_places(bad), total=total)
@@ -256,9 +251,8 @@ class RetrievalDataModule(ImageDataModule):
         """Take the images that were read of a part for evaluation."""
         paths = part.images.paths if isinstance(part.images, ImageFiles) else None
         skipped = set(self._skipped.get(split, ()))
-        if paths is not None and skipped:
-            part = part.select(torch.tensor([i for i, path in enumerate(paths) if path not in skipped]))
-            paths = tuple(path for path in paths if path not in skipped)
+        part = _without(part, skipped)
+        paths = None if paths is None else tuple(path for path in paths if path not in skipped)
         self._check_measurable(split, part)
         self._images[split], self._ids[split] = images.for_evaluation(), torch.arange(len(part))
         self._evaluations[split] = Evaluation(
@@ -308,3 +302,10 @@ class RetrievalDataModule(ImageDataModule):
                 + ("val_fraction is 0" if split == "val" and "val" in self._ids else f"call setup for {split} first")
             )
         return self._evaluations[split]
+
+
+def _without(part: RetrievalImages, skipped: Collection[str]) -> RetrievalImages:
+    """A part without the files that were left out."""
+    if not skipped or not isinstance(part.images, ImageFiles):
+        return part
+    return part.select(torch.tensor([i for i, path in enumerate(part.images.paths) if path not in set(skipped)]))

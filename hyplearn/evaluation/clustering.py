@@ -12,6 +12,9 @@ from hyplearn.evaluation.inner_products import CURVED
 from hyplearn.evaluation.metric import Embeddings, Metric
 from hyplearn.geometry import lorentz, poincare, sphere
 
+# Beyond this coordinate squares in float32, summed over images and coordinates, are near the largest number.
+LARGEST = 1e12
+
 
 def flattened(embeddings: Embeddings) -> Tensor:
     """Vectors for algorithms that know Euclidean distance only, (N, sum n_i) float64.
@@ -34,6 +37,15 @@ def _flat(metric: Metric, x: Tensor) -> Tensor:
     return metric.weight * v
 
 
+def _squares_in_float32(vectors: Tensor) -> Tensor:
+    """Vectors as long as they are, or all divided by the largest coordinate where sums of squares would overflow.
+
+    k-means knows no unit of length.
+    """
+    largest = vectors.abs().max()
+    return vectors / largest if largest > LARGEST else vectors
+
+
 def clustering(embeddings: Embeddings, labels: Tensor, *, seed: int) -> dict[str, float]:
     """nmi (arithmetic mean) and ami of k-means on `flattened`, as many clusters as classes, one start.
 
@@ -45,7 +57,7 @@ def clustering(embeddings: Embeddings, labels: Tensor, *, seed: int) -> dict[str
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
-    vectors, truth = flattened(embeddings).float().cpu().numpy(), labels.cpu().numpy()
+    vectors, truth = _squares_in_float32(flattened(embeddings)).float().cpu().numpy(), labels.cpu().numpy()
     model = KMeans(n_clusters=len(labels.unique()), n_init=1, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than classes: collapsed embeddings

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,10 +27,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hyplearn.evaluation.metric import Embeddings, Metric
+from hyplearn.runs.archives import check_arrays
+from hyplearn.runs.regular import NoRegularFile, check_regular
 
 Arrays = Mapping[str, Any]
 
-UNPACKED, DENSEST = 2**30, 100  # bytes that a small archive may come to, and times its own size that any may
 SUFFIXES = (".npz", ".safetensors")
 NAMES = {"class_names": "labels", "super_names": "super_labels"}  # names of what
 TEXTS = ("metrics", *NAMES, "paths", "selection")
@@ -132,11 +132,14 @@ def load(path: Path) -> Stored:
     """Read a file of `save`, or a user's own .npz or .safetensors; ValueError says what is missing or does not fit."""
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: embeddings are read from {' or '.join(SUFFIXES)} files")
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path} does not exist")
     read = _read_npz if path.suffix == ".npz" else _read_safetensors
     try:
+        check_regular(path)
         return _stored(read(path))
+    except NoRegularFile as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -149,35 +152,11 @@ def _read_npz(path: Path) -> Arrays:
             raise ValueError("is no .npz file, or a damaged one")
         file.seek(0)
         try:
-            _check_members(file)
+            check_arrays(file)
             with np.load(file, allow_pickle=False) as arrays:
                 return {name: _from_npz(arrays, name) for name in arrays.files}
         except (zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"is damaged ({error})") from error
-
-
-def _check_members(file: BinaryIO) -> None:
-    """Raise ValueError for arrays larger than the bytes that the archive has for them, before memory is taken."""
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        whole = sum(member.file_size for member in members)
-        packed = file.seek(0, os.SEEK_END)
-        if whole > max(UNPACKED, DENSEST * packed):
-            raise ValueError(f"would come to {whole:,} bytes from {packed:,}: it is no archive of embeddings")
-        for member in members:
-            with archive.open(member) as stream:
-                _check_header(stream, member)
-    file.seek(0)
-
-
-def _check_header(stream: IO[bytes], member: zipfile.ZipInfo) -> None:
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
-    announced = math.prod(shape) * dtype.itemsize
-    if not dtype.hasobject and announced > member.file_size:
-        name = member.filename.removesuffix(".npy")
-        raise ValueError(f"array {name!r} announces {announced:,} bytes, shape {shape}, and has {member.file_size:,}")
 
 
 def _from_npz(file: Any, name: str) -> np.ndarray[Any, Any]:

@@ -7,7 +7,7 @@ keyword, a 0-dim tensor or a number. Points and vectors broadcast against each o
 No formula below subtracts two large numbers to get a small one: the Lorentz square of a difference and the metric are
 written as sums of squares (`squared_chord`, `inner`). Nothing is clamped; callers keep radii within `d_max`. No
 product along the way is larger than about the square of a time, so that nothing overflows before that square does, at
-a radius of 1e19 in float32: ratios are formed first.
+a radius, and a radius over k, of 1e18 in float32: ratios are formed first.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from torch import Tensor
 from hyplearn.geometry.centring import Centred, centring_operator
 from hyplearn.geometry.numerics import (
     asinhc,
+    check_any,
     coshm1c,
     distance_norm,
     dot,
+    in_single_precision,
+    of_one_type,
     safe_sqrt,
     scalar_like,
     sinhc,
@@ -45,6 +48,10 @@ X_T_MAX = {torch.float64: 1e8, torch.float32: 2e3, torch.float16: 22.0, torch.bf
 # f(s D) = TIGHT_SHARE * D: the share of the limit that the tightness s refers to (Bdeir Eq. 3).
 TIGHT_SHARE = 0.99
 
+# 1 - (x_t - y_t)^2 / |x + y|^2, about 4 y_t/x_t, from which on down `cosh_minus_one` would lose too many digits. Points
+# within d_max of the origin, in float32, do not come so far apart.
+UNEVEN = 1e-3
+
 # About as many points of each set give the midst from which pairwise distances are seen.
 SAMPLE = 128
 
@@ -53,12 +60,14 @@ def reduced(value: Tensor, keepdim: bool) -> Tensor:
     return value if keepdim else value.squeeze(-1)
 
 
+@in_single_precision
 def time(x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     """x_t = sqrt(1/c + |x|^2). (..., n) to (...), or (..., 1) with keepdim."""
     c = scalar_like(c, x)
     return reduced((squared_norm(x) + 1 / c).sqrt(), keepdim)
 
 
+@in_single_precision
 def to_ambient(x: Tensor, *, c: Tensor | float) -> Tensor:
     """Time first: (..., n) to (..., n + 1), the form of geoopt and of nearest-neighbour search."""
     return torch.cat([time(x, c=c, keepdim=True), x], dim=-1)
@@ -72,6 +81,7 @@ def from_ambient(x: Tensor) -> Tensor:
 # Distances
 
 
+@in_single_precision
 def squared_chord(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
     """|x - y|_L^2 = |x - y|^2 - (x_t - y_t)^2 = 4/c sinh^2(d sqrt(c)/2), (..., 1), as a sum of squares.
 
@@ -90,6 +100,7 @@ def squared_chord(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
     return (squared_norm(w) + 4 / c * h.square()) * (total_t / (2 * x_t)) * (total_t / (2 * y_t))
 
 
+@in_single_precision
 def dist(x: Tensor, y: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     """Geodesic distance, 2k asinh(|x - y|_L / 2k). Gradient 0 at coincident points. (..., n), (..., n) to (...)."""
     c = scalar_like(c, x)
@@ -97,6 +108,7 @@ def dist(x: Tensor, y: Tensor, *, c: Tensor | float, keepdim: bool = False) -> T
     return reduced(safe_sqrt(chord) * asinhc(c * chord / 4), keepdim)
 
 
+@in_single_precision
 def dist0(x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     """Distance to the origin, k asinh(|x|/k). (..., n) to (...)."""
     c = scalar_like(c, x)
@@ -150,14 +162,19 @@ def cosh_minus_one(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
     """cosh(d/k) - 1 = c/2 |x - y|_L^2 of close pairs: (P, n), (P, n) to (P,). Half the work of `squared_chord`.
 
     Split e = x - y into b s along s = x + y and q across it: |x - y|_L^2 = |q|^2 + |b s|^2 (1 - |s|^2/(x_t + y_t)^2),
-    where (x_t + y_t)^2 - |s|^2 = 4/c + |x - y|_L^2; solved for the chord, no term is the difference of large ones.
+    where (x_t + y_t)^2 - |s|^2 = 4/c + |x - y|_L^2; solved for the chord, no term is the difference of large ones but
+    where one time is thousands of the other: such a pair, close only beside the spread of all, gets `squared_chord`.
     """
     e, s = x - y, x + y
     along, s_square = (e * s).sum(-1), s.square().sum(-1)
     b = along / torch.where(s_square > 0, s_square, 1.0)
     q_square = torch.addcmul(e, -b.unsqueeze(-1), s).square().sum(-1)
     t = b * along / (time(x, c=c) + time(y, c=c)).square()
-    return (c / 2 * q_square + 2 * t) / (1 - t)
+    uneven = 1 - t < UNEVEN
+    if not uneven.any():
+        return (c / 2 * q_square + 2 * t) / (1 - t)
+    even = (c / 2 * q_square + 2 * t) / torch.where(uneven, 1.0, 1 - t)
+    return torch.where(uneven, c / 2 * squared_chord(x, y, c=c).squeeze(-1), even)
 
 
 _cdist = distance_operator(
@@ -166,14 +183,15 @@ _cdist = distance_operator(
         distance_features, to_lorentz=lambda x, c: x, centred=centring_operator("lorentz_centred", _factors)
     ),
     near=cosh_minus_one,
+    direct=lambda x, y, c: dist(x, y, c=c),
 )
 
 
+@in_single_precision
 def cdist(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
     """All pairwise geodesic distances, as accurate as `dist`. (..., N, n), (..., M, n) to (..., N, M).
 
-    One matrix product, and the close pairs from their difference; see `pairwise`. Differentiable once. Up to 40 k in
-    float32: cosh(d/k) is squared, where `dist` has no such limit.
+    One matrix product, and the close pairs from their difference; see `pairwise`. Differentiable once.
     """
     return _cdist(x, y, scalar_like(c, x))
 
@@ -192,6 +210,7 @@ def _split(v: Tensor, x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     return r + (h / c - dot(x, r)) / x_t_squared * x, h
 
 
+@in_single_precision
 def inner(u: Tensor, v: Tensor, x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     """Riemannian inner product at x, u.v - u_t v_t. (..., n) x 3 to (...).
 
@@ -202,17 +221,20 @@ def inner(u: Tensor, v: Tensor, x: Tensor, *, c: Tensor | float, keepdim: bool =
     return reduced(dot(r_u, r_v) + h_u * h_v / c, keepdim)
 
 
+@in_single_precision
 def norm(u: Tensor, x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     """Riemannian norm of u at x, gradient 0 at u = 0. (..., n), (..., n) to (...)."""
     return reduced(safe_sqrt(inner(u, u, x, c=c, keepdim=True)), keepdim)
 
 
+@in_single_precision
 def egrad2rgrad(x: Tensor, g: Tensor, *, c: Tensor | float) -> Tensor:
     """Riemannian gradient from the gradient g of the space coordinates: g + c (x.g) x, the inverse metric."""
     c = scalar_like(c, x)
     return g + c * dot(x, g) * x
 
 
+@in_single_precision
 def transp(x: Tensor, y: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
     """Parallel transport of v from x to y along the geodesic: v + <y,v>_L / (1/c - <x,y>_L) (x + y), space part.
 
@@ -226,6 +248,7 @@ def transp(x: Tensor, y: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
     return r + (along + 2 / c * h) / whole * x + (along - h * q / 2) / whole * y
 
 
+@in_single_precision
 def transp0(y: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
     """Parallel transport of v from the origin to y: v + y (y.v) / (k (k + y_t))."""
     c = scalar_like(c, y)
@@ -233,6 +256,7 @@ def transp0(y: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
     return v + dot(y, v) / (k * (k + time(y, c=c, keepdim=True))) * y
 
 
+@in_single_precision
 def transp0back(x: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
     """Parallel transport of v from x to the origin: v - x v_t / (k + x_t), which is r + h k/(k + x_t) x."""
     c = scalar_like(c, x)
@@ -244,6 +268,7 @@ def transp0back(x: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
 # Exponential and logarithm
 
 
+@in_single_precision
 @region
 def expmap0(v: Tensor, *, c: Tensor | float) -> Tensor:
     """Exponential map at the origin, k sinh(|v|/k) v/|v|. Smooth at v = 0. (..., n) to (..., n)."""
@@ -251,6 +276,7 @@ def expmap0(v: Tensor, *, c: Tensor | float) -> Tensor:
     return sinhc(c * squared_norm(v)) * v
 
 
+@in_single_precision
 @region
 def logmap0(x: Tensor, *, c: Tensor | float) -> Tensor:
     """Logarithm at the origin, k asinh(|x|/k) x/|x|. Smooth at x = 0. (..., n) to (..., n)."""
@@ -258,6 +284,7 @@ def logmap0(x: Tensor, *, c: Tensor | float) -> Tensor:
     return asinhc(c * squared_norm(x)) * x
 
 
+@in_single_precision
 def expmap(x: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
     """Exponential map at x: cosh(a) x + sinh(a)/a v with a = |v|_x / k. (..., n), (..., n) to (..., n).
 
@@ -274,6 +301,7 @@ def expmap(x: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
     return torch.where(h < 0, inward, cosh + h * sinh) * x + sinh * r
 
 
+@in_single_precision
 def logmap(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
     """Logarithm of y at x: a/sinh(a) (y - cosh(a) x) with a = d(x, y)/k. (..., n), (..., n) to (..., n).
 
@@ -285,6 +313,7 @@ def logmap(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
     return angle / cosh * (y - x) - 2 * angle * (w / cosh) * x
 
 
+@in_single_precision
 def boost(x: Tensor, b: Tensor, *, c: Tensor | float) -> Tensor:
     """The isometry that moves the origin to b along their geodesic; its inverse is the boost by -b.
 
@@ -297,6 +326,7 @@ def boost(x: Tensor, b: Tensor, *, c: Tensor | float) -> Tensor:
     return x + (time(x, c=c, keepdim=True) + y_t) / (time(b, c=c, keepdim=True) + k) * b
 
 
+@in_single_precision
 @region
 def centroid(x: Tensor, *, c: Tensor | float, weights: Tensor | None = None, dim: int | tuple[int, ...] = -2) -> Tensor:
     """Weighted Lorentzian centroid, k m / sqrt(m_t^2 - |m|^2) with m = sum w x (Bdeir Section 3.1, sign corrected).
@@ -307,6 +337,7 @@ def centroid(x: Tensor, *, c: Tensor | float, weights: Tensor | None = None, dim
     With p the point above the mean space part and q the mean of |x - p|_L^2, m_t^2 - |m|^2 = 1/c + q + q^2/(4 p_t^2):
     a sum of positive terms, where the difference of squares has no digit left for far points.
     """
+    check_any(x, dim)
     c = scalar_like(c, x)
     if weights is None:
         mean = x.mean(dim, keepdim=True)
@@ -340,6 +371,7 @@ def limit_and_rate(c: Tensor, s: float, x_t_max: float | None) -> tuple[Tensor, 
     return limit, math.atanh(TIGHT_SHARE) / (s * limit)
 
 
+@of_one_type
 @region
 def rescale0(v: Tensor, *, c: Tensor | float, s: float, x_t_max: float | None = None) -> Tensor:
     """Maximum distance rescaling of a vector: norm d to D tanh(r d), at most D (Bdeir Eqs. 2-3).
@@ -351,6 +383,7 @@ def rescale0(v: Tensor, *, c: Tensor | float, s: float, x_t_max: float | None = 
     return limit * rate * tanhc(rate.square() * squared_norm(v)) * v
 
 
+@of_one_type
 def rescale(x: Tensor, *, c: Tensor | float, s: float, x_t_max: float | None = None) -> Tensor:
     """Maximum distance rescaling of a point: distance to the origin d to D tanh(r d) (Bdeir Eqs. 2-3).
 
@@ -369,6 +402,7 @@ def check_mode(mode: str) -> None:
         raise ValueError(f"mode={mode!r} must be 'logexp' (keeps d(x, 0), Bdeir Algorithm 1) or 'scale' (keeps d/k)")
 
 
+@in_single_precision
 def change_curvature(
     x: Tensor, *, c_old: Tensor | float, c_new: Tensor | float, mode: CurvatureMove = "logexp"
 ) -> Tensor:
@@ -384,6 +418,7 @@ def change_curvature(
     return expmap0(logmap0(x, c=c_old), c=c_new)
 
 
+@in_single_precision
 def change_curvature_tangent(
     x: Tensor, v: Tensor, *, c_old: Tensor | float, c_new: Tensor | float, mode: CurvatureMove = "logexp"
 ) -> Tensor:
@@ -399,6 +434,7 @@ def change_curvature_tangent(
     return transp0(moved, transp0back(x, v, c=c_old), c=c_new)
 
 
+@in_single_precision
 @region
 def mlr(x: Tensor, z: Tensor, a: Tensor, *, c: Tensor | float) -> Tensor:
     """Logits of Lorentz multinomial logistic regression. (..., n), (classes, n), (classes,) to (..., classes).

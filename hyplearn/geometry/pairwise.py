@@ -12,8 +12,9 @@ No (N, M, n) tensor exists. The backward pass keeps the slopes, (N, M), if there
 slopes there are a few tensors of at most 2 BLOCK entries. Distances below 1e-22 k may come out as 0.
 
 The operators are opaque to torch.compile (one node, no graph break) because the number of close pairs is data. They
-are differentiable once; use `dist` on broadcast points where second derivatives are needed. Accuracy assumes float32
-products in float32: with TF32 allowed (torch.set_float32_matmul_precision) the far pairs carry its 1e-3.
+are differentiable once; use `dist` on broadcast points where second derivatives are needed. So do torch.func's
+transforms, for which (N, M, n) tensors do exist. Products of float32 are computed in float32 whatever the run allows:
+with TF32 the far pairs would carry its 1e-3.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyplearn.geometry.numerics import vector_norm
+from hyplearn.geometry import tf32
+from hyplearn.geometry.numerics import in_single_precision, vector_norm
 
 # A pair is close when u is less than this share of c |x| |y| (space coordinates of the features), which bounds the
 # rounding error of d.
@@ -85,6 +87,17 @@ def _settle_close_pairs(
     return marked
 
 
+def _squares_overflow(u: Tensor) -> Tensor:
+    """Where u^2 is beyond the format. There 1 and 2 are nothing beside u, and the formulas of u^2 are those of u."""
+    return u > math.sqrt(torch.finfo(u.dtype).max)
+
+
+def _root(u: Tensor, out: Tensor | None) -> Tensor:
+    """r = sqrt(u + u^2/2), which is u/sqrt(2) where u^2 overflows."""
+    r = torch.addcmul(u, u, u, value=0.5, out=out).sqrt_()
+    return torch.where(_squares_overflow(u), u * math.sqrt(0.5), r, out=r)
+
+
 def _forward(
     near: Near, left: Tensor, right: Tensor, x: Tensor, y: Tensor, c: Tensor, keep: bool
 ) -> tuple[Tensor, Tensor]:
@@ -96,7 +109,7 @@ def _forward(
         u = torch.mm(left[b, block], right[b].mT, out=result[b, block])
         slope = slopes[b, block] if keep else None
         marked = _settle_close_pairs(near, u, slope, left[b, block], right[b], x[b, block], y[b], c)
-        r = torch.addcmul(u, u, u, value=0.5, out=slope).sqrt_()
+        r = _root(u, slope)
         u.add_(r, alpha=math.sqrt(2)).log1p_().mul_(k)
         if keep:
             torch.div(k / math.sqrt(2), r, out=r)
@@ -109,7 +122,8 @@ def _closest_gradients(near: Near, grad: Tensor, x: Tensor, y: Tensor, c: Tensor
     """Gradients of x (P, n), y (P, n) and c at fixed k from the distances of P pairs."""
     direct: Any = torch.func.vjp(near, x, y, c)
     u, pull = direct
-    gradients: tuple[Tensor, Tensor, Tensor] = pull(grad * (c * u * (u + 2)).rsqrt())
+    slope = torch.where(_squares_overflow(u), c.rsqrt() / u, (c * u * (u + 2)).rsqrt())
+    gradients: tuple[Tensor, Tensor, Tensor] = pull(grad * slope)
     return gradients
 
 
@@ -146,24 +160,44 @@ def _backward(
     return left_grad, right_grad, x_grad, y_grad, c_grad
 
 
-def distance_operator(name: str, *, features: Features, near: Near) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _transformed() -> bool:
+    """Whether torch.func (vmap, grad, jacrev, ...) is at work, which knows no derivative of a custom operator."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+@in_single_precision
+def straight_distances(x: Tensor, y: Tensor) -> Tensor:
+    """|x - y| of all pairs, gradient 0 where it is 0. (..., N, n), (..., M, n) to (..., N, M).
+
+    From differences: expanding |x - y|^2 would cost digits of close pairs. Under torch.func the Jacobian of torch's own
+    operator is wrong (2.12), whose backward pass is mapped.
+    """
+    if _transformed():
+        return vector_norm(x.unsqueeze(-2) - y.unsqueeze(-3))
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def distance_operator(
+    name: str, *, features: Features, near: Near, direct: Near
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Register `hyplearn::<name>` and return the distances as a function of x (..., N, n), y (..., M, n), c ().
 
     features(x (B, N, n), y (B, M, n), c): rows (B, N, n + EXTRA), columns (B, M, n + EXTRA) with rows @ columns^T = u,
     their first n entries being c x' and -y' in space coordinates, where x' and y' are images under one isometry.
     near(x (P, n), y (P, n), c): u of P pairs, (P,), without cancellation.
+    direct(x (..., n), y (..., n), c): the distances of pairs, (...), for what torch.func transforms.
     """
 
     @torch.library.custom_op(f"hyplearn::{name}", mutates_args=())
     def forward(left: Tensor, right: Tensor, x: Tensor, y: Tensor, c: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False), tf32.refused():
             return _forward(near, left, right, x, y, c, keep)
 
     @torch.library.custom_op(f"hyplearn::{name}_backward", mutates_args=())
     def backward(
         grad: Tensor, slopes: Tensor, result: Tensor, left: Tensor, right: Tensor, x: Tensor, y: Tensor, c: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False), tf32.refused():
             return _backward(near, grad, slopes, result, left, right, x, y, c)
 
     @forward.register_fake
@@ -188,6 +222,8 @@ def distance_operator(name: str, *, features: Features, near: Near) -> Callable[
     def distances(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
         if min(x.ndim, y.ndim) < 2:
             raise ValueError(f"x {tuple(x.shape)} and y {tuple(y.shape)} must have shapes (..., N, n) and (..., M, n)")
+        if _transformed() or not (x.numel() and y.numel()):
+            return direct(x.unsqueeze(-2), y.unsqueeze(-3), c)
         batch, same = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2]), y is x
         x, y = (t.expand(*batch, *t.shape[-2:]).reshape(batch.numel(), *t.shape[-2:]) for t in (x, y))
         y = x if same else y  # what features do with x is then done once

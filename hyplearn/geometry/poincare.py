@@ -25,7 +25,10 @@ from hyplearn.geometry.numerics import (
     atanhc,
     distance_norm,
     dot,
+    in_single_precision,
+    of_one_type,
     scalar_like,
+    shortened,
     squared_norm,
     tanhc,
     vector_norm,
@@ -40,18 +43,18 @@ def _gap(x: Tensor, c: Tensor) -> Tensor:
     return 1 - c * squared_norm(x)
 
 
+@in_single_precision
 def conformal_factor(x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     """lambda = 2 / (1 - c |x|^2). (..., n) to (...)."""
     return reduced(2 / _gap(x, scalar_like(c, x)), keepdim)
 
 
+@of_one_type
 def proj(x: Tensor, *, c: Tensor | float, x_t_max: float | None = None) -> Tensor:
     """The nearest point within d_max (Bdeir Eq. 1) of the origin: |x| at most tanh(sqrt(c) d_max/2)/sqrt(c)."""
     c = scalar_like(c, x)
     radius = (c.sqrt() * d_max(c=c, dtype=x.dtype, x_t_max=x_t_max) / 2).tanh() * c.rsqrt()
-    length = vector_norm(x, keepdim=True)
-    outside = length > radius
-    return torch.where(outside, radius / torch.where(outside, length, 1.0) * x, x)
+    return shortened(x, vector_norm(x, keepdim=True), radius)
 
 
 # Distances
@@ -62,6 +65,7 @@ def _half_sinh_squared(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
     return c * squared_norm(x - y) / (_gap(x, c) * _gap(y, c))
 
 
+@in_single_precision
 def dist(x: Tensor, y: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     """Geodesic distance, 2/sqrt(c) asinh(sqrt(c) |x - y| / sqrt((1 - c |x|^2)(1 - c |y|^2))). Gradient 0 at x = y."""
     c = scalar_like(c, x)
@@ -69,6 +73,7 @@ def dist(x: Tensor, y: Tensor, *, c: Tensor | float, keepdim: bool = False) -> T
     return reduced(2 * distance_norm(x - y) * asinhc(w) * (_gap(x, c) * _gap(y, c)).rsqrt(), keepdim)
 
 
+@in_single_precision
 def dist0(x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     """Distance to the origin, 2/sqrt(c) atanh(sqrt(c) |x|). (..., n) to (...)."""
     c = scalar_like(c, x)
@@ -89,9 +94,11 @@ _cdist = distance_operator(
         centred=centring_operator("poincare_centred", _factors),
     ),
     near=lambda x, y, c: 2 * _half_sinh_squared(x, y, c).squeeze(-1),
+    direct=lambda x, y, c: dist(x, y, c=c),
 )
 
 
+@in_single_precision
 def cdist(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
     """All pairwise distances, as accurate as `dist`; see `pairwise`. (..., N, n), (..., M, n) to (..., N, M)."""
     return _cdist(x, y, scalar_like(c, x))
@@ -100,21 +107,25 @@ def cdist(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
 # Tangent vectors
 
 
+@in_single_precision
 def inner(u: Tensor, v: Tensor, x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     """Riemannian inner product at x, lambda^2 u.v. (..., n) x 3 to (...)."""
     return reduced(conformal_factor(x, c=c, keepdim=True).square() * dot(u, v), keepdim)
 
 
+@in_single_precision
 def norm(u: Tensor, x: Tensor, *, c: Tensor | float, keepdim: bool = False) -> Tensor:
     """Riemannian norm of u at x, lambda |u|, gradient 0 at u = 0. (..., n), (..., n) to (...)."""
     return reduced(conformal_factor(x, c=c, keepdim=True) * vector_norm(u, keepdim=True), keepdim)
 
 
+@in_single_precision
 def egrad2rgrad(x: Tensor, g: Tensor, *, c: Tensor | float) -> Tensor:
     """Riemannian gradient from the gradient g of the coordinates: g / lambda^2, the inverse metric."""
     return g * (_gap(x, scalar_like(c, x)) / 2).square()
 
 
+@in_single_precision
 def transp(x: Tensor, y: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
     """Parallel transport of v from x to y: gyr[y, -x] v lambda_x / lambda_y.
 
@@ -129,11 +140,13 @@ def transp(x: Tensor, y: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
     return turned * gap_y / gap_x
 
 
+@in_single_precision
 def transp0(y: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
     """Parallel transport of v from the origin to y: (1 - c |y|^2) v."""
     return _gap(y, scalar_like(c, y)) * v
 
 
+@in_single_precision
 def transp0back(x: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
     """Parallel transport of v from x to the origin: v / (1 - c |x|^2)."""
     return v / _gap(x, scalar_like(c, x))
@@ -142,6 +155,7 @@ def transp0back(x: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
 # Moebius addition, exponential and logarithm
 
 
+@of_one_type
 def mobius_add(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
     """x (+) y, the printed ((1 + 2c x.y + c |y|^2) x + (1 - c |x|^2) y) / (1 + 2c x.y + c^2 |x|^2 |y|^2).
 
@@ -153,11 +167,13 @@ def mobius_add(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
     return within_ball((gap * total + square * x) / (gap * _gap(y, c) + square), c)
 
 
+@of_one_type
 def boost(x: Tensor, b: Tensor, *, c: Tensor | float) -> Tensor:
     """The isometry that moves the origin to b along their geodesic: b (+) x. Its inverse is the boost by -b."""
     return mobius_add(b, x, c=c)
 
 
+@of_one_type
 @region
 def expmap0(v: Tensor, *, c: Tensor | float) -> Tensor:
     """Exponential map at the origin, tanh(sqrt(c) |v|) v / (sqrt(c) |v|): at distance 2 |v|. Smooth at v = 0."""
@@ -165,6 +181,7 @@ def expmap0(v: Tensor, *, c: Tensor | float) -> Tensor:
     return within_ball(tanhc(c * squared_norm(v)) * v, c)
 
 
+@in_single_precision
 @region
 def logmap0(x: Tensor, *, c: Tensor | float) -> Tensor:
     """Logarithm at the origin, atanh(sqrt(c) |x|) x / (sqrt(c) |x|). Smooth at x = 0."""
@@ -172,12 +189,14 @@ def logmap0(x: Tensor, *, c: Tensor | float) -> Tensor:
     return atanhc(c * squared_norm(x)) * x
 
 
+@of_one_type
 def expmap(x: Tensor, v: Tensor, *, c: Tensor | float) -> Tensor:
     """Exponential map at x: x (+) expmap0(lambda v / 2). (..., n), (..., n) to (..., n)."""
     c = scalar_like(c, x)
     return mobius_add(x, expmap0(v / _gap(x, c), c=c), c=c)
 
 
+@in_single_precision
 def logmap(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
     """Logarithm of y at x: (1 - c |x|^2) logmap0((-x) (+) y). (..., n), (..., n) to (..., n).
 
@@ -188,6 +207,7 @@ def logmap(x: Tensor, y: Tensor, *, c: Tensor | float) -> Tensor:
     return _gap(x, c) * asinhc(t) * (1 + t).sqrt() * mobius_add(-x, y, c=c)
 
 
+@of_one_type
 def centroid(x: Tensor, *, c: Tensor | float, weights: Tensor | None = None, dim: int | tuple[int, ...] = -2) -> Tensor:
     """Weighted gyromidpoint, the Lorentzian centroid seen in the ball. Arguments as in `lorentz.centroid`."""
     return lorentz_to_poincare(lorentz.centroid(poincare_to_lorentz(x, c=c), c=c, weights=weights, dim=dim), c=c)
@@ -196,11 +216,13 @@ def centroid(x: Tensor, *, c: Tensor | float, weights: Tensor | None = None, dim
 # Radial maps: rescaling and moves between curvatures
 
 
+@of_one_type
 def rescale0(v: Tensor, *, c: Tensor | float, s: float, x_t_max: float | None = None) -> Tensor:
     """Maximum distance rescaling of a tangent vector at 0: its length d = 2 |v| to D tanh(r d) (Bdeir Eqs. 2-3)."""
     return lorentz.rescale0(2 * v, c=c, s=s, x_t_max=x_t_max) / 2
 
 
+@of_one_type
 def rescale(x: Tensor, *, c: Tensor | float, s: float, x_t_max: float | None = None) -> Tensor:
     """Maximum distance rescaling of a point: distance to the origin d to D tanh(r d) (Bdeir Eqs. 2-3)."""
     c = scalar_like(c, x)
@@ -211,6 +233,7 @@ def rescale(x: Tensor, *, c: Tensor | float, s: float, x_t_max: float | None = N
     return within_ball(tanhc(c * square * stretch.square()) * stretch * x, c)
 
 
+@of_one_type
 def change_curvature(
     x: Tensor, *, c_old: Tensor | float, c_new: Tensor | float, mode: CurvatureMove = "logexp"
 ) -> Tensor:
@@ -222,6 +245,7 @@ def change_curvature(
     return expmap0(logmap0(x, c=c_old), c=c_new)
 
 
+@in_single_precision
 def change_curvature_tangent(
     x: Tensor, v: Tensor, *, c_old: Tensor | float, c_new: Tensor | float, mode: CurvatureMove = "logexp"
 ) -> Tensor:
@@ -234,6 +258,7 @@ def change_curvature_tangent(
     return transp0(moved, transp0back(x, v, c=c_old), c=c_new)
 
 
+@in_single_precision
 @region
 def mlr(x: Tensor, z: Tensor, a: Tensor, *, c: Tensor | float) -> Tensor:
     """Logits of unidirectional Poincare multinomial logistic regression (Shimizu et al.).

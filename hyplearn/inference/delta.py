@@ -50,7 +50,7 @@ def kind_of(source: str) -> str:
     if path.is_dir() or is_checkpoint(path):
         return "run"
     if path.suffix in FILES:
-        if not path.is_file():
+        if not path.exists():
             raise ConfigError(f"{path} does not exist")
         return "file"
     known = groups(config_folders())["dataset"]

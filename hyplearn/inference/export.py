@@ -22,6 +22,7 @@ from hyplearn.inference.prediction import Trained, metrics_to_json
 from hyplearn.models.base import Model
 from hyplearn.nn.space import Space
 from hyplearn.runs.atomic import write_json, write_whole
+from hyplearn.runs.regular import check_regular
 from hyplearn.training.checkpoint import require_finite
 from hyplearn.training.model_readings import curved
 
@@ -62,6 +63,7 @@ def write_weights(
 def read_header(path: Path) -> dict[str, Any]:
     """What `write_weights` wrote beside the tensors. Raises ValueError for a file of something else."""
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
     except SafetensorError as error:

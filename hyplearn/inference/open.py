@@ -52,7 +52,7 @@ def open_trained(
     checkpoint: of the run directory, in place of the one that was tested. trust: packages beside hyplearn whose parts
     the stored configuration may name. Raises ConfigError.
     """
-    if path.is_dir() and (path / WEIGHTS).is_file():
+    if path.is_dir() and (path / WEIGHTS).exists():
         if checkpoint is not None:
             raise ConfigError(f"{path} is an exported model, which has no checkpoints to choose from.")
         return _open_exported(path, device, trust)
@@ -239,8 +239,12 @@ def load_gallery(opened: Opened, path: Path | None) -> Stored:
 
 
 def _device(name: str) -> torch.device:
+    """The device, on which float32 means float32."""
     import torch
 
+    from hyplearn.geometry import tf32
+
+    tf32.allow(False)
     if name == "gpu" and not torch.cuda.is_available():
         raise ConfigError("--device gpu: torch sees no CUDA device; use --device cpu or auto.")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

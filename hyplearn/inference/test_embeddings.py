@@ -42,7 +42,7 @@ def embeddings_of(run: Path, data: RetrievalDataModule, *, trust: Sequence[str] 
     from hyplearn.evaluation import store
 
     kept = RunDirectory.locate(run).test_embeddings
-    if run.is_dir() and kept.is_file():
+    if run.is_dir() and kept.exists():
         try:
             return store.load(kept)
         except ValueError as error:

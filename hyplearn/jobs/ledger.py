@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple
 
 from hyplearn.console.tables import show, table_of
+from hyplearn.errors import ConfigError
 from hyplearn.jobs.launcher import J, Job
 from hyplearn.runs.atomic import write_json, write_text
+from hyplearn.runs.bounded import read_text
 from hyplearn.runs.spreadsheet import table_of_records
+
+NO_LEDGER = "Bring it back from a copy, or name a new output_dir: runs that are finished stay where they are."
 
 Columns = Mapping[str, Callable[[J], Any]]  # what the files say of a job, by the name of the column
 
@@ -83,13 +87,33 @@ def in_words(job: Job, **others: str) -> str:
     return words.get(job.state.name, job.state.value)
 
 
-def stored_jobs(folder: Path, name: str, listed: str) -> list[dict[str, Any]]:
-    """What the JSON file of an earlier command says of its jobs; nothing where there is none."""
+def stored_jobs(folder: Path, name: str, listed: str, kinds: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """What the JSON file of an earlier command says of its jobs; nothing where there is none.
+
+    kinds: the columns that are read of each job, with the types that they may have. Raises ConfigError, which names the
+    file, where it is not what `Ledger.write` writes.
+    """
     path = folder / f"{name}.json"
-    if not path.is_file():
+    if not path.exists():
         return []
-    found: list[dict[str, Any]] = json.loads(path.read_text())[listed]
-    return found
+    try:
+        return _jobs_of(json.loads(read_text(path)), listed, kinds or {})
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is damaged ({error}). {NO_LEDGER}") from error
+
+
+def _jobs_of(content: Any, listed: str, kinds: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The jobs of a ledger. Raises ValueError for content that is none."""
+    rows = content.get(listed) if isinstance(content, dict) else None
+    if not isinstance(rows, list):
+        raise ValueError(f"it has no list of {listed}")
+    for number, row in enumerate(rows):
+        wrong = [key for key, kind in kinds.items() if not (isinstance(row, dict) and isinstance(row.get(key), kind))]
+        if wrong:
+            raise ValueError(f"{wrong[0]} of {listed}.{number} is missing or of another kind")
+    return rows
 
 
 def _spread(job: J, columns: Columns[J]) -> Iterator[tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from hyplearn.config import resolvers
 from hyplearn.config.compose import parse, task_overrides
@@ -20,16 +23,18 @@ from hyplearn.config.process import as_typed
 from hyplearn.errors import CONFIG, ConfigError, Interrupted, JobsFailed, listing, nearest
 from hyplearn.jobs.grid import PLACE, Checked, checked_all, composed_all, expand, mistakes_of
 from hyplearn.jobs.launcher import Job, JobState, Launcher, Stopped
-from hyplearn.jobs.ledger import stored_jobs
+from hyplearn.jobs.ledger import NO_LEDGER
 from hyplearn.jobs.other_launchers import run_elsewhere
 from hyplearn.jobs.processes import Local, devices
 from hyplearn.jobs.slurm import Submitit
 from hyplearn.jobs.sweep import group_of, job_of, run_sweep
-from hyplearn.jobs.sweep_summary import SUMMARY
+from hyplearn.jobs.sweep_summary import stored_summary
 from hyplearn.runs.bounded import load_yaml, read_text
 from hyplearn.runs.creation import OUTPUTS, made, new_directory
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.lock import occupant, occupied
+
+log = logging.getLogger("hyplearn")
 
 RECORD = "multirun.yaml"  # the name that Hydra gives the configuration of a sweep
 DEFAULT_DIR, DEFAULT_SUBDIR = "${hyplearn.sweep_dir:", "${hyplearn.sweep_subdir:"  # the names of configs/train.yaml
@@ -281,7 +286,7 @@ def is_default(node: DictConfig, key: str, beginning: str) -> bool:
 
 def _named(folder: Path, line: Sequence[str]) -> Path:
     """A folder that was typed: with nothing in it, or with this very sweep, which goes on."""
-    if (folder / RECORD).is_file() and _stored_line(folder) == list(line):
+    if (folder / RECORD).exists() and _stored_line(folder) == list(line):
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is not empty and holds no sweep of these jobs: choose another output_dir.")
@@ -289,21 +294,42 @@ def _named(folder: Path, line: Sequence[str]) -> Path:
 
 
 def _stopped_sweep(parent: Path, line: Sequence[str]) -> Path | None:
-    """The newest sweep of the same jobs below `parent` that was stopped before its end, if no process runs it."""
+    """The newest sweep of the same jobs below `parent` that was stopped before its end, if no process runs it.
+
+    One whose files are damaged is left out and named in a warning.
+    """
     for record in sorted(parent.glob(f"*/{RECORD}"), reverse=True):
         folder = record.parent
-        if _stored_line(folder) == list(line) and _was_stopped(folder) and occupant(folder) is None:
+        try:
+            stopped = _stored_line(folder) == list(line) and _was_stopped(folder)
+        except ConfigError as error:
+            log.warning("left out: %s", error)
+            continue
+        if stopped and occupant(folder) is None:
             return folder
     return None
 
 
+# What is raised where the record of a sweep is none.
+_DAMAGED = (ValueError, TypeError, AttributeError, LookupError, RecursionError, YAMLError, OmegaConfBaseException)
+
+
 def _stored_line(folder: Path) -> list[str]:
-    stored = OmegaConf.create(load_yaml(read_text(folder / RECORD)))
-    assert isinstance(stored, DictConfig)
-    return task_overrides(stored.hydra)
+    """The overrides of the sweep in a folder. Raises ConfigError where its record is damaged."""
+    path = folder / RECORD
+    try:
+        stored = OmegaConf.create(load_yaml(read_text(path)))
+        if not isinstance(stored, DictConfig):
+            raise ValueError("keys with values are expected")
+        return task_overrides(stored.hydra)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is damaged ({reason}). {NO_LEDGER}") from error
 
 
 def _was_stopped(folder: Path) -> bool:
     """Whether jobs of a sweep have not ended, or were interrupted."""
-    jobs = stored_jobs(folder, SUMMARY, "jobs")
+    jobs = stored_summary(folder)
     return any(job["exit_status"] is None or job["state"].startswith("interrupted") for job in jobs)

@@ -12,8 +12,7 @@ from typing import Any
 from hyplearn.config.explain import quoted
 from hyplearn.errors import OK, ConfigError
 from hyplearn.jobs.launcher import Job, JobState, Launcher, signals_raise
-from hyplearn.jobs.ledger import stored_jobs
-from hyplearn.jobs.sweep_summary import SUMMARY, in_sweep, print_summary, summary_of
+from hyplearn.jobs.sweep_summary import in_sweep, print_summary, stored_summary, summary_of
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.lock import occupant
 
@@ -92,7 +91,7 @@ def share(jobs: Sequence[Job]) -> None:
 
 def take_up(folder: Path, jobs: Sequence[Job]) -> None:
     """Note what an earlier command of the same sweep left."""
-    stored = stored_jobs(folder, SUMMARY, "jobs")
+    stored = stored_summary(folder)
     if not stored:
         return
     if [_identity(row) for row in stored] != [_wanted(row, job) for row, job in itertools.zip_longest(stored, jobs)]:

@@ -10,11 +10,18 @@ from typing import Any, NamedTuple
 
 from hyplearn.console.tables import show, table_of
 from hyplearn.jobs.launcher import Job
-from hyplearn.jobs.ledger import Ledger, Shown, in_words
+from hyplearn.jobs.ledger import Ledger, Shown, in_words, stored_jobs
 from hyplearn.papers.statistics import Spread, spread
 from hyplearn.runs.directory import RunDirectory
 
 SUMMARY = "summary"
+# What a later command reads of a job in it, and the types that it may have.
+_READ: Mapping[str, Any] = {
+    "job": (str, int),
+    "state": str,
+    "exit_status": (int, type(None)),
+    "seconds": (int, float, type(None)),
+}
 SHOWN = {
     "test/top1": "test top-1",
     "val/top1": "val top-1",
@@ -146,3 +153,11 @@ def _mean(found: Spread | None) -> str:
     if found is None:
         return ""
     return f"{found.mean:.2f}" if found.std is None else f"{found.mean:.2f} ± {found.std:.2f}"
+
+
+def stored_summary(folder: Path) -> list[dict[str, Any]]:
+    """What an earlier command of the sweep in `folder` noted of its jobs; nothing where there was none.
+
+    Raises ConfigError, which names the file, for a damaged one.
+    """
+    return stored_jobs(folder, SUMMARY, "jobs", _READ)

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from hyplearn.geometry import tf32
 from hyplearn.manifolds.precision import promote
 from hyplearn.nn.space import Space
 
@@ -38,13 +39,13 @@ class EmbeddingLoss(nn.Module, ABC):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The loss, (), in float32 or better whatever autocast says.
+        """The loss, (), in float32 or better whatever autocast and TF32 say.
 
         Raises ValueError for points that are not rows, and for labels that are not one whole number for each row.
         """
         check_points(points)
         labels = checked_labels(labels, len(points[0]))
-        with torch.autocast(labels.device.type, enabled=False):
+        with torch.autocast(labels.device.type, enabled=False), tf32.refused():
             return self.compute([promote(x) for x in points], labels, spaces, generator=generator)
 
     @abstractmethod

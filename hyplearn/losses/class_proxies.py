@@ -10,13 +10,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from pytorch_metric_learning import losses as pml
+from pytorch_metric_learning.utils.loss_and_miner_utils import logsumexp
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from hyplearn.losses.adapter import AdaptedLoss, Form, Similarity, side_by_side
+from hyplearn.losses.host import mean_where, values
 from hyplearn.losses.proxy_points import bounded
 from hyplearn.manifolds import Sphere
 from hyplearn.nn.space import Space
@@ -85,7 +88,8 @@ class ClassProxyLoss(AdaptedLoss):
     def _check(self, labels: Tensor, sizes: Sequence[int]) -> None:
         if list(sizes) != self.sizes:
             raise ValueError(f"points have sizes {list(sizes)}, the proxies {self.sizes}; build both for one model")
-        low, high = (int(bound) for bound in labels.aminmax())
+        present = values(labels)
+        low, high = int(present.min()), int(present.max())
         if not 0 <= low <= high < self.num_classes:
             raise ValueError(
                 f"labels in [{low}, {high}] must lie in [0, {self.num_classes}), one for each of num_classes="
@@ -133,12 +137,16 @@ class _PMLProxyLoss(ClassProxyLoss):
         loss: Tensor = functional_call(self.metric, {self.parameter: self._rows(proxies)}, (x, labels))
         return loss.reshape(())
 
+    def own(self, labels: Tensor) -> Tensor:
+        """(B, num_classes) bool: the class of each point."""
+        return labels[:, None] == torch.arange(self.num_classes, device=labels.device)
+
 
 class ProxyAnchor(_PMLProxyLoss):
     """Proxy Anchor (Kim et al. 2020), the base loss of HIER: similarity s, margin, alpha as printed.
 
     Mean over the classes present of log(1 + sum_pos exp(-alpha (s - margin))) plus mean over all of
-    log(1 + sum_neg exp(alpha (s + margin))).
+    log(1 + sum_neg exp(alpha (s + margin))). The number of classes present is known without the device.
     """
 
     def __init__(
@@ -160,6 +168,14 @@ class ProxyAnchor(_PMLProxyLoss):
             similarity=similarity,
             scale=scale,
         )
+        self.margin, self.alpha = margin, alpha
+
+    def value(self, x: Tensor, labels: Tensor, proxies: Tensor) -> Tensor:
+        own, s = self.own(labels), self.distance(x, proxies)
+        pull = logsumexp(self.alpha * (self.margin - s), keep_mask=own, add_one=True, dim=0)
+        push = logsumexp(self.alpha * (s + self.margin), keep_mask=~own, add_one=True, dim=0)
+        total: Tensor = pull.sum() / len(np.unique(values(labels))) + push.sum() / self.num_classes
+        return total
 
 
 class ProxyNCA(_PMLProxyLoss):
@@ -188,6 +204,13 @@ class ProxyNCA(_PMLProxyLoss):
             similarity=similarity,
             scale=scale,
         )
+        self.softmax_scale = softmax_scale
+
+    def value(self, x: Tensor, labels: Tensor, proxies: Tensor) -> Tensor:
+        shares = torch.softmax(self.softmax_scale * -self.distance(x, proxies), dim=1)
+        share = (shares * self.own(labels).to(shares.dtype)).sum(1)
+        there = share != 0
+        return mean_where(-torch.where(there, share, 1).log(), there)
 
 
 class SoftTriple(_PMLProxyLoss):

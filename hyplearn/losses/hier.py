@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hyplearn.errors import one_of
 from hyplearn.losses.base import EmbeddingLoss, build_part
+from hyplearn.losses.host import free_to_read
 from hyplearn.losses.proxy_points import at_distance
 from hyplearn.losses.triplets import Triplets, generator_on, reciprocal_triplets
 from hyplearn.manifolds import CurvedManifold, manifold_parameter
@@ -62,18 +63,18 @@ class _Hierarchical(torch.autograd.Function):
     ) -> Tensor:
         noise = generator_on(generator, distances.device)
         total, gradient = distances.new_zeros(()), torch.zeros_like(distances) if with_gradient else None
-        for block in _blocks(triplets, distances):
+        for block in triplets.split(max(1, BLOCK // max(1, distances.shape[1]))):
             costs = _noisy_costs(distances, block, tau, noise)
             ancestors = costs.argmin(2)
             hinges = _hinges(distances, block, ancestors, margin)
-            active = hinges > 0
+            active = hinges > 0 if block.counted is None else (hinges > 0) & block.counted[:, None]
             if masked:
                 active &= (ancestors[:, 0] != ancestors[:, 1])[:, None]
             total += torch.where(active, hinges, 0.0).sum()
             if gradient is not None:
                 _add_gradient(gradient, distances, block, costs, ancestors, active, tau)
-        ctx.gradient = None if gradient is None else gradient / len(triplets.anchor)
-        return total / len(triplets.anchor)
+        ctx.gradient = None if gradient is None else gradient / triplets.number
+        return total / triplets.number
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -81,13 +82,8 @@ class _Hierarchical(torch.autograd.Function):
         return grad * ctx.gradient, None, None, None, None, None, None
 
 
-def _blocks(triplets: Triplets, distances: Tensor) -> Iterator[Triplets]:
-    rows = max(1, BLOCK // max(1, distances.shape[1]))
-    yield from map(Triplets, *(index.split(rows) for index in triplets))
-
-
 def _rows(distances: Tensor, triplets: Triplets) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(distances.index_select(0, index) for index in triplets)  # type: ignore[return-value]
+    return tuple(distances.index_select(0, index) for index in triplets.indices)  # type: ignore[return-value]
 
 
 def _noisy_costs(distances: Tensor, triplets: Triplets, tau: float, generator: torch.Generator) -> Tensor:
@@ -107,8 +103,15 @@ def _noisy_costs(distances: Tensor, triplets: Triplets, tau: float, generator: t
 
 def _hinges(distances: Tensor, triplets: Triplets, ancestors: Tensor, margin: float) -> Tensor:
     """d(x_i, p_ij) - d(x_i, p_ijk) + margin and its two fellows, before the cut at 0: (T, 3)."""
-    near, far = (distances[torch.stack(triplets, 1), ancestors[:, which, None]] for which in (0, 1))
-    return (near - far) * near.new_tensor([1, 1, -1]) + margin
+    near, far = (distances[torch.stack(triplets.indices, 1), ancestors[:, which, None]] for which in (0, 1))
+    return (near - far) * _signs(near) + margin
+
+
+def _signs(like: Tensor) -> Tensor:
+    """1, 1, -1 of point, partner and other one, (3,), without a copy from the host."""
+    signs = like.new_ones(3)
+    signs[2] = -1
+    return signs
 
 
 def _add_gradient(
@@ -126,22 +129,25 @@ def _add_gradient(
     triplet, the sum is v.(w - w') with v = a_i d_i + a_j d_j + a_k d_k. So the distances receive a (w - w') directly,
     and the logits, with their softmax s for w, s o (v - s.v) and its negative, passed on to the farthest of the points.
     """
-    used = active.any(1).nonzero().squeeze(1)
-    triplets = Triplets(*(index[used] for index in triplets))
-    signs = active[used] * costs.new_tensor([1, 1, -1])
+    if free_to_read(active):  # most triplets have no active hinge
+        used = active.any(1).nonzero().squeeze(1)
+        triplets = Triplets(*(index[used] for index in triplets.indices))
+        active, ancestors, costs = active[used], ancestors[used], costs.index_select(0, used)
+    signs = active * _signs(costs)
     for which, sign in ((0, 1.0), (1, -1.0)):
-        place = (torch.stack(triplets, 1), ancestors[used, which, None].expand(-1, 3))
+        place = (torch.stack(triplets.indices, 1), ancestors[:, which, None].expand(-1, 3))
         gradient.index_put_(place, sign * signs, accumulate=True)
     d_i, d_j, d_k = _rows(distances, triplets)
     v = torch.addcmul(d_i * signs[:, :1], d_j, signs[:, 1:2]).addcmul_(d_k, signs[:, 2:])
-    soft = costs.index_select(0, used).neg_().softmax(2)
+    soft = costs.neg_().softmax(2)  # costs are not needed any more
     v = v[:, None] - torch.linalg.vecdot(soft, v[:, None]).unsqueeze(2)
-    to_pair, to_triple = soft.mul_(v).mul_(costs.new_tensor([[-1 / tau], [1 / tau]])).unbind(1)
+    to_pair, to_triple = soft.mul_(v).unbind(1)
+    to_pair, to_triple = to_pair.mul_(-1 / tau), to_triple.mul_(1 / tau)
     of_other = d_k > torch.maximum(d_i, d_j)
     to_other = to_triple * of_other
     to_pair = to_pair + to_triple - to_other
     to_anchor = to_pair * (d_i >= d_j)
-    for index, part in zip(triplets, (to_anchor, to_pair - to_anchor, to_other), strict=True):
+    for index, part in zip(triplets.indices, (to_anchor, to_pair - to_anchor, to_other), strict=True):
         gradient.index_add_(0, index, part)
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from pytorch_metric_learning import losses as pml
-from pytorch_metric_learning.miners import MultiSimilarityMiner
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hyplearn.losses.adapter import AdaptedLoss, Form, Similarity, side_by_side
 from hyplearn.losses.base import EmbeddingLoss, build_part
+from hyplearn.losses.host import free_to_read, mean_where
 from hyplearn.losses.triplets import draw_triplets
 from hyplearn.manifolds import CurvedManifold
 from hyplearn.nn.space import Space
@@ -38,13 +39,19 @@ class PairLoss(AdaptedLoss):
         spaces: Sequence[Space],
         *,
         generator: torch.Generator | None,
+        there: Tensor | None = None,
     ) -> Tensor:
-        """The loss of points (B, n_i) with others (M, n_i). itself: (B,), which of the others a point is; no pair."""
+        """The loss of points (B, n_i) with others (M, n_i). itself: (B,), which of the others a point is; no pair.
+
+        there: (M,) bool, which of the others are there at all; None for all.
+        """
         x, sizes = side_by_side(points)
         y = x if others is points else side_by_side(others)[0]
         positive = labels[:, None] == other_labels
         negative = ~positive
         positive[torch.arange(len(labels), device=labels.device), itself] = False
+        if there is not None:
+            positive, negative = positive & there, negative & there
         with self.distance.over(spaces, sizes):
             loss = self.value(x, labels, y, other_labels, positive, negative, generator)
         return loss.reshape(())
@@ -63,6 +70,11 @@ class PairLoss(AdaptedLoss):
         """The loss of points x (B, sum n_i) with y (M, sum n_i) over pairs (B, M), positive and negative ones."""
 
 
+def _several(positive: Tensor, negative: Tensor) -> Tensor:
+    """1 where there are two pairs of one kind, else 0: pytorch-metric-learning has no loss of a single pair."""
+    return ((positive.sum() > 1) | (negative.sum() > 1)).float()
+
+
 class Contrastive(PairLoss):
     """Contrastive loss on similarities: [pos_margin - s]+ of positive and [s - neg_margin]+ of negative pairs.
 
@@ -78,7 +90,7 @@ class Contrastive(PairLoss):
         scale: float = 4.6,
     ) -> None:
         super().__init__(similarity=similarity, scale=scale)
-        self.metric = pml.ContrastiveLoss(pos_margin=pos_margin, neg_margin=neg_margin, distance=self.distance)
+        self.pos_margin, self.neg_margin = pos_margin, neg_margin
 
     def value(
         self,
@@ -90,9 +102,10 @@ class Contrastive(PairLoss):
         negative: Tensor,
         generator: torch.Generator | None,
     ) -> Tensor:
-        pairs = (*positive.nonzero(as_tuple=True), *negative.nonzero(as_tuple=True))
-        loss: Tensor = self.metric(x, labels, pairs, y, other_labels)
-        return loss
+        s = self.distance(x, y)
+        pull, push = F.relu(self.pos_margin - s), F.relu(s - self.neg_margin)
+        total = mean_where(pull, positive & (pull > 0)) + mean_where(push, negative & (push > 0))
+        return total * _several(positive, negative)
 
 
 class MultiSimilarity(PairLoss):
@@ -115,7 +128,7 @@ class MultiSimilarity(PairLoss):
     ) -> None:
         super().__init__(similarity=similarity, scale=scale)
         self.metric = pml.MultiSimilarityLoss(alpha=alpha, beta=beta, base=base, distance=self.distance)
-        self.miner = None if epsilon is None else MultiSimilarityMiner(epsilon=epsilon, distance=self.distance)
+        self.epsilon = epsilon
 
     def value(
         self,
@@ -127,14 +140,24 @@ class MultiSimilarity(PairLoss):
         negative: Tensor,
         generator: torch.Generator | None,
     ) -> Tensor:
-        if self.miner is None:
-            pairs = (*positive.nonzero(as_tuple=True), *negative.nonzero(as_tuple=True))
-        else:
-            a1, p, a2, n = self.miner(x, labels, y, other_labels)
-            apart = positive[a1, p]  # the miner takes a point in the memory for a positive of itself
-            pairs = (a1[apart], p[apart], a2, n)
-        loss: Tensor = self.metric(x, labels, pairs, y, other_labels)
-        return loss
+        s = self.distance(x, y)
+        if self.epsilon is not None:
+            positive, negative = self._mined(s.detach(), positive, negative, itself_too=y is not x)
+        losses: Tensor = self.metric._compute_loss(s, positive, negative)["loss"]["losses"]
+        return losses.mean() * _several(positive, negative)
+
+    def _mined(self, s: Tensor, positive: Tensor, negative: Tensor, *, itself_too: bool) -> tuple[Tensor, Tensor]:
+        """Return the pairs that the paper's miner keeps.
+
+        Positives less similar than the most similar negative plus epsilon, and negatives more similar than the least
+        similar positive minus epsilon. itself_too: the copy of a point in a memory counts as its positive there.
+        """
+        assert self.epsilon is not None
+        limits = torch.finfo(s.dtype)
+        compared = ~negative if itself_too else positive
+        least = s.masked_fill(~compared, limits.max).amin(1, keepdim=True)
+        most = s.masked_fill(~negative, limits.min).amax(1, keepdim=True)
+        return positive & (s - self.epsilon < most), negative & (s + self.epsilon > least)
 
 
 class Margin(PairLoss):
@@ -160,8 +183,9 @@ class Margin(PairLoss):
         super().__init__(similarity=similarity, scale=scale)
         if triplets < 1:
             raise ValueError(f"triplets={triplets} must be >= 1, the triplets drawn for each anchor")
-        self.triplets = triplets
+        self.triplets, self.margin, self.nu = triplets, margin, nu
         self.metric = pml.MarginLoss(margin=margin, beta=beta, nu=nu, learn_beta=learn_beta, distance=self.distance)
+        self.fixed_beta = None if learn_beta else self.metric.beta.item()
 
     def value(
         self,
@@ -176,8 +200,15 @@ class Margin(PairLoss):
         if generator is None:
             raise ValueError("generator=None: Margin draws triplets; pass a torch.Generator of the run")
         drawn = draw_triplets(positive, negative, per_anchor=self.triplets, generator=generator)
-        loss: Tensor = self.metric(x, labels, tuple(drawn), y, other_labels)
-        return loss
+        beta = self.metric.beta.to(x.dtype) if self.fixed_beta is None else self.fixed_beta
+        d = self.distance(x, y)
+        pull = F.relu(d[drawn.anchor, drawn.partner] - beta + self.margin)
+        push = F.relu(beta - d[drawn.anchor, drawn.other] + self.margin)
+        losses = pull + push
+        counted = torch.ones_like(drawn.anchor, dtype=torch.bool) if drawn.counted is None else drawn.counted
+        active = ((pull > 0) & counted).sum() + ((push > 0) & counted).sum()
+        total = losses.masked_fill(~counted, 0).sum() / active.clamp_min(1)
+        return total if self.fixed_beta is not None else total + beta * self.nu * counted.any()
 
 
 class FastAP(AdaptedLoss):
@@ -193,16 +224,26 @@ class FastAP(AdaptedLoss):
         super().__init__(similarity=similarity, scale=scale)
         if num_bins < 1:
             raise ValueError(f"num_bins={num_bins} must be >= 1")
-        self.metric = pml.FastAPLoss(num_bins=num_bins)
-        self.metric.distance = self.distance  # its constructor takes only its own; with power 1 its bins end at 2
+        self.num_bins = num_bins
 
     def compute(
         self, points: Sequence[Tensor], labels: Tensor, spaces: Sequence[Space], *, generator: torch.Generator | None
     ) -> Tensor:
         x, sizes = side_by_side(points)
         with self.distance.over(spaces, sizes):
-            loss: Tensor = self.metric(x, labels)
-        return loss.reshape(())
+            u = self.distance(x, x)
+        negative = labels[:, None] != labels
+        positive = ~negative
+        positive.fill_diagonal_(False)
+        middles = torch.linspace(0.0, 2.0, steps=self.num_bins + 1, device=u.device, dtype=u.dtype).view(-1, 1, 1)
+        pulse = F.relu(1 - torch.abs(u - middles) / (2 / self.num_bins))
+        near, far = ((pulse * pairs.to(u.dtype)).sum(2).mT for pairs in (positive, negative))
+        before, all_before = near.cumsum(1), (near + far).cumsum(1)
+        product = near * before
+        used = (product > 0) & (all_before > 0)
+        precision = torch.where(used, product / torch.where(used, all_before, 1), 0).sum(1)
+        mates = positive.to(u.dtype).sum(1)
+        return mean_where(1 - precision / mates.clamp_min(1), (mates > 0) & used.any())
 
 
 class CrossBatchMemory(EmbeddingLoss):
@@ -252,11 +293,17 @@ class CrossBatchMemory(EmbeddingLoss):
         if not self.training:
             return self.base.compute(points, labels, spaces, generator=generator)
         place = self._enqueue(points, labels, spaces)
-        filled = min(int(self.written), self.size)
+        filled, there = self.size, None
+        if free_to_read(self.written):
+            filled = min(int(self.written), self.size)
+        else:
+            there = torch.arange(self.size, device=self.written.device) < self.written
         blocks = self.memory[:filled].to(points[0].dtype, copy=True).split(self.sizes, 1)
         with torch.no_grad():
             others = [_from_origin(v, space) for v, space in zip(blocks, spaces, strict=True)]
-        return self.base.between(points, labels, others, self.labels[:filled], place, spaces, generator=generator)
+        return self.base.between(
+            points, labels, others, self.labels[:filled], place, spaces, generator=generator, there=there
+        )
 
     @torch.no_grad()
     def _enqueue(self, points: Sequence[Tensor], labels: Tensor, spaces: Sequence[Space]) -> Tensor:

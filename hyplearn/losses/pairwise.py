@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hyplearn.errors import one_of
 from hyplearn.losses.base import EmbeddingLoss
+from hyplearn.losses.host import values
 from hyplearn.nn.space import Space, distances
 
 Convention = Literal["distance", "dot"]
@@ -22,19 +24,20 @@ def slots(labels: Tensor) -> Tensor:
     """Return where in the batch the i-th image of each class stands: (B,) to (m, N), classes in ascending order.
 
     The i-th images of all classes form slot i; the order within a class is that of the batch. ValueError unless every
-    one of N >= 2 classes has the same number m >= 2 of images. Waits for the device.
+    one of N >= 2 classes has the same number m >= 2 of images. Waits for the device where nobody has said what the
+    labels are, see `hyplearn.losses.host`.
     """
-    classes, counts = labels.unique(return_counts=True)
+    classes, counts = np.unique(values(labels), return_counts=True)
     if len(classes) < 2:
         raise ValueError(
             f"labels {classes.tolist()} are of one class, which leaves no negatives; take 2 classes or more"
         )
     m = len(labels) // len(classes)
-    if m < 2 or not bool((counts == m).all()):
+    if m < 2 or not (counts == m).all():
         few, many = counts.argmin(), counts.argmax()
         raise ValueError(
-            f"labels: {counts[few].item()} image(s) of class {classes[few].item()} and {counts[many].item()} of class "
-            f"{classes[many].item()} in one batch; every class must have the same number of images, 2 or more: use a "
+            f"labels: {counts[few]} image(s) of class {classes[few]} and {counts[many]} of class "
+            f"{classes[many]} in one batch; every class must have the same number of images, 2 or more: use a "
             "sampler that draws m images of each class"
         )
     return labels.argsort(stable=True).view(len(classes), m).mT

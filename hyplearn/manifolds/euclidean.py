@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hyplearn.geometry.numerics import vector_norm
+from hyplearn.geometry.numerics import check_any, vector_norm
+from hyplearn.geometry.pairwise import straight_distances
 from hyplearn.manifolds.interop import geoopt
 from hyplearn.manifolds.precision import full_precision
 
@@ -31,11 +32,12 @@ class Euclidean(geoopt.Euclidean):
     @full_precision
     def cdist(self, x: Tensor, y: Tensor) -> Tensor:
         """All pairwise distances. (..., N, n), (..., M, n) to (..., N, M)."""
-        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+        return straight_distances(x, y)
 
     @full_precision
     def centroid(self, x: Tensor, *, weights: Tensor | None = None, dim: int | tuple[int, ...] = -2) -> Tensor:
         """Weighted mean over dim. (..., N, n) to (..., n)."""
+        check_any(x, dim)
         if weights is None:
             return x.mean(dim)
         share = weights.unsqueeze(-1).expand(*x.shape[:-1], 1)
@@ -63,6 +65,7 @@ class Euclidean(geoopt.Euclidean):
         """Identity in u."""
         return u.expand(torch.broadcast_shapes(x.shape, u.shape))
 
+    @full_precision
     def boost(self, x: Tensor, b: Tensor) -> Tensor:
         """The translation by b."""
         return x + b

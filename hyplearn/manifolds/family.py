@@ -33,6 +33,9 @@ class Manifolds:
     followed the numbers that it computes with. inverse_c_between: (low, high), between which 1/c of every manifold is
     drawn when it is created, rounded to two decimals, in place of c and decoder_c; None for no draw. Kinds without
     curvature take none of these into account.
+
+    A layer holds its manifold as a submodule, so that a shared one has many names in a model. For that reason
+    torch.func.functional_call needs tie_weights=False: else it puts a value under all names and takes it back from one.
     """
 
     def __init__(

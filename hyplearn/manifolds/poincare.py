@@ -7,9 +7,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from hyplearn.geometry import poincare
-from hyplearn.geometry.numerics import vector_norm
+from hyplearn.geometry.numerics import scalar_like, vector_norm
 from hyplearn.manifolds.curved import CurvedManifold
-from hyplearn.manifolds.precision import full_precision
+from hyplearn.manifolds.precision import full_precision, promote
 from hyplearn.manifolds.protocol import Geometry
 
 
@@ -43,5 +43,6 @@ class PoincareBall(CurvedManifold):
         return self.projx(self.expmap(x, u))
 
     def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
-        inside = self.c.sqrt().to(x.device) * vector_norm(x) < 1
+        c = scalar_like(self.c, promote(x))  # in the precision of x before its root is taken
+        inside = c.sqrt() * vector_norm(x) < 1
         return (True, None) if bool(inside.all()) else (False, "'x' has sqrt(c) |x| >= 1")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from hyplearn.geometry.lorentz import X_T_MAX
+from hyplearn.geometry.numerics import common_type
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -31,16 +32,30 @@ def promote(value: Value) -> Value:
     return value
 
 
+def _of_one_type(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments with all floating tensors in one type, float32 or wider."""
+    found = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.is_floating_point()]
+    if not found or {v.dtype for v in found} in ({torch.float32}, {torch.float64}):
+        return args, kwargs
+    dtype = torch.promote_types(common_type(found), torch.float32)
+
+    def cast(value: Any) -> Any:
+        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    return tuple(map(cast, args)), {name: cast(value) for name, value in kwargs.items()}
+
+
 def full_precision(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Run a function of tensors outside autocast, in float32 or better: float16 holds neither sinh nor x_t^2 - |x|^2.
 
+    Floating tensors of several types are taken in the widest of them.
     The device of the first tensor argument decides which autocast is switched off.
     """
 
     @functools.wraps(function)
     def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         device = next((v.device.type for v in (*args, *kwargs.values()) if isinstance(v, Tensor)), "cpu")
-        args, kwargs = tuple(map(promote, args)), {k: promote(v) for k, v in kwargs.items()}  # type: ignore[assignment]
+        args, kwargs = _of_one_type(args, kwargs)  # type: ignore[assignment]
         if device == "meta" or not torch.is_autocast_enabled(device):
             return function(*args, **kwargs)
         with torch.autocast(device, enabled=False):

@@ -16,6 +16,7 @@ from hyplearn.manifolds import Lorentz, Manifold, PoincareBall
 from hyplearn.models.options import ConvolutionOptions, NormOptions, RescaleSites
 from hyplearn.nn.batchnorm import LorentzBatchNorm2d
 from hyplearn.nn.block import LorentzBlock
+from hyplearn.nn.checks import of_one_type
 from hyplearn.nn.conv import LorentzConv2d, OriginalLorentzConv2d
 from hyplearn.nn.fused.lift import EntryKind
 from hyplearn.nn.fused.norm import ExitKind
@@ -59,6 +60,7 @@ class EuclideanUnit(nn.Module):
         self.activation, self.exit = activation, None
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        of_one_type(self, self.conv.weight, x)
         x = self.norm(self.conv(x))
         if shortcut is not None:
             x = x + shortcut

@@ -23,7 +23,7 @@ from hyplearn.manifolds import CurvedManifold, Lorentz, Manifold, Manifolds
 from hyplearn.manifolds.family import Kind
 from hyplearn.manifolds.precision import promote
 from hyplearn.nn import monitor
-from hyplearn.nn.checks import positive
+from hyplearn.nn.checks import in_full_precision, positive
 from hyplearn.nn.fused.lift import EntryKind
 from hyplearn.nn.lift import Lift
 from hyplearn.nn.linear import LorentzLinear, OriginalLorentzLinear
@@ -151,6 +151,7 @@ class BranchHead(Head):
         nn.init.zeros_(self.linear.bias)
 
     def place(self, z: Tensor) -> tuple[Tensor, ...]:
+        in_full_precision(self, self.linear.weight)
         u: Tensor = self.linear(_normalized(z, self.neck.normalize))
         if self.neck.branch_input == "unit":
             u = sphere.proj(u)

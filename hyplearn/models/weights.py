@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import timm
@@ -21,6 +22,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hyplearn.models.convert import WRAPPERS
+from hyplearn.runs.archives import check_arrays, check_stored
+from hyplearn.runs.regular import NoRegularFile, check_regular, open_regular
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher")  # where checkpoint files keep weights
@@ -38,8 +41,12 @@ def load_weights(network: nn.Module, path: str) -> None:
     Raises ValueError for no such file, one that holds no weights, names or shapes that do not fit, and NaN.
     """
     file = Path(path).expanduser()
-    if not file.is_file():
+    if not file.exists():
         raise ValueError(f"weights={path}: there is no such file")
+    try:
+        check_regular(file)
+    except NoRegularFile as error:
+        raise ValueError(f"weights={path} cannot be read: {error.strerror}") from error
     if file.suffix not in SUFFIXES:
         raise ValueError(f"weights={path} must end in one of {', '.join(SUFFIXES)}")
     if file.suffix == ".npz":
@@ -56,10 +63,12 @@ def _load_npz(network: nn.Module, file: Path) -> None:
     if load is None:
         raise ValueError(f"weights={file}: {type(network).__name__} has no .npz format; convert it to .safetensors")
     try:
+        with open_regular(file) as stream:
+            check_arrays(stream)
         load(str(file))
         with np.load(file) as content:  # timm leaves blocks that the model has not unread
             further = [name for name in content.files if f"/encoderblock_{len(network.blocks)}/" in name]  # type: ignore[arg-type]
-    except (KeyError, OSError, RuntimeError, ValueError) as error:
+    except (KeyError, OSError, RuntimeError, ValueError, BadZipFile) as error:
         raise ValueError(f"weights={file} is no .npz of this architecture: {error}") from error
     _check_finite(network.state_dict(), str(file))
     if further:
@@ -67,6 +76,10 @@ def _load_npz(network: nn.Module, file: Path) -> None:
 
 
 def _read(file: Path) -> Mapping[str, Any]:
+    try:
+        check_stored(file)
+    except ValueError as error:
+        raise ValueError(f"weights={file} cannot be read as weights: {error}") from error
     try:
         content = (
             load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)

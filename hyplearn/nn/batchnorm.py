@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hyplearn.errors import one_of
 from hyplearn.manifolds import AmbientLorentz, Lorentz, ManifoldParameter
 from hyplearn.nn import monitor
-from hyplearn.nn.checks import positive
+from hyplearn.nn.checks import any_image, in_full_precision, positive
 from hyplearn.nn.fused.norm import Block, NormalizeInputs, normalize
 from hyplearn.nn.fused.normalization import Normalization, midpoint
 from hyplearn.nn.fused.scalars import Limits, dot, numbers, radial
@@ -151,9 +151,12 @@ class LorentzBatchNorm2d(nn.Module):
         return out
 
     def check(self, x: Tensor) -> None:
-        """Raise ValueError for a wrong shape, or for a single point in training, which has no dispersion."""
+        """Raise ValueError for a wrong shape, a single point in training, which has no dispersion, or half weights."""
+        in_full_precision(self, self.beta)
         if x.dim() != 4 or x.shape[1] != self.num_features:
             raise ValueError(f"x of shape {tuple(x.shape)} must be (B, {self.num_features}, H, W)")
+        if self.training:
+            any_image(x, synchronized=self.synchronized)
         if self.training and x.numel() == self.num_features and not self.synchronized:
             raise ValueError("a batch of one image of 1 x 1 positions has no dispersion; use more images per batch")
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.activation import LorentzReLU
 from hyplearn.nn.batchnorm import LorentzBatchNorm2d
+from hyplearn.nn.checks import in_full_precision, of_one_type
 from hyplearn.nn.conv import LorentzConv2d, OriginalLorentzConv2d
 from hyplearn.nn.fused.conv import convolve
 from hyplearn.nn.fused.lift import Entry
@@ -50,6 +51,7 @@ class LorentzBlock(nn.Module):
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         if (shortcut is None) != (self.residual is None):
             raise ValueError("shortcut must be given exactly where the block has a residual")
+        in_full_precision(self, self.norm.beta)
         if self.fused and self.norm.fusable and (self.entry is None or self.entry.clip is None):
             return self._fused(x, shortcut)
         return self._layers(x, shortcut)
@@ -70,9 +72,11 @@ class LorentzBlock(nn.Module):
         conv, norm, c = self.conv, self.norm, self.manifold.c
         limits = norm.limits(c)
         unlift = self.exit if isinstance(self.exit, Unlift) and self.exit.manifold is self.manifold else None
+        weight = conv.weight
+        of_one_type(self, weight, x)
         y, q_patch = convolve(
             x,
-            conv.weight,
+            weight,
             conv.weight_time,
             conv.bias,
             c=c,

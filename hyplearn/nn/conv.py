@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.boost import BoostKind
-from hyplearn.nn.checks import positive
+from hyplearn.nn.checks import of_one_type, positive
 from hyplearn.nn.fused.conv import Convolution, NormMatch
 from hyplearn.nn.layout import squared_norm
 from hyplearn.nn.rotation import Orthogonal, RescaleSide, RotationBoost
@@ -77,8 +77,10 @@ class LorentzConv2d(RotationBoost):
     bias = None
 
     def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight
+        of_one_type(self, weight, x)
         x, conv = self.convolution.reading(x)
-        y = F.conv2d(x, self.weight, None, conv.stride, conv.padding, conv.dilation)
+        y = F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation)
         with torch.autocast(x.device.type, enabled=False):
             y = y.to(torch.promote_types(y.dtype, torch.float32))
             return self.move(y, conv.patch_square(squared_norm(x)))
@@ -129,6 +131,7 @@ class OriginalLorentzConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
+        of_one_type(self, self.weight, x)
         x, conv = self.convolution.reading(x)
         y = F.conv2d(x, self.weight, self.bias, conv.stride, conv.padding, conv.dilation)
         with torch.autocast(x.device.type, enabled=False):

@@ -26,7 +26,7 @@ def rows(x: Tensor) -> Tensor:
 def feature_map(points: Tensor, like: Tensor) -> Tensor:
     """(B, H*W, n) -> (B, n, H, W) with the height and width of `like`, a channels_last view."""
     batch, _, height, width = like.shape
-    return points.view(batch, height, width, -1).permute(0, 3, 1, 2)
+    return points.view(batch, height, width, points.shape[-1]).permute(0, 3, 1, 2)
 
 
 def squared_norm(x: Tensor) -> Tensor:

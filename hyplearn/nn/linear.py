@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn.boost import BoostKind
-from hyplearn.nn.checks import positive
+from hyplearn.nn.checks import of_one_type, positive
 from hyplearn.nn.fused.conv import NormMatch
 from hyplearn.nn.rotation import Orthogonal, RescaleSide, RotationBoost
 
@@ -42,7 +42,9 @@ class LorentzLinear(RotationBoost):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.weight)
+        weight = self.weight
+        of_one_type(self, weight, x)
+        y = F.linear(x, weight)
         with torch.autocast(x.device.type, enabled=False):
             x, y = (z.to(torch.promote_types(z.dtype, torch.float32)) for z in (x, y))
             return self.move(y, x.square().sum(1, keepdim=True))
@@ -66,5 +68,6 @@ class OriginalLorentzLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
+        of_one_type(self, self.weight, x)
         time = self.manifold.time(x)
         return F.linear(x, self.weight, self.bias) + time.unsqueeze(-1) * self.weight_time

@@ -11,7 +11,7 @@ from hyplearn.geometry import lorentz
 from hyplearn.geometry.numerics import asinhc, coshm1c, scalar_like, sinhc
 from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
-from hyplearn.nn.checks import positive
+from hyplearn.nn.checks import any_image, in_full_precision, positive
 from hyplearn.nn.poincare_tangent import clip_factor, place, to_hyperboloid, to_tangent
 from hyplearn.nn.processes import processes, total
 from hyplearn.regions import region
@@ -57,6 +57,9 @@ class PoincareBatchNorm2d(nn.Module):
     def forward(self, v: Tensor) -> Tensor:
         if v.dim() != 4 or v.shape[1] != self.beta.shape[0]:
             raise ValueError(f"v of shape {tuple(v.shape)} must be (B, {self.beta.shape[0]}, H, W)")
+        in_full_precision(self, self.beta)
+        if self.training:
+            any_image(v, synchronized=self.synchronized)
         options = _Options(self.training, self.momentum, self.eps, self.manifold.x_t_max, self.synchronized)
         # sums over processes are no part of a compiled graph
         summed = self.synchronized and processes() > 1

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hyplearn.errors import one_of
 from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
-from hyplearn.nn.checks import positive
+from hyplearn.nn.checks import in_full_precision, positive
 from hyplearn.nn.poincare_linear import Initialization, fully_connected, initialize, norm_of
 from hyplearn.nn.poincare_tangent import squared_norm
 from hyplearn.nn.strided import read_positions
@@ -78,6 +78,7 @@ class PoincareConv2d(nn.Module):
     def forward(self, v: Tensor) -> Tensor:
         if v.dim() != 4 or v.shape[1] != self.weight.shape[1]:
             raise ValueError(f"v of shape {tuple(v.shape)} must be (B, {self.weight.shape[1]}, H, W)")
+        in_full_precision(self, self.weight)
         manifold = self.manifold
         square, z_norm, kernel = _prepared(v, self.weight, self.ratio)
         window = self._convolve(square, square.new_ones(1, 1, *self.weight.shape[2:]))

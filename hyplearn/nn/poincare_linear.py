@@ -13,7 +13,7 @@ from hyplearn.errors import one_of
 from hyplearn.geometry.numerics import asinhc, scalar_like, sinhc
 from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
-from hyplearn.nn.checks import positive
+from hyplearn.nn.checks import in_full_precision, positive
 from hyplearn.nn.poincare_tangent import clip_factor, squared_norm
 from hyplearn.regions import region
 
@@ -132,6 +132,7 @@ class PoincareLinear(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         if u.shape[-1] != self.weight.shape[1]:
             raise ValueError(f"u of shape {tuple(u.shape)} must be (..., {self.weight.shape[1]})")
+        in_full_precision(self, self.weight)
         manifold, z_norm = self.manifold, norm_of(self.weight)
         q, dot = squared_norm(u), u @ (self.weight / z_norm.unsqueeze(1)).mT
         return fully_connected(dot, q, z_norm, self.bias, c=manifold.c, x_t_max=manifold.x_t_max)

@@ -65,3 +65,35 @@ def gather(x: Tensor) -> Tensor:
         return x
     result: Tensor = _Gather.apply(x)
     return result
+
+
+_HOST_GROUPS: dict[dist.ProcessGroup, dist.ProcessGroup] = {}
+
+
+def _host_group() -> dist.ProcessGroup:
+    """The group over which tensors on the CPU are exchanged, without waiting for a GPU. All processes must call it."""
+    default = dist.group.WORLD
+    assert default is not None
+    if dist.get_backend(default) == "gloo":
+        return default
+    if default not in _HOST_GROUPS:
+        _HOST_GROUPS[default] = dist.new_group(backend="gloo")
+    return _HOST_GROUPS[default]
+
+
+def gather_on_host(x: Tensor) -> Tensor:
+    """(B, ...) on the CPU of every process to (P B, ...) in rank order; x itself where there is one process."""
+    if processes() == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(processes())]
+    dist.all_gather(parts, x.contiguous(), group=_host_group())
+    return torch.cat(parts)
+
+
+def in_any_process(said: bool) -> bool:
+    """Whether one of the processes says so. They exchange it from CPU to CPU, so that no GPU is waited for."""
+    if processes() == 1:
+        return said
+    told = torch.tensor([said], dtype=torch.uint8)
+    dist.all_reduce(told, dist.ReduceOp.MAX, group=_host_group())
+    return bool(told.numpy()[0])

@@ -10,9 +10,11 @@ from torch.nn.utils.parametrizations import orthogonal as orthogonal_parametriza
 from torch.nn.utils.parametrize import register_parametrization
 
 from hyplearn.errors import one_of
+from hyplearn.geometry import tf32
 from hyplearn.manifolds import Lorentz
 from hyplearn.nn import monitor
 from hyplearn.nn.boost import BoostKind, LorentzBoost
+from hyplearn.nn.checks import in_full_precision
 from hyplearn.nn.fused.conv import NormMatch
 from hyplearn.nn.fused.placement import Placement, match_factor
 
@@ -80,7 +82,9 @@ class RotationBoost(nn.Module):
         """The effective weight, of shape `shape`, in float32 or better."""
         if not self.is_orthogonal:
             return self.weight_free
-        with torch.autocast(next(self.rotation.parameters()).device.type, enabled=False):
+        free = next(self.rotation.parameters())
+        in_full_precision(self, free)
+        with torch.autocast(free.device.type, enabled=False), tf32.refused():
             weight: Tensor = self.rotation.weight
             return weight.view(self.shape)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hyplearn.nn.checks import of_one_type
+
 NARROW = 64  # channels; from here on oneDNN's strided 1 x 1 convolutions are right
 
 Pair = tuple[int, int]
@@ -31,5 +33,6 @@ class PointwiseConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the map (B, out, H / stride, W / stride)."""
+        of_one_type(self, self.weight, input)
         x, stride = read_positions(input, kernel=(1, 1), stride=(self.stride[0], self.stride[1]), padding=(0, 0))
         return F.conv2d(x, self.weight, None, stride)

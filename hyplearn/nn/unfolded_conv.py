@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hyplearn.nn.block import LorentzBlock
+from hyplearn.nn.checks import in_full_precision
 from hyplearn.nn.conv import OriginalLorentzConv2d
 
 
@@ -37,6 +38,7 @@ class UnfoldedLorentzConv2d(OriginalLorentzConv2d):
         return made
 
     def forward(self, x: Tensor) -> Tensor:
+        in_full_precision(self, self.weight)
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(torch.promote_types(x.dtype, torch.float32))
             point = self._patches(torch.cat([self._time(x), x], dim=1))

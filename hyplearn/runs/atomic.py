@@ -68,7 +68,8 @@ class _Remembering:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_whole(path, lambda stream: stream.write(text.encode()))
+    # Names of files need not be text, and a page that names one is written all the same.
+    write_whole(path, lambda stream: stream.write(text.encode(errors="backslashreplace")))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -7,19 +7,24 @@ from typing import Any
 
 import yaml
 
+from hyplearn.runs.regular import open_regular
+
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
 BYTES = 64 * 2**20  # of a file that is read at once: a manifest of 100,000 class names has 3 MiB
 NODES, DEPTH = 20_000, 50  # of a YAML text, aliases counted as often as they are used; a run has 300 and 6
 LONGEST = 100_000  # characters of one text in YAML
 
 
-def read_text(path: Path, *, limit: int = BYTES) -> str:
-    """Return the text of a file of at most `limit` bytes. Raises ValueError for a longer one."""
-    with path.open("rb") as file:
+def read_text(path: Path, *, limit: int = BYTES, errors: str = "strict") -> str:
+    """Return the text of a file of at most `limit` bytes. Raises ValueError for a longer one, OSError for no file.
+
+    errors: what becomes of bytes that are no UTF-8, as Python names it.
+    """
+    with open_regular(path) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise ValueError(f"it has more than {limit:,} bytes")
-    return content.decode("utf-8")
+    return content.decode("utf-8", errors)
 
 
 def load_yaml(text: str) -> Any:

@@ -11,6 +11,7 @@ from hyplearn.errors import ConfigError
 from hyplearn.runs.directory import RunDirectory, timestamp
 from hyplearn.runs.lock import LOCK_FILES
 from hyplearn.runs.rank import first_process
+from hyplearn.runs.writing import check_writable
 
 OUTPUTS = Path("outputs")
 # Where the first process of a distributed run tells those it starts for the other devices which directory it took.
@@ -55,9 +56,10 @@ def claim(path: Path) -> Path:
 
 
 def made(path: Path) -> Path:
-    """Make a directory that was typed. Raises ConfigError where none can be made: below a file, without the right."""
+    """Make a directory that was typed. Raises ConfigError where none can be made, or nothing can be written in it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{path} cannot be made: {error.strerror}. Choose another directory.") from error
+    check_writable(path)
     return path

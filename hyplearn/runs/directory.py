@@ -182,13 +182,13 @@ class RunDirectory:
     def manifest(self) -> dict[str, Any]:
         """What manifest.json says; empty before training began."""
         return (
-            _read(self.manifest_file, lambda text: shapes.manifest(_json(text))) if self.manifest_file.is_file() else {}
+            _read(self.manifest_file, lambda text: shapes.manifest(_json(text))) if self.manifest_file.exists() else {}
         )
 
     @cached_property
     def results(self) -> dict[str, Any]:
         """What results.json says; empty before the run ended."""
-        return _read(self.results_file, lambda text: shapes.results(_json(text))) if self.results_file.is_file() else {}
+        return _read(self.results_file, lambda text: shapes.results(_json(text))) if self.results_file.exists() else {}
 
     @property
     def results_if_sound(self) -> dict[str, Any]:
@@ -202,7 +202,7 @@ class RunDirectory:
     @cached_property
     def history(self) -> list[dict[str, float]]:
         """The rows of metrics.csv, one an epoch, without the columns that have no value."""
-        return _read(self.history_file, _rows) if self.history_file.is_file() else []
+        return _read(self.history_file, _rows) if self.history_file.exists() else []
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Leave the resolved configuration, from which the run is evaluated and continued."""
@@ -246,7 +246,7 @@ class RunDirectory:
     @property
     def begun(self) -> bool:
         """Whether a run has left its configuration here."""
-        return self.config_file.is_file()
+        return self.config_file.exists()
 
     @property
     def readable(self) -> bool:
@@ -313,12 +313,12 @@ class RunDirectory:
     @property
     def best_checkpoint(self) -> Path | None:
         """The best epoch by validation, None where nothing was validated."""
-        return self.best_file if self.best_file.is_file() else None
+        return self.best_file if self.best_file.exists() else None
 
     @property
     def last_checkpoint(self) -> Path | None:
         """The checkpoint that continues the run, None if there is none yet."""
-        return self.last_file if self.last_file.is_file() else None
+        return self.last_file if self.last_file.exists() else None
 
     @property
     def tested_checkpoint(self) -> Path | None:

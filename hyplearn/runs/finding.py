@@ -11,7 +11,7 @@ from typing import Any
 from hyplearn.errors import ConfigError, listing
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.identity import run_id
-from hyplearn.runs.keys import PLACE
+from hyplearn.runs.keys import PLACE, STOPPING
 from hyplearn.runs.names import CONFIG
 
 log = logging.getLogger("hyplearn")
@@ -22,7 +22,7 @@ def runs_below(folders: Iterable[Path]) -> list[RunDirectory]:
 
     One with a damaged file is left out and named in a warning, the others are found all the same.
     """
-    paths = (path for folder in folders for path in sorted(folder.rglob(CONFIG)) if path.is_file())
+    paths = (path for folder in folders for path in sorted(folder.rglob(CONFIG)) if path.exists())
     found = {path.parent.resolve(): path.parent for path in paths}
     return [run for run in map(RunDirectory, found.values()) if _sound(run)]
 
@@ -90,4 +90,7 @@ def to_continue(path: Path) -> Path:
 
 
 def _placeless(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in PLACE}
+    kept = {key: value for key, value in config.items() if key not in PLACE}
+    if isinstance(kept.get("trainer"), Mapping):
+        kept["trainer"] = {key: value for key, value in kept["trainer"].items() if f"trainer.{key}" not in STOPPING}
+    return kept

@@ -14,13 +14,17 @@ NAMES = ("choices", "paper", "protocol")  # names of settings that stand beside 
 SEED = ("seed",)  # stands in the name of a run by itself
 SHOWN = ("logger", "callbacks.figures", "trainer.progress")  # where people look at it
 WATCHED = tuple(f"callbacks.{key}" for key in ("geometry", "save_every_epochs", "nonfinite_every"))
-MACHINE = tuple(f"trainer.{key}" for key in ("accelerator", "devices", "strategy", "compile", "num_threads"))
+MACHINE = tuple(
+    f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "compile", "num_threads")
+)
 READING = tuple(f"dataset.{key}" for key in ("root", "num_workers", "cache", "memory_limit_gib", "check_images"))
 KEPT = tuple(f"evaluation.{key}" for key in ("save", "per_class", "gallery", "hard_negatives"))  # beside the numbers
 MEASURED = tuple(f"evaluation.{key}" for key in ("index", "nmi"))  # by which program, and what else
 
+STOPPING = ("trainer.stop_within",)  # how long a process that hangs may go on; runs of before have no such key
+
 # What run ids leave out.
-NOT_THE_RUN = (*PLACE, *NAMES, *SEED, *SHOWN, *WATCHED, *MACHINE, *READING, *KEPT, *MEASURED)
+NOT_THE_RUN = (*PLACE, *NAMES, *SEED, *SHOWN, *WATCHED, *STOPPING, *MACHINE, *READING, *KEPT, *MEASURED)
 # What may change when a run continues: where and how long it is computed, and how it is watched.
 CONTINUED = ("trainer", "callbacks", *SHOWN, *READING)
 # What is no difference between a run and its repetition.
@@ -39,6 +43,7 @@ ADDED_LATER: Mapping[str, Any] = {
     "trainer.gradient_clip_of": "unscaled",
     "trainer.gradient_clamp": None,
     "trainer.loss_scale": 65536.0,
+    "trainer.tf32": False,
     "trainer.val_first_epoch": None,
 }
 

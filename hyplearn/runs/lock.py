@@ -1,4 +1,4 @@
-"""One process trains in a run directory at a time. When it ends, however it ends, the system gives the lock back."""
+"""One process at a time trains in a run directory or writes there; when it ends, however, the system frees the lock."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ from filelock import FileLock, Timeout
 
 from hyplearn.errors import ConfigError
 from hyplearn.runs.atomic import write_json
+from hyplearn.runs.bounded import read_text
 from hyplearn.runs.names import CLAIM, HOLDER, LOCK
 
 LOCK_FILES = (LOCK, HOLDER, CLAIM)
+TRAINED = "trained"
 
 
 @contextmanager
-def occupied(run_dir: Path) -> Iterator[None]:
-    """Keep `run_dir` for this process inside the block. Raises ConfigError where another process has it."""
+def occupied(run_dir: Path, *, doing: str = TRAINED) -> Iterator[None]:
+    """Keep `run_dir` for this process inside the block. Raises ConfigError where another process has it.
+
+    doing: what others are told happens to the directory, as in "is being trained by process 123".
+    """
     lock = FileLock(run_dir / LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        raise ConfigError(f"{run_dir} is being trained by {_holder(run_dir)}: wait for it, or stop it.") from error
+        who, what = _holder(run_dir)
+        raise ConfigError(f"{run_dir} is being {what} by {who}: wait for it, or stop it.") from error
     try:
-        write_json(run_dir / HOLDER, {"host": platform.node(), "pid": os.getpid()})
+        write_json(run_dir / HOLDER, {"host": platform.node(), "pid": os.getpid(), "doing": doing})
         yield
     finally:
         (run_dir / HOLDER).unlink(missing_ok=True)
@@ -35,21 +41,22 @@ def occupied(run_dir: Path) -> Iterator[None]:
 
 
 def occupant(run_dir: Path) -> str | None:
-    """`process 123 on host`, which trains in `run_dir` now; None if nobody does, or one that was killed did."""
+    """`process 123 on host`, which holds `run_dir` now; None if nobody does, or one that was killed did."""
     if not (run_dir / LOCK).exists():
         return None
     lock = FileLock(run_dir / LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        return _holder(run_dir)
+        return _holder(run_dir)[0]
     lock.release()
     return None
 
 
-def _holder(run_dir: Path) -> str:
+def _holder(run_dir: Path) -> tuple[str, str]:
+    """Who holds the directory, and what it does to it."""
     try:
-        found = json.loads((run_dir / HOLDER).read_text())
-        return f"process {found['pid']} on {found['host']}"
+        found = json.loads(read_text(run_dir / HOLDER))
+        return f"process {found['pid']} on {found['host']}", str(found.get("doing", TRAINED))
     except (OSError, ValueError, LookupError, TypeError):  # not yet written, or damaged: the lock itself is what counts
-        return "another process"
+        return "another process", TRAINED

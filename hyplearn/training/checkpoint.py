@@ -14,8 +14,10 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from hyplearn.errors import ConfigError, NonFiniteLoss
+from hyplearn.runs.archives import check_stored
 from hyplearn.runs.atomic import write_whole
 from hyplearn.runs.directory import RunDirectory
+from hyplearn.runs.regular import check_regular
 from hyplearn.training.finite import named, non_finite, non_finite_in
 from hyplearn.training.module import TrainingModule
 
@@ -28,14 +30,24 @@ CONTAINERS = (dict, OrderedDict, Counter)
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint file, on the CPU, executing nothing that is in it."""
+    check_file(path)
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return content
+
+
+def check_file(path: Path) -> None:
+    """Raise ConfigError, with the name of the file, for a checkpoint that would come to more than it is."""
+    check_regular(path)
+    try:
+        check_stored(path)
+    except ValueError as error:
+        raise ConfigError(f"{path} is no checkpoint of a run: {error}.") from error
 
 
 def find_checkpoint(path: Path) -> Path:
     """A checkpoint file itself, or the last checkpoint of a run directory."""
     found = RunDirectory(path).last_file if path.is_dir() else path
-    if not found.is_file():
+    if not found.exists():
         raise ValueError(f"{path} must be a checkpoint or a run directory with one: {found} does not exist")
     return found
 
@@ -49,7 +61,8 @@ def checkpoint_to_evaluate(path: Path) -> Path:
 def bring_best(checkpoint: Path, record: RunDirectory) -> None:
     """Copy the best checkpoint beside that of another run into the directory of the run that continues it."""
     best = checkpoint.with_name(record.best_file.name)
-    if best.is_file() and best.resolve() != record.best_file.resolve():
+    if best.exists() and best.resolve() != record.best_file.resolve():
+        check_regular(best)
         write_whole(record.best_file, lambda stream: stream.write(best.read_bytes()))
 
 
@@ -98,6 +111,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         write_whole(Path(path), lambda stream: torch.save(checkpoint, stream))
 
     def load_checkpoint(self, path: str | Path, *args: Any, **options: Any) -> dict[str, Any]:
+        check_file(Path(path))
         checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **options)
         found = non_finite_in(checkpoint)
         if found:

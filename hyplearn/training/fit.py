@@ -148,7 +148,7 @@ def fit(spec: TrainSpec) -> dict[str, Any]:
         run_log(log_file, quiet=spec.trainer.progress == "none"),
         quiet_lightning(spec.trainer),
         regions.compiled(compiles_regions(spec.trainer)),
-        StopSignals() as signals,
+        StopSignals(within=spec.trainer.stop_within) as signals,
     ):
         return _Run(spec, signals).fit()
 

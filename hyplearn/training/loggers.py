@@ -230,7 +230,7 @@ def check_wandb_key(settings: LoggerSettings) -> None:
     asked = "logger.mode=online" if settings.mode == "online" else "WANDB_MODE=online"
     raise ConfigError(
         f"{asked} needs a key of Weights & Biases, and there is none in WANDB_API_KEY or in netrc: run wandb login, or "
-        "choose logger.mode=offline."
+        f"choose {asked.partition('=')[0]}=offline."
     )
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 import hyplearn
+from hyplearn.geometry import tf32
 from hyplearn.optim import describe_groups
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.training.module import TrainingModule, group_name
@@ -161,6 +162,7 @@ class Provenance(pl.Callback):
             dataset=dataset,
             parameters=counts,
             precision=str(trainer.precision),
+            tf32=tf32.is_allowed(),
             processes=trainer.world_size,
             **({} if names is None else {"class_names": list(names)}),  # predictions are named where no data set is
         )

@@ -13,11 +13,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hyplearn.data.randomness import derived_seed
 from hyplearn.data.retrieval_datamodule import RetrievalDataModule
+from hyplearn.geometry import tf32
 from hyplearn.losses.base import EmbeddingLoss, input_of
+from hyplearn.losses.host import host_copy, remember
 from hyplearn.losses.pairwise import PairwiseCrossEntropy
 from hyplearn.manifolds import CurvedManifold
 from hyplearn.models.base import Retriever
-from hyplearn.nn.processes import gather, processes
+from hyplearn.nn.processes import gather, gather_on_host, processes
 from hyplearn.nn.space import Space
 from hyplearn.training.chunks import ChunkedBatch
 from hyplearn.training.meter import LossMeter
@@ -75,6 +77,7 @@ class RetrievalModule(TrainingModule):
         self.last_batch: LastBatch | None = None
         self._collected: list[tuple[Tensor, Points, Tensor]] = []
         self._chunked: ChunkedBatch | None = None
+        self._host_labels: Tensor | None = None
 
     @property
     def retriever(self) -> Retriever:
@@ -110,10 +113,20 @@ class RetrievalModule(TrainingModule):
         if self.chunk is not None and isinstance(wrapped, DistributedDataParallel):
             wrapped.require_backward_grad_sync = False  # it expects one backward pass; `backward` averages instead
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Keep the labels as they came from the loader: the loss checks them there, without waiting for a device."""
+        self._host_labels = batch[1] if self.trainer.training else None
+        return batch
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels, ids = batch
+        if self._host_labels is not None:
+            remember(labels, self._host_labels)
+            self._host_labels = None
         points = self._embed(images.to(self.dtype))
         whole, all_labels = tuple(map(gather, points)), gather(labels)
+        if processes() > 1:
+            remember(all_labels, gather_on_host(host_copy(labels)))
         # Every process computes the loss of the whole batch: its random numbers are the same in each.
         generator = torch.Generator().manual_seed(derived_seed(self.seed, "loss", self.current_epoch, batch_idx))
         loss: Tensor = self.loss(whole, all_labels, self.spaces, generator=generator)
@@ -187,7 +200,7 @@ class RetrievalModule(TrainingModule):
     @torch.no_grad()
     def _collect(self, batch: Batch) -> None:
         images, _, ids = batch
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(images.device.type, enabled=False), tf32.refused():
             features = self.retriever.features(images.to(self.dtype))
             points = self.retriever.points(features)
         self._collected.append((ids.cpu(), tuple(x.cpu() for x in points), features.cpu()))
@@ -197,13 +210,14 @@ class RetrievalModule(TrainingModule):
         self._collected = []
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, RetrievalDataModule)
-        self.stages[stage] = rank(
-            self.embedded[stage],
-            data.evaluation(stage),
-            stage=stage,
-            compared=self.compared(),
-            thumbnails=functools.partial(data.thumbnails, stage),
-        )
+        with tf32.refused():
+            self.stages[stage] = rank(
+                self.embedded[stage],
+                data.evaluation(stage),
+                stage=stage,
+                compared=self.compared(),
+                thumbnails=functools.partial(data.thumbnails, stage),
+            )
 
     def compared(self) -> Compared:
         """What decides how this model's embeddings are compared."""

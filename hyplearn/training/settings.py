@@ -30,8 +30,11 @@ class TrainerSettings:
 
     max_epochs: passes over the training data; 0 tests the weights as they come. max_steps: optimizer steps after which
     training ends even earlier.
-    accelerator: auto (a CUDA GPU where there is one), cpu, gpu. devices: auto or how many. strategy: auto or ddp.
+    accelerator: auto (a CUDA GPU where there is one), cpu, gpu. devices: auto or how many, on each node. num_nodes: the
+    machines that train together. Under torchrun both are what it started, unless set. strategy: auto or ddp.
     precision: 32, 64, bf16, fp16 (the 16-bit ones are mixed; geometry stays in float32).
+    tf32: let a GPU round the factors of float32 products in convolutions and linear layers to 10 bits, which is faster;
+    losses, distances, norm matching and retrieval stay in float32. Off, so that 32 means 32.
     compile: regions, the stretches of small operations inside hyperbolic layers, as a few kernels (`hyplearn.regions`);
     true, the whole network by torch.compile; false, nothing; auto, regions on a GPU and nothing on a CPU, where the
     layers are fastest as they are written.
@@ -44,6 +47,7 @@ class TrainerSettings:
     progress: auto (rich on a terminal, plain elsewhere), rich, plain, none.
     limit_*_batches: only so many batches of an epoch, for debugging; null for all, 0 leaves validation or test out.
     num_threads: CPU threads of torch, null for torch's choice. sync_batchnorm: batch statistics over all processes.
+    stop_within: seconds from a signal to stop to the end by force of a process that hangs; 0 for never.
     val_every_epochs: epochs between two validations. val_first_epoch: the epoch of the first one, counted from 0; null
     for val_every_epochs - 1.
     """
@@ -52,8 +56,10 @@ class TrainerSettings:
     max_steps: int | None = None
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int | Literal["auto"] = "auto"
+    num_nodes: int = 1
     strategy: Literal["auto", "ddp"] = "auto"
     precision: Literal["32", "64", "bf16", "fp16"] = "32"
+    tf32: bool = False
     compile: Literal["auto", "regions"] | bool = "auto"
     gradient_clip: float | None = None
     gradient_clip_of: Literal["unscaled", "scaled"] = "unscaled"
@@ -67,11 +73,12 @@ class TrainerSettings:
     limit_test_batches: int | None = None
     num_threads: int | None = None
     sync_batchnorm: bool = False
+    stop_within: float = 60.0
     val_every_epochs: int = 1
     val_first_epoch: int | None = None
 
     def __post_init__(self) -> None:
-        counts = ("max_steps", "accumulate_grad_batches", "limit_train_batches", "num_threads")
+        counts = ("num_nodes", "max_steps", "accumulate_grad_batches", "limit_train_batches", "num_threads")
         for key in (*counts, "val_every_epochs"):
             _count(f"trainer.{key}", getattr(self, key))
         for key in ("limit_val_batches", "limit_test_batches"):
@@ -88,7 +95,9 @@ class TrainerSettings:
         self._check_rules()
 
     def _check_rules(self) -> None:
-        """Raise ValueError for what is done to gradients, and for a first validation, out of range."""
+        """Raise ValueError for what is done to gradients, a first validation, and the time to stop, out of range."""
+        fine = 0 <= self.stop_within < math.inf
+        require(fine, "trainer.stop_within", self.stop_within, "at least 0 and finite, and 0 is for never")
         clamp, first = self.gradient_clamp, self.val_first_epoch
         fine = clamp is None or 0 < clamp < math.inf
         require(fine, "trainer.gradient_clamp", clamp, "greater than 0 and finite, or null for no limit")
@@ -130,8 +139,8 @@ class CallbackSettings:
     retrieval; without validation data the last epoch is chosen.
     save_every_epochs: how often last.ckpt is written; it is written at the end and on a signal in any case.
     patience: stop after this many epochs without a better monitor, null to train to the end.
-    nonfinite_every: look for a non-finite loss or gradient every so many batches, 0 for never. Each look waits for
-    the device: on a fast GPU 50 costs nothing, but then the report comes up to 49 batches late.
+    nonfinite_every: look for a non-finite loss or gradient every so many batches, 0 for never. A GPU is not stopped for
+    it; its gradients are looked at one step late, and the report names the step they belong to.
     own: further Lightning callbacks, a `_target_` each, by a name that only the configuration uses; null for none of
     that name. What one adds to `pl_module.row` in `on_train_epoch_end` stands in metrics.csv; its state is plain.
     """

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -15,6 +15,8 @@ from pytorch_lightning.plugins.precision import DoublePrecision, MixedPrecision,
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import nn
 
+from hyplearn.geometry import tf32
+from hyplearn.runs.rank import started_by_torchrun
 from hyplearn.training.checkpoint import WholeCheckpointIO
 from hyplearn.training.settings import TrainerSettings
 
@@ -24,6 +26,7 @@ HARMLESS = [
     r"The '\w+_dataloader' does not have many workers",
     r"The `srun` command is available on your system but is not used",
     r"Total length of `list` across ranks is zero",  # the loaders of a data module without validation images
+    r"You have overridden `on_before_batch_transfer` in `LightningModule`",  # the data modules have none
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
 ]
 # The gradient scaler of fp16 finds its scale by skipping steps, often the first.
@@ -52,10 +55,15 @@ class SharedBuffers(pl.Callback):
 
 
 def build_trainer(settings: TrainerSettings, *, folder: Path, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
-    """A trainer without Lightning's own logging, checkpoints and progress: `callbacks` do that."""
+    """A trainer without Lightning's own logging, checkpoints and progress: `callbacks` do that.
+
+    Says once for the process whether TF32 is allowed.
+    """
+    tf32.allow(settings.tf32)
     return pl.Trainer(
         accelerator=_accelerator(settings),
         devices=_devices(settings),
+        num_nodes=node_count(settings),
         strategy=_strategy(settings),
         max_epochs=settings.max_epochs,
         max_steps=-1 if settings.max_steps is None else settings.max_steps,
@@ -100,17 +108,32 @@ def _precision(settings: TrainerSettings) -> Precision:
     return DoublePrecision() if settings.precision == "64" else Precision()
 
 
+def node_count(settings: TrainerSettings) -> int:
+    """The machines that train together: what is set, or what torchrun has started."""
+    started = started_by_torchrun()
+    return started.nodes if started is not None and settings.num_nodes == 1 else settings.num_nodes
+
+
+def devices_of_node(settings: TrainerSettings) -> int | Literal["auto"]:
+    """The devices of each node, as set, or as many as torchrun has started processes there."""
+    started = started_by_torchrun()
+    return started.on_each_node if started is not None and settings.devices in (1, "auto") else settings.devices
+
+
 def _devices(settings: TrainerSettings) -> int:
+    wanted = devices_of_node(settings)
     gpus = torch.cuda.device_count() if _accelerator(settings) == "cuda" else None
-    if isinstance(settings.devices, str):
+    if isinstance(wanted, str):
         return gpus or 1
-    if gpus is not None and settings.devices > gpus:
-        raise ValueError(f"trainer.devices={settings.devices} must be at most {gpus}, the CUDA devices torch sees")
-    return settings.devices
+    if gpus is not None and wanted > gpus:
+        raise ValueError(f"trainer.devices={wanted} must be at most {gpus}, the CUDA devices torch sees")
+    return wanted
 
 
 def _strategy(settings: TrainerSettings) -> str | Strategy:
-    return ProcessesStrategy() if settings.strategy == "ddp" or _devices(settings) > 1 else "auto"
+    return (
+        ProcessesStrategy() if settings.strategy == "ddp" or _devices(settings) * node_count(settings) > 1 else "auto"
+    )
 
 
 def prepare_model(model: nn.Module, settings: TrainerSettings) -> nn.Module:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ from hyplearn.cli.wandb_report import build_report, offline_runs
 from hyplearn.config.compose import compose
 from hyplearn.runs.atomic import write_json, write_yaml
 from hyplearn.runs.directory import RunDirectory
-from tests.support.commands import Command
+from tests.support.commands import SMALL, Command
 
 EXPERIMENT = "bdeir_table3_cifar100_hecnn_r50"
 MakeRun = Callable[..., str]
@@ -81,7 +85,7 @@ def test_without_runs_the_published_values_stand_alone(command: Command, tmp_pat
     [
         (("bdeir_table33",), "Did you mean bdeir_table3?"),
         (("--runs", "nowhere"), "nowhere is no folder"),
-        (("--publish",), "wandb"),
+        (("--publish",), "--publish"),
         (("--protocol", "mine"), "mine"),
     ],
 )
@@ -134,3 +138,79 @@ def test_the_description_becomes_a_report(command: Command, make_run: MakeRun, t
         ("IN", "tags", ["protocol-paper"]),
         ("NIN", "tags", ["smoke"]),
     ]
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_publishing_in_a_mode_that_forbids_it_names_the_mode(
+    command: Command, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    result = command("wandb-report", "bdeir_table3", "--publish")
+    assert result.status == 2
+    assert f"WANDB_MODE={mode} forbids" in result.err
+    assert "login" not in result.err
+
+
+def test_tables_without_a_run_where_the_mode_is_disabled(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    result = command("wandb-report", "bdeir_table3", "--output", "page")
+    assert result.status == 0, result.err
+    assert "no run of Weights & Biases was made, WANDB_MODE=disabled" in result.out
+    assert "wandb sync" not in result.out
+    assert [path.name for path in (tmp_path / "page").iterdir()] == ["dashboard.json"]
+
+
+def test_an_online_report_without_a_key_is_told_before_runs_are_read(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    result = command("wandb-report", "bdeir_table3")
+    assert result.status == 2
+    assert "WANDB_MODE=online needs a key" in result.err
+    assert "WANDB_MODE=offline" in result.err
+    assert not Path("outputs").exists()
+
+
+# Nothing but this machine may be reached, and the service of W&B, which is no Python, is sent to a listener.
+ALONE = """
+import socket, sys
+connect = socket.socket.connect
+def local(self, address):
+    if self.family != socket.AF_UNIX and not str(address[0]).startswith(("127.", "::1", "localhost")):
+        print("REACHED OUT", address, file=sys.stderr)
+        raise OSError("the network is not for this test")
+    return connect(self, address)
+socket.socket.connect = local
+from hyplearn.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "experiment=smoke", "logger=wandb", "trainer.max_epochs=1", "trainer.limit_train_batches=1", *SMALL),
+        ("wandb-report", "bdeir_table3"),
+    ],
+    ids=["train", "wandb-report"],
+)
+def test_no_request_is_made_where_the_mode_forbids_it(tmp_path: Path, mode: str, words: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.5)
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        places = dict.fromkeys(("WANDB_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), address)
+        env = {**os.environ, **places, "WANDB_MODE": mode, "WANDB_API_KEY": "0" * 40, "OMP_NUM_THREADS": "1"}
+        ended = subprocess.run(
+            [sys.executable, "-c", ALONE, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert "REACHED OUT" not in ended.stderr
+        with pytest.raises(TimeoutError):
+            listening.accept()
+    assert bool(list(tmp_path.rglob("offline-run-*"))) == (mode == "offline")

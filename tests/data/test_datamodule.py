@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,6 +101,22 @@ def test_broken_images_of_all_parts_stop_a_run_before_its_first_epoch(folder_roo
     data.prepare_data()
     with pytest.raises(BadImagesError, match=r"5 of .* images"):
         data.setup("fit")
+
+
+@pytest.mark.parametrize("tested", [True, False], ids=["tested", "not tested"])
+def test_a_message_about_broken_images_counts_those_looked_at(
+    folder_root: Path, monkeypatch: pytest.MonkeyPatch, tested: bool
+) -> None:
+    next((folder_root / "train" / "ant").iterdir()).write_bytes(b"")
+    data = folder(folder_root)
+    counts = {part: sum(path.is_file() for path in (folder_root / part).rglob("*")) for part in ("train", "test")}
+    read, asked = data.source.test, []
+    monkeypatch.setattr(data.source, "test", lambda root: asked.append(root) or read(root))
+    if not tested:
+        data.trainer = SimpleNamespace(limit_test_batches=0)  # type: ignore[assignment]
+    with pytest.raises(BadImagesError, match=f"1 of {counts['train'] + tested * counts['test']} images"):
+        data.setup("fit")
+    assert len(asked) == tested  # test images are found once, and not at all where none will be read
 
 
 def test_broken_test_images_can_be_left_out(folder_root: Path) -> None:

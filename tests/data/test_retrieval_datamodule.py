@@ -426,4 +426,25 @@ def test_skipped_images_may_leave_nothing_to_measure(tmp_path: Path) -> None:
         path.unlink()
     data = birds(tmp_path, val_fraction=0.5, batch_size=4, on_bad_image="skip")
     with pytest.raises(DatasetError, match=r"no test query has another image .* \(2 query images of 2 classes"):
-        ready(data)
+        data.setup("fit")
+
+
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_test_files_are_looked_at_before_training_where_bad_ones_are_skipped(
+    tmp_path: Path, cache: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_cub(tmp_path)
+    break_tree(tmp_path)
+    data = birds(tmp_path, cache=cache, on_bad_image="skip")
+    with caplog.at_level(logging.WARNING):
+        data.setup("fit")
+    assert "Bird_101_0000.jpg: No such file" in caplog.text
+    assert "test" not in data.fingerprint["counts"]
+    caplog.clear()
+    data.setup("test")
+    assert "Bird_101" not in caplog.text
+    alone = birds(tmp_path, cache=cache, on_bad_image="skip")
+    alone.setup("test")
+    assert data.fingerprint["skipped"]["test"] == alone.fingerprint["skipped"]["test"]
+    assert data.fingerprint["sha256"]["test"] == alone.fingerprint["sha256"]["test"]
+    assert data.evaluation("test").paths == alone.evaluation("test").paths

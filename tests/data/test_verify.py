@@ -10,6 +10,8 @@ from hyplearn.data.sources.cub import CUB
 from hyplearn.data.sources.datasets import CIFAR10, Digits, FashionMNIST, TinyImageNet
 from hyplearn.data.sources.folder import ImageFolder
 from hyplearn.data.sources.inshop import InShop
+from hyplearn.data.sources.retrieval_arrays import FashionMNISTRetrieval
+from hyplearn.data.sources.retrieval_csv import CSVRetrieval
 from hyplearn.data.sources.retrieval_folder import ImageFolderRetrieval
 from hyplearn.data.sources.sop import SOP
 from hyplearn.data.verify import Report, verify
@@ -150,3 +152,47 @@ def test_pictures_that_no_list_names_are_said(tmp_path: Path) -> None:
     assert report.clean
     assert report.remarks == ("1 pictures that no list names, the first extra.JPG",)
     assert "note: 1 pictures" in report.render()
+
+
+def test_all_faults_within_a_part_are_listed(fashion_root: Path) -> None:
+    for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-labels-idx1-ubyte.gz"):
+        (fashion_root / name).write_bytes(b"unreadable")
+    (fashion_root / "t10k-images-idx3-ubyte.gz").unlink()
+    for source in (FashionMNIST(), FashionMNISTRetrieval()):
+        said = [str(problem) for problem in verify(source, fashion_root).problems]
+        assert len(said) == 4
+        for name in ("train-images", "train-labels", "t10k-images", "t10k-labels"):
+            assert sum(name in line for line in said) == 1, (name, said)
+    (fashion_root / "t10k-labels-idx1-ubyte.gz").unlink()
+    for source in (FashionMNIST(), FashionMNISTRetrieval()):
+        said = [str(problem) for problem in verify(source, fashion_root).problems]
+        for name in ("train-images", "train-labels", "t10k-images", "t10k-labels"):
+            assert sum(name in line for line in said) == 1, (name, said)
+
+
+def test_missing_files_beside_broken_ones_are_listed(cifar10_root: Path) -> None:
+    batches = cifar10_root / "cifar-10-batches-py"
+    (batches / "data_batch_1").unlink()
+    (batches / "data_batch_3").unlink()
+    (batches / "data_batch_2").write_bytes(b"unreadable")
+    said = verify(CIFAR10(), cifar10_root).render()
+    for number in (1, 2, 3):
+        assert said.count(f"data_batch_{number}") >= 1, said
+
+
+def test_queries_without_a_gallery_picture_are_said(tmp_path: Path) -> None:
+    make_cub(tmp_path)
+    parts = {
+        "101.Bird_101": "query",
+        "102.Bird_102": "test",
+        "103.Bird_103": "test",
+    }  # the first has no gallery picture
+    pictures = [(path.relative_to(tmp_path), path.parent.name) for path in sorted(tmp_path.rglob("*.jpg"))]
+    rows = ["path,label,split", *(f"{path},{name},{parts.get(name, 'train')}" for path, name in pictures)]
+    (tmp_path / "index.csv").write_text("\n".join(rows) + "\n")
+    report = verify(CSVRetrieval(file="index.csv"), tmp_path)
+    assert report.clean, report.render()
+    assert report.remarks == (
+        "4 test queries have no gallery picture of their class and are not counted (101.Bird_101)",
+    )
+    assert "note:" in report.render()

@@ -55,3 +55,11 @@ def test_the_seed_decides() -> None:
 def test_collapsed_embeddings_have_clusters_too() -> None:
     result = clustering(Embeddings(torch.ones(8, 2), Metric("euclidean")), torch.arange(4).repeat(2), seed=0)
     assert result["nmi"] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("size", [1e11, 1e20, 1e38, 1e70])
+def test_embeddings_whose_squares_overflow_float32_have_clusters(size: float) -> None:
+    labels = torch.arange(4).repeat(15)
+    centres = torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]], dtype=torch.float64)
+    apart = Embeddings(size * (centres[labels] + 0.05 * torch.randn(60, 2)), Metric("euclidean"))
+    assert clustering(apart, labels, seed=0) == pytest.approx({"nmi": 1.0, "ami": 1.0})

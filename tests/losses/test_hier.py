@@ -39,7 +39,7 @@ def by_autograd(
     distances: Tensor, triplets: Triplets, tau: float, margin: float, masked: bool, generator: torch.Generator
 ) -> Tensor:
     """Eq. 6 with the straight-through trick as it is usually written: hard + soft - soft.detach()."""
-    d_i, d_j, d_k = (distances[index] for index in triplets)
+    d_i, d_j, d_k = (distances[index] for index in triplets.indices)
     uniform = torch.rand(len(d_i), 2, d_i.shape[1], dtype=distances.dtype, generator=generator)
     chosen = []
     for which, farthest in enumerate((torch.maximum(d_i, d_j), torch.stack([d_i, d_j, d_k]).max(0).values)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from hyplearn.geometry import isometry
-from hyplearn.manifolds import CurvedManifold, Lorentz, PoincareBall
+from hyplearn.manifolds import CurvedManifold, Lorentz, PoincareBall, Sphere
 
 MODELS = [Lorentz, PoincareBall]
 
@@ -94,3 +95,31 @@ def test_wrong_arguments_are_named(model: type[CurvedManifold], arguments: dict[
 
 def test_representation_shows_the_curvature() -> None:
     assert repr(Lorentz(0.5)) == "Lorentz(c=0.5, learned as K, bounds=(0.05, 20.0), s=2.0) manifold"
+
+
+# Random points
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("n", [2, 512, 100_000, 1_000_000])
+@pytest.mark.parametrize("c", [1e-4, 0.05, 1.0, 20.0, 1e4])
+@pytest.mark.parametrize("model", [Lorentz, PoincareBall])
+def test_random_points_are_finite_and_inside_or_refused(
+    model: type[CurvedManifold], c: float, n: int, dtype: torch.dtype
+) -> None:
+    manifold = model(c, bounds=(1e-4, 1e4))
+    try:
+        x = manifold.random(3, n, dtype=dtype)
+    except ValueError as error:
+        advised = float(re.search(r"give std=(\S+) or less", str(error)).group(1))
+        x = manifold.random(3, n, std=advised, dtype=dtype)
+    assert x.isfinite().all()
+    manifold.assert_check_point_on_manifold(x)
+    assert (model is Lorentz) or (c * x.double().square().sum(-1) < 1).all()
+    for distance in (manifold.dist0(x), manifold.dist(x, x.roll(1, 0)), manifold.logmap0(x)):
+        assert distance.isfinite().all()
+
+
+@pytest.mark.parametrize("n", [100_000, 1_000_000])
+def test_points_of_the_sphere_have_length_1_in_many_dimensions(n: int) -> None:
+    assert_close(Sphere().random(3, n).double().norm(dim=-1), torch.ones(3).double(), rtol=0, atol=3e-7)

@@ -21,6 +21,7 @@ from hyplearn.models.small import SmallViT
 from hyplearn.nn.space import distances
 from hyplearn.optim import parameter_groups
 from tests.support.configured_models import RETRIEVAL
+from tests.support.gradients import finite_or_refused
 
 BACKBONES = groups([config_dir()])["backbone"]
 SPACES = {
@@ -57,6 +58,14 @@ def spread(model: Embedder, points: tuple[Tensor, ...]) -> Tensor:
     """The sum of all distances, a loss that moves every part."""
     spaces = list(model.spaces)
     return sum((d * s.weight).sum() for d, s in zip(distances(points, points, spaces), spaces, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", RETRIEVAL)
+def test_half_weights_are_refused_and_empty_batches_are_not(name: str, dtype: torch.dtype) -> None:
+    model = embedder(f"model={name}")
+    assert [x.shape for x in model(images(count=0))] == [(0, n) for n in model.sizes]
+    finite_or_refused(model.to(dtype), images().to(dtype))
 
 
 @pytest.mark.parametrize("name", RETRIEVAL)

@@ -131,6 +131,16 @@ def test_values_and_gradients_are_finite_everywhere(make: Callable[[Lorentz], nn
             check(layer, x, name, scale)
 
 
+@pytest.mark.parametrize("c", BOUNDS)
+@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
+def test_no_product_overflows_before_the_square_of_a_time(make: Callable[[Lorentz], nn.Module], c: float) -> None:
+    layer, directions = make(Lorentz(c)), nn.functional.normalize(torch.randn(SHAPE), dim=1)
+    for exponent in (5, 8, 10, 12, 14):
+        check(layer, 10.0**exponent * directions, f"at 1e{exponent}", 1.0)
+    layer.eval()
+    assert layer(1e17 * directions).isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("c", BOUNDS)
 @pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)

@@ -83,3 +83,12 @@ def test_a_run_is_continued_from_a_checkpoint_of_it() -> None:
     assert to_continue(run.path) == to_continue(checkpoint) == checkpoint
     with pytest.raises(ConfigError, match="has no checkpoint"):
         to_continue(left_behind("two", checkpoint=False).path)
+
+
+def test_auto_finds_a_run_that_began_before_the_time_to_stop_was_a_setting() -> None:
+    run = left_behind("2026-01-01")
+    run.write_config({**CONFIG, "trainer": {"max_epochs": 3}, "output_dir": str(run.path)})
+    now = {**CONFIG, "trainer": {"max_epochs": 3, "stop_within": 60.0}}
+    assert unfinished(Path("outputs/kind"), now) == run
+    assert run.id == RunDirectory(run.path).id
+    assert unfinished(Path("outputs/kind"), {**now, "trainer": {"max_epochs": 4, "stop_within": 60.0}}) is None

@@ -68,11 +68,11 @@ def test_what_is_computed_does(config: dict[str, Any], key: str, value: Any) -> 
 def test_a_key_that_was_added_later_changes_a_name_only_with_its_value(config: dict[str, Any]) -> None:
     """Ids of runs that were stored before the key was there stay what they were."""
     without = deepcopy(config)
-    for key in ("gradient_clip_of", "gradient_clamp", "loss_scale", "val_first_epoch"):
+    for key in ("gradient_clip_of", "gradient_clamp", "loss_scale", "tf32", "val_first_epoch"):
         del without["trainer"][key]
     assert cell_id(without) == cell_id(config)
     assert cell_id(changed(config, "optim.gradient_scales", {})) == cell_id(config)
-    for key, value in (("trainer.loss_scale", 2.0), ("optim.gradient_scales", {"neck": 0.5})):
+    for key, value in (("trainer.loss_scale", 2.0), ("trainer.tf32", True), ("optim.gradient_scales", {"neck": 0.5})):
         assert cell_id(changed(config, key, value)) != cell_id(config)
 
 

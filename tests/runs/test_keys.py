@@ -10,7 +10,7 @@ from hyplearn.runs import keys
 from hyplearn.runs.keys import within
 
 GROUPS = (
-    *(keys.PLACE, keys.NAMES, keys.SEED, keys.SHOWN, keys.WATCHED),
+    *(keys.PLACE, keys.NAMES, keys.SEED, keys.SHOWN, keys.WATCHED, keys.STOPPING),
     *(keys.MACHINE, keys.READING, keys.KEPT, keys.MEASURED),
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Result = Tensor | Sequence[Tensor]
 
@@ -44,3 +44,18 @@ def assert_same(
         assert difference(a, b) <= tolerance, f"value {number}"
     for leaf, a, b in zip(leaves, grads, plain_grads, strict=True):
         assert difference(a, b) <= tolerance, f"gradient of a leaf of shape {tuple(leaf.shape)}: {a} != {b}"
+
+
+def finite_or_refused(layer: nn.Module, x: Tensor) -> None:
+    """Check that forward and backward are finite, or that a message says how to compute in half precision."""
+    leaf = x.clone().requires_grad_()
+    try:
+        out = layer(leaf)
+    except ValueError as error:
+        assert "trainer.precision=bf16" in str(error)  # noqa: PT017
+        return
+    parts = out if isinstance(out, tuple) else (out,)
+    assert all(part.isfinite().all() for part in parts)
+    sum(part.float().square().mean() for part in parts).backward()
+    grads = [leaf.grad, *(p.grad for p in layer.parameters())]
+    assert all(grad.isfinite().all() for grad in grads if grad is not None)

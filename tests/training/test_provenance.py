@@ -21,6 +21,7 @@ def test_the_manifest_says_what_ran_on_what(finished_run: Path) -> None:
     assert manifest["seed"] == 0
     assert set(manifest["dataset"]["sha256"]) == {"train"}  # the test images had not been read
     (session,) = manifest["sessions"]
+    assert session["tf32"] is False
     assert session["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert session["versions"]["hyplearn"] == hyplearn.__version__
     assert session["hardware"]["threads"] == torch.get_num_threads()

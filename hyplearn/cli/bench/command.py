@@ -12,6 +12,7 @@ from hyplearn.cli.parser import Parser, at_least, file_ending_in, name_of
 from hyplearn.errors import FAILED, OK, ConfigError
 from hyplearn.inference.table4 import PRINTED, Bench, record, text
 from hyplearn.inference.table4_costs import measured
+from hyplearn.runs.writing import writing
 
 FOLDER = Path("outputs/bench")
 TABLES = ("table4",)
@@ -38,22 +39,25 @@ def bench(argv: Sequence[str]) -> int:
     """Measure, print, and write the record. Raises ConfigError for what cannot be measured here."""
     options = bench_parser().parse_args(list(argv))
     _check(options)
-    import torch
-
-    chosen = _completed(options)
-    try:
-        costs = measured(chosen)
-    except torch.OutOfMemoryError:
-        print(f"error: the GPU has too little memory for --batch {options.batch}: try a smaller one", file=sys.stderr)
-        return FAILED
-    found = record(costs, chosen)
     path = options.output or FOLDER / f"table4_{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
-    from hyplearn.runs.atomic import write_json
+    with writing(path):
+        import torch
 
-    write_json(path, found)
-    print(text(found))
-    print(f"written to {path}", file=sys.stderr)
-    return OK
+        chosen = _completed(options)
+        try:
+            costs = measured(chosen)
+        except torch.OutOfMemoryError:
+            print(
+                f"error: the GPU has too little memory for --batch {options.batch}: try a smaller one", file=sys.stderr
+            )
+            return FAILED
+        found = record(costs, chosen)
+        from hyplearn.runs.atomic import write_json
+
+        write_json(path, found)
+        print(text(found))
+        print(f"written to {path}", file=sys.stderr)
+        return OK
 
 
 def bench_parser() -> Parser:

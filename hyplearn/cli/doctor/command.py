@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import hyplearn
+from hyplearn.cli.doctor.gpu import gpu
 from hyplearn.cli.doctor.packages import (
     NOTE,
     OK,
@@ -72,11 +73,14 @@ def doctor_parser() -> Parser:
     parser = Parser("doctor", DESCRIPTION, more=ends)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     parser.add_argument("--no-self-test", action="store_true", help="leave the self test out")
+    parser.add_argument("--gpu", action="store_true", help="what holds on the GPU, in at most eight minutes, instead")
     return parser
 
 
 def doctor(argv: Sequence[str]) -> int:
     """Print what was found; 1 if there is a problem."""
+    if "--gpu" in argv:
+        return gpu([word for word in argv if word != "--gpu"])
     options = doctor_parser().parse_args(list(argv))
     checks = []
     for check in examine(self_test=not options.no_self_test):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hyplearn.cli.parser import at_least
 from hyplearn.cli.plot.arguments import FigureParser, tell
 from hyplearn.errors import OK, ConfigError
+from hyplearn.runs.writing import writing
 
 if TYPE_CHECKING:
     import torch
@@ -25,18 +26,19 @@ def embeddings(argv: Sequence[str]) -> int:
     """Draw and say what was written. Raises ConfigError."""
     options = embeddings_parser().parse_intermixed_args(list(argv))
     _check(options)
-    stored, config = _embedded(options.source, options.trust)
-    if options.color == "super" and stored.super_labels is None:
-        raise ConfigError(f"--color super: {options.source} has no super-classes; use --color class.")
-    space = _space(stored, options)
-    written = []
-    if space is not None:
-        written += _draw_disk(stored, space, config, options) if options.layout != "umap" else []
-        written += _draw_radii(stored, space, config, options)
-    if options.layout == "umap" or space is None:
-        written += _draw_umap(stored, config, options)
-    tell(written)
-    return OK
+    with writing(_folder(options)):
+        stored, config = _embedded(options.source, options.trust)
+        if options.color == "super" and stored.super_labels is None:
+            raise ConfigError(f"--color super: {options.source} has no super-classes; use --color class.")
+        space = _space(stored, options)
+        written = []
+        if space is not None:
+            written += _draw_disk(stored, space, config, options) if options.layout != "umap" else []
+            written += _draw_radii(stored, space, config, options)
+        if options.layout == "umap" or space is None:
+            written += _draw_umap(stored, config, options)
+        tell(written)
+        return OK
 
 
 def embeddings_parser() -> FigureParser:
@@ -119,7 +121,7 @@ def _embedded(source: Path, trust: Sequence[str]) -> tuple[Stored, Mapping[str, 
 
         run = RunDirectory.locate(source)
         config, kept = run.config, run.test_embeddings
-        if source.is_dir() and kept.is_file():
+        if source.is_dir() and kept.exists():
             return store.load(kept), config
         return _computed(source, trust), config
     except ValueError as error:

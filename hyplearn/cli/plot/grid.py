@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hyplearn.cli.plot.arguments import FigureParser, tell, titled
 from hyplearn.errors import OK, ConfigError, listing, nearest
 from hyplearn.plots.run_names import FLAT, differing, leaves, settings, shown
+from hyplearn.runs.writing import writing
 
 if TYPE_CHECKING:
     from hyplearn.plots.budget import Budget
@@ -20,27 +21,28 @@ if TYPE_CHECKING:
 def grid(argv: Sequence[str]) -> int:
     """Draw and say what was written. Raises ConfigError."""
     options = grid_parser().parse_intermixed_args(list(argv))
-    runs = _runs(options.runs, options.metric)
-    found = _grid(runs, options)
-    budgets = _budgets(runs, options.metric)
-    from hyplearn.plots.budget import draw_budget
-    from hyplearn.plots.grid import draw_curves, draw_heat_map
+    with writing(options.output):
+        runs = _runs(options.runs, options.metric)
+        found = _grid(runs, options)
+        budgets = _budgets(runs, options.metric)
+        from hyplearn.plots.budget import draw_budget
+        from hyplearn.plots.grid import draw_curves, draw_heat_map
 
-    configs = [run.config for run in runs]
-    title = titled(f"{found.metric} over {found.x} and {found.by}", configs)
-    written = draw_heat_map(options.output / "grid.png", found, title=title)
-    written += draw_curves(options.output / "curves.png", found, title=title)
-    if len(budgets) > 1:
-        equal = titled("Best of n settings, equal tuning budget", configs)
-        written += draw_budget(options.output / "budget.png", budgets, metric=found.metric, title=equal)
-        print(_table(budgets, found.metric))
-    else:
-        print(
-            "no budget.png: it takes two models whose settings were all run on one data set with a seed they share, "
-            f"and {_chooser(found.metric)} to choose by (dataset.val_fraction=0.2)"
-        )
-    tell(written)
-    return OK
+        configs = [run.config for run in runs]
+        title = titled(f"{found.metric} over {found.x} and {found.by}", configs)
+        written = draw_heat_map(options.output / "grid.png", found, title=title)
+        written += draw_curves(options.output / "curves.png", found, title=title)
+        if len(budgets) > 1:
+            equal = titled("Best of n settings, equal tuning budget", configs)
+            written += draw_budget(options.output / "budget.png", budgets, metric=found.metric, title=equal)
+            print(_table(budgets, found.metric))
+        else:
+            print(
+                "no budget.png: it takes two models whose settings were all run on one data set with a seed they "
+                f"share, and {_chooser(found.metric)} to choose by (dataset.val_fraction=0.2)"
+            )
+        tell(written)
+        return OK
 
 
 def grid_parser() -> FigureParser:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hyplearn.cli.parser import at_least, folder
 from hyplearn.cli.plot.arguments import FigureParser, tell, titled
 from hyplearn.errors import OK, ConfigError
+from hyplearn.runs.writing import writing
 
 if TYPE_CHECKING:
     from hyplearn.evaluation.store import Stored
@@ -25,29 +26,30 @@ def hard_negatives(argv: Sequence[str]) -> int:
             f"hyplearn plot hard-negatives compares two runs, {len(options.runs)} given (see hyplearn plot "
             "hard-negatives --help)"
         )
-    from hyplearn.inference.test_embeddings import embeddings_of, retrieval_data, run_config
-    from hyplearn.plots.hard_negatives import compare
+    with writing(options.output):
+        from hyplearn.inference.test_embeddings import embeddings_of, retrieval_data, run_config
+        from hyplearn.plots.hard_negatives import compare
 
-    configs = [run_config(run) for run in options.runs]
-    names = _names(options, configs)
-    _check_data(options.runs)
-    data = retrieval_data(options.runs[0], options.dataset_root, trust=options.trust)
-    first, second = (embeddings_of(run, data, trust=options.trust) for run in options.runs)
-    _check_images(first, second, len(data.ids("test")), options.runs)
-    try:
-        found = compare(first, second, nearest=options.negatives, seed=options.seed)
-    except ValueError as error:
-        raise ConfigError(f"--negatives {error}") from error
-    title = titled("Nearest test images of other classes", configs)
-    written = _write(
-        options,
-        (title, names),
-        (first, second),
-        found,
-        lambda rows: data.thumbnails("test", first.ids[rows]),
-    )
-    tell(written)
-    return OK
+        configs = [run_config(run) for run in options.runs]
+        names = _names(options, configs)
+        _check_data(options.runs)
+        data = retrieval_data(options.runs[0], options.dataset_root, trust=options.trust)
+        first, second = (embeddings_of(run, data, trust=options.trust) for run in options.runs)
+        _check_images(first, second, len(data.ids("test")), options.runs)
+        try:
+            found = compare(first, second, nearest=options.negatives, seed=options.seed)
+        except ValueError as error:
+            raise ConfigError(f"--negatives {error}") from error
+        title = titled("Nearest test images of other classes", configs)
+        written = _write(
+            options,
+            (title, names),
+            (first, second),
+            found,
+            lambda rows: data.thumbnails("test", first.ids[rows]),
+        )
+        tell(written)
+        return OK
 
 
 def hard_negatives_parser() -> FigureParser:

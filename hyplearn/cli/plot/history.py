@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hyplearn.cli.plot.arguments import FigureParser, tell, titled
 from hyplearn.errors import OK, ConfigError, nearest
 from hyplearn.plots.run_names import grouped
+from hyplearn.runs.writing import writing
 
 if TYPE_CHECKING:
     from hyplearn.plots.convergence import Groups, Trace
@@ -20,56 +21,60 @@ if TYPE_CHECKING:
 def curvature(argv: Sequence[str]) -> int:
     """Draw curvatures. Raises ConfigError."""
     options = curvature_parser().parse_intermixed_args(list(argv))
-    runs = _runs(options.runs)
-    curved = [run for run in runs if _manifolds(run)]
-    for run in runs:
-        if run not in curved:
-            print(f"left out, it has no curvature: {run.path}")
-    if not curved:
-        raise ConfigError("none of these runs has a curvature: nothing to draw.")
-    groups = grouped(curved, options.by)
-    names = list(dict.fromkeys(name for run in curved for name in _manifolds(run)))
-    traces = {name: _traces(groups, lambda run, name=name: _curvature(run, name)) for name in names}
-    bounds = {name: sorted({b for run in curved if name in _manifolds(run) for b in _bounds(run)}) for name in names}
-    from hyplearn.plots.curvature import draw_curvature
+    with writing(options.output):
+        runs = _runs(options.runs)
+        curved = [run for run in runs if _manifolds(run)]
+        for run in runs:
+            if run not in curved:
+                print(f"left out, it has no curvature: {run.path}")
+        if not curved:
+            raise ConfigError("none of these runs has a curvature: nothing to draw.")
+        groups = grouped(curved, options.by)
+        names = list(dict.fromkeys(name for run in curved for name in _manifolds(run)))
+        traces = {name: _traces(groups, lambda run, name=name: _curvature(run, name)) for name in names}
+        bounds = {
+            name: sorted({b for run in curved if name in _manifolds(run) for b in _bounds(run)}) for name in names
+        }
+        from hyplearn.plots.curvature import draw_curvature
 
-    tell(
-        draw_curvature(
-            options.output / "curvature.png",
-            traces,
-            bounds=bounds,
-            title=titled("Curvature", (run.config for run in curved)),
+        tell(
+            draw_curvature(
+                options.output / "curvature.png",
+                traces,
+                bounds=bounds,
+                title=titled("Curvature", (run.config for run in curved)),
+            )
         )
-    )
-    return OK
+        return OK
 
 
 def convergence(argv: Sequence[str]) -> int:
     """Draw accuracy over epochs, and print the epochs to the target. Raises ConfigError."""
     options = convergence_parser().parse_intermixed_args(list(argv))
-    runs = _runs(options.runs)
-    metric = options.metric or _usual_metric(runs)
-    _check_metric(runs, metric)
-    groups = _traces(grouped(runs, options.by), lambda run: _column(run, metric))
-    best = max(value for traces in groups.values() for trace in traces for value in trace.values)
-    target = 0.95 * best if options.target is None else options.target
-    from hyplearn.plots.convergence import draw_convergence
+    with writing(options.output):
+        runs = _runs(options.runs)
+        metric = options.metric or _usual_metric(runs)
+        _check_metric(runs, metric)
+        groups = _traces(grouped(runs, options.by), lambda run: _column(run, metric))
+        best = max(value for traces in groups.values() for trace in traces for value in trace.values)
+        target = 0.95 * best if options.target is None else options.target
+        from hyplearn.plots.convergence import draw_convergence
 
-    written = draw_convergence(
-        options.output / "convergence.png",
-        groups,
-        target=target,
-        label=f"{metric}, %",
-        title=titled(f"Convergence of {metric}", (run.config for run in runs)),
-    )
-    if options.json:
-        import json
+        written = draw_convergence(
+            options.output / "convergence.png",
+            groups,
+            target=target,
+            label=f"{metric}, %",
+            title=titled(f"Convergence of {metric}", (run.config for run in runs)),
+        )
+        if options.json:
+            import json
 
-        print(json.dumps({"metric": metric, "target": target, "groups": _summary(groups, target)}, indent=2))
-    else:
-        print(_table(groups, metric, target))
-        tell(written)
-    return OK
+            print(json.dumps({"metric": metric, "target": target, "groups": _summary(groups, target)}, indent=2))
+        else:
+            print(_table(groups, metric, target))
+            tell(written)
+        return OK
 
 
 def curvature_parser() -> FigureParser:

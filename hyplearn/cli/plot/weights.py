@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hyplearn.cli.parser import at_least
 from hyplearn.cli.plot.arguments import FigureParser, tell, titled
 from hyplearn.errors import OK, ConfigError
+from hyplearn.runs.writing import writing
 
 if TYPE_CHECKING:
     from hyplearn.evaluation.store import Stored
@@ -18,16 +19,17 @@ if TYPE_CHECKING:
 def weights(argv: Sequence[str]) -> int:
     """Draw, and print the largest weights. Raises ConfigError."""
     options = weights_parser().parse_intermixed_args(list(argv))
-    from hyplearn.inference.test_embeddings import run_config
+    with writing(options.output):
+        from hyplearn.inference.test_embeddings import run_config
 
-    configs = [run_config(run) for run in options.runs]
-    batches = _batches(options, configs)
-    anchors = _anchors(batches, options)
-    from hyplearn.plots.weights import draw_weights
+        configs = [run_config(run) for run in options.runs]
+        batches = _batches(options, configs)
+        anchors = _anchors(batches, options)
+        from hyplearn.plots.weights import draw_weights
 
-    title = titled("Weights of negatives in the last training batch", configs)
-    tell(draw_weights(options.output / "weights.png", batches, anchors, title=title))
-    return OK
+        title = titled("Weights of negatives in the last training batch", configs)
+        tell(draw_weights(options.output / "weights.png", batches, anchors, title=title))
+        return OK
 
 
 def weights_parser() -> FigureParser:
@@ -73,7 +75,7 @@ def _batches(options: argparse.Namespace, configs: Sequence[Mapping[str, Any]]) 
 
     paths = [RunDirectory.locate(run).last_batch for run in options.runs]
     for path in paths:
-        if not path.is_file():
+        if not path.exists():
             raise ConfigError(
                 f"{path} does not exist: a run keeps its last training batch after an epoch with "
                 "evaluation.hard_negatives=true."

@@ -17,6 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from hyplearn.data.errors import BadImageError
+from hyplearn.runs.regular import NoRegularFile, check_regular
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp", ".gif"})
 MISSING = "No such file"
@@ -59,11 +60,31 @@ def _opened(path: Path) -> Image.Image:
 
     Pillow warns from there on and refuses twice as many; a warning is shown once, whichever thread meets it.
     """
+    check_name(path)
+    check_regular(path)
     file = Image.open(path)
     if file.width * file.height > MAX_PIXELS:
         file.close()
         raise ValueError(f"{file.width:,} x {file.height:,} pixels, more than {MAX_PIXELS:,}: make it smaller")
     return file
+
+
+def check_there(path: Path) -> None:
+    """Raise BadImageError where no file lies at `path`, or one whose name is no text."""
+    try:
+        check_name(path)
+        check_regular(path)
+    except (OSError, ValueError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise BadImageError(path, MISSING if missing else getattr(error, "strerror", None) or str(error)) from error
+
+
+def check_name(path: Path) -> None:
+    """Raise ValueError for a path that is no text: tables, records and pages could not say it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("its path is not in UTF-8: rename the file or its folder") from error
 
 
 def decode(path: Path, *, channels: int) -> Image.Image:
@@ -80,6 +101,8 @@ def decode(path: Path, *, channels: int) -> Image.Image:
             return _to_eight_bits(image).convert(_MODES[channels])
     except FileNotFoundError as error:
         raise BadImageError(path, MISSING) from error
+    except NoRegularFile as error:
+        raise BadImageError(path, str(error.strerror)) from error
     except UnidentifiedImageError as error:
         reason = "the file is empty" if path.stat().st_size == 0 else "not an image, or of an unknown format"
         raise BadImageError(path, reason) from error

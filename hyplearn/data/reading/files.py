@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from hyplearn.data.errors import BadImageError, BadImagesError, DatasetError
 from hyplearn.data.randomness import derived_seed
 from hyplearn.data.reading.decoding import (
-    MISSING,
+    check_there,
     decode,
     for_each_file,
     resize_and_center_crop,
@@ -50,7 +50,8 @@ class ImageFiles:
         """Hash of relative paths, sizes in bytes (-1 where there is no file) and labels; the bytes are not read."""
         digest = hashlib.sha256()
         for path, label in zip(self.paths, self.labels.tolist(), strict=True):
-            digest.update(f"{path}\0{_size(self.root / path)}\0{label}\n".encode())
+            line = f"{path}\0{_size(self.root / path)}\0{label}\n"
+            digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def select(self, ids: Tensor) -> ImageFiles:
@@ -146,12 +147,7 @@ def check_files(files: ImageFiles, reading: Reading, *, channels: int) -> tuple[
     if reading.check_images:
         log.info("checking %d images below %s", len(files), files.root)
         return _visit(files, reading, lambda index, path: decode(path, channels=channels))
-    return _visit(files, reading, lambda index, path: _check_there(path))
-
-
-def _check_there(path: Path) -> None:
-    if not path.is_file():
-        raise BadImageError(path, MISSING)
+    return _visit(files, reading, lambda index, path: check_there(path))
 
 
 def _visit(files: ImageFiles, reading: Reading, work: Callable[[int, Path], object]) -> tuple[Tensor, tuple[str, ...]]:

@@ -7,6 +7,7 @@ import math
 import pickle
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,8 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hyplearn.data.errors import DatasetError
+from hyplearn.data.errors import DatasetError, read_all
 from hyplearn.data.reading.images import ImageArrays
+from hyplearn.runs.regular import open_regular
 
 LARGEST = 2**31  # bytes of an array; the images of MNIST have 47 MB
 _AGAIN = "the file is truncated or not what its name says: remove it and place or download it again"
@@ -25,7 +27,7 @@ _AGAIN = "the file is truncated or not what its name says: remove it and place o
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     """An IDX file of bytes, gzipped if its name ends in .gz."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with open_regular(path) as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
             zeros, kind, dimensions = struct.unpack(">HBB", file.read(4))
             shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
             expected = math.prod(shape)
@@ -40,7 +42,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
 
 def read_idx_pair(images: Path, labels: Path, *, num_classes: int) -> ImageArrays:
     """Grey images (N, H, W) and their labels (N,) from two IDX files."""
-    pixels, targets = read_idx(images), read_idx(labels)
+    pixels, targets = read_all([partial(read_idx, images), partial(read_idx, labels)])
     if pixels.ndim != 3 or targets.shape != pixels.shape[:1]:
         raise DatasetError(f"{images} {pixels.shape} and {labels} {targets.shape} are not images and their labels")
     return ImageArrays(torch.from_numpy(pixels)[..., None], checked_labels(targets, labels, num_classes=num_classes))
@@ -79,7 +81,7 @@ _WRONG = (ValueError, LookupError, TypeError, AttributeError)
 def read_pickle(path: Path) -> dict[str, Any]:
     """A dictionary of a CIFAR archive."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = _ArrayUnpickler(file, encoding="latin1").load()
     except (OSError, EOFError, pickle.UnpicklingError, MemoryError, ArithmeticError, *_WRONG) as error:
         raise DatasetError(f"{path}: {error}; {_AGAIN}") from error

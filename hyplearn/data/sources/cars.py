@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -13,12 +15,17 @@ from hyplearn.data.errors import DatasetError, Problem
 from hyplearn.data.sources.folder import visible_folders
 from hyplearn.data.sources.indexed import NumberedClasses, OfficialSet
 from hyplearn.data.sources.retrieval_source import Entry, Index, Place, make_index
+from hyplearn.runs.regular import open_regular
 
 # The annotations of the two halves of the newer archives, and the folder of their images.
 _HALVES = {"cars_train_annos.mat": "cars_train", "cars_test_annos_withlabels.mat": "cars_test"}
 
 # What the reader of MATLAB files raises, beside its own error, for a file that is another or was cut.
 _UNREADABLE = (OSError, EOFError, ValueError, TypeError, LookupError, NotImplementedError, zlib.error)
+
+
+LARGEST = 2**28  # bytes of a MATLAB file, unpacked; the largest of this set has 7 MB
+HEADER, COMPRESSED = 128, 15  # bytes before the first element, and the kind of one that is packed
 
 
 class Cars(OfficialSet):
@@ -103,12 +110,41 @@ def _load(path: Path) -> dict[str, Any]:
     from scipy.io.matlab import MatReadError
 
     try:
-        content: dict[str, Any] = loadmat(path, squeeze_me=True, struct_as_record=False)
+        with open_regular(path) as file:
+            _check_size(file)
+            content: dict[str, Any] = loadmat(file, squeeze_me=True, struct_as_record=False)
     except (MatReadError, *_UNREADABLE) as error:
         raise DatasetError(
             f"{path}: {error}; the file is no MATLAB file of version 5, or damaged: place it again"
         ) from error
     return content
+
+
+def _check_size(file: BinaryIO) -> None:
+    """Raise ValueError where the file, unpacked, comes to more than any list of pictures. Keeps nothing of it."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(HEADER)
+    whole = size
+    while whole <= LARGEST and len(tag := file.read(8)) == 8:
+        kind, count = struct.unpack("<II", tag)
+        if kind == COMPRESSED:
+            whole += _unpacked(file.read(min(count, size)), LARGEST)
+        else:
+            file.seek(count, os.SEEK_CUR)
+    if whole > LARGEST:
+        raise ValueError(f"unpacked it comes to more than {LARGEST:,} bytes")
+    file.seek(0)
+
+
+def _unpacked(packed: bytes, most: int) -> int:
+    """How many bytes a stream of zlib comes to, counted until they are more than `most`."""
+    stream, count = zlib.decompressobj(), 0
+    while packed and count <= most and not stream.eof:
+        part = stream.decompress(packed, 2**20)
+        count, packed = count + len(part), stream.unconsumed_tail
+        if not part and not packed:
+            break
+    return count
 
 
 def _whole(number: object) -> int | None:

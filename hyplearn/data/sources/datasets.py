@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torchvision import datasets as official
 
 from hyplearn.data.batches.splits import stratified_split
-from hyplearn.data.errors import DatasetError, Problem, ProblemsError
+from hyplearn.data.errors import DatasetError, Problem, ProblemsError, read_all
 from hyplearn.data.reading.download import Archive
 from hyplearn.data.reading.files import ImageFiles
-from hyplearn.data.reading.formats import read_cifar_batch, read_idx_pair, read_pickle
+from hyplearn.data.reading.formats import read_cifar_batch, read_idx, read_idx_pair, read_pickle
 from hyplearn.data.reading.images import ImageArrays
+from hyplearn.data.reading.texts import lines_of, text_of
 from hyplearn.data.sources.source import Facts, needed, unneeded
 
 
@@ -100,8 +103,13 @@ class FashionMNIST:
 
     def _read(self, root: Path, part: str) -> ImageArrays:
         names = [f"{part}-images-idx3-ubyte.gz", f"{part}-labels-idx1-ubyte.gz"]
+        if any(_find(root, self._places(name)) is None for name in names):
+            read_all([partial(self._array, root, name) for name in names])  # what is there may be broken, too
         images, labels = (_found(root, self._places(name), self.name) for name in names)
         return read_idx_pair(images, labels, num_classes=self.num_classes)
+
+    def _array(self, root: Path, name: str) -> npt.NDArray[np.uint8]:
+        return read_idx(_found(root, self._places(name), self.name))
 
 
 class CIFAR10:
@@ -160,16 +168,12 @@ class CIFAR10:
         return [name for name in self._filenames() if _find(root, self._places(name)) is None]
 
     def _read(self, root: Path, parts: Sequence[Sequence[str]]) -> ImageArrays:
-        paths = [_found(root, self._places(filename), self.name) for filename, _ in parts]
-        batches, broken = [], []
-        for path in paths:
-            try:
-                batches.append(read_cifar_batch(path, label_key=self.label_key, num_classes=self.num_classes))
-            except DatasetError as error:  # noqa: PERF203 - all of them are named
-                broken.append(str(error))
-        if broken:
-            raise DatasetError("\n".join(broken))
+        read = partial(read_cifar_batch, label_key=self.label_key, num_classes=self.num_classes)
+        batches = read_all([partial(self._batch, root, filename, read) for filename, _ in parts])
         return ImageArrays(torch.cat([b.pixels for b in batches]), torch.cat([b.labels for b in batches]))
+
+    def _batch(self, root: Path, filename: str, read: Callable[[Path], ImageArrays]) -> ImageArrays:
+        return read(_found(root, self._places(filename), self.name))
 
 
 class CIFAR100(CIFAR10):
@@ -240,7 +244,7 @@ class TinyImageNet:
         annotations = base / "val" / "val_annotations.txt"
         index = {wnid: label for label, wnid in enumerate(self._wnids(base))}
         paths, labels, problems = [], [], []
-        for number, line in enumerate(annotations.read_text().splitlines(), 1):
+        for number, line in enumerate(lines_of(annotations), 1):
             filename, wnid, *_ = [*line.split("\t"), "", ""]
             if not filename or wnid not in index:
                 problem = f"{line!r}: {wnid or 'an empty name'} is no class of wnids.txt"
@@ -259,7 +263,7 @@ class TinyImageNet:
         folder = base / "val" / "images"
         unnamed = sorted(name for name in os.listdir(folder) if f"val/images/{name}" not in named)
         found = [f"{len(unnamed)} files of {folder} that no list names, the first {unnamed[0]}"] if unnamed else []
-        words = [] if (base / "words.txt").is_file() else ["words.txt is missing: classes are called by their ids"]
+        words = [] if (base / "words.txt").exists() else ["words.txt is missing: classes are called by their ids"]
         return found + words
 
     def _places(self, name: str) -> list[str]:
@@ -270,14 +274,14 @@ class TinyImageNet:
 
     def _wnids(self, base: Path) -> list[str]:
         """Labels number the WordNet ids in alphabetical order, as torchvision's ImageFolder does."""
-        wnids = sorted((base / "wnids.txt").read_text().split())
+        wnids = sorted(text_of(base / "wnids.txt").split())
         if not 0 < len(wnids) <= self.num_classes:
             raise DatasetError(f"{base / 'wnids.txt'} lists {len(wnids)} classes, needed are 1 to {self.num_classes}")
         return wnids
 
     def _class_names(self, base: Path) -> list[str]:
         words = base / "words.txt"
-        lines = words.read_text().splitlines() if words.is_file() else []
+        lines = lines_of(words) if words.exists() else []
         names = dict(line.split("\t", 1) for line in lines if "\t" in line)
         return [names.get(wnid, wnid) for wnid in self._wnids(base)]
 

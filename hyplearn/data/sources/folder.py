@@ -123,21 +123,33 @@ class ImageFolder:
 def visible_folders(folder: Path) -> list[str]:
     """Names of the visible folders in `folder`, sorted; none if it is not there.
 
-    Raises DatasetError for a link to a folder that does not exist.
+    Raises DatasetError for a link to a folder that does not exist, and for a name that is no text.
     """
     if not folder.is_dir():
         return []
     for path in sorted(folder.iterdir()):
         if path.is_symlink() and not path.exists() and not path.suffix and not path.name.startswith("."):
             raise DatasetError(f"{path} is a link to {os.readlink(path)}, which does not exist: mend or remove it")
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    unspeakable = [os.fsencode(name) for name in names if not name.isascii() and not _is_text(name)]
+    if unspeakable:
+        raise DatasetError(f"{folder}: the name of its folder {unspeakable[0]!r} is not in UTF-8: rename it")
+    return names
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def visible_files(folder: Path) -> list[Path]:
     """Files at any depth in `folder`, sorted, without hidden ones and those in hidden folders.
 
     Linked folders are read, each but once on the way down, so that a link to a folder above it ends. A link to a file
-    that does not exist is among the files: who reads them says that it is missing.
+    that does not exist, and what is no file, are among the files: who reads them says what is wrong.
     """
     return sorted(_files_below(folder, ())) if folder.is_dir() else []
 
@@ -151,5 +163,5 @@ def _files_below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
             continue
         if path.is_dir():
             yield from _files_below(path, (*above, place))
-        elif path.is_file() or (path.is_symlink() and not path.exists()):
+        else:  # a link that leads nowhere, and a named pipe: who reads it says so
             yield path

@@ -14,6 +14,7 @@ import torch
 from hyplearn.data.errors import DatasetError, Problem
 from hyplearn.data.randomness import generator
 from hyplearn.data.reading.decoding import SUFFIXES
+from hyplearn.data.reading.texts import lines_of
 from hyplearn.data.sources.folder import visible_files, visible_folders
 from hyplearn.data.sources.retrieval_source import ByPart, Entry, Index, Part, Place, RetrievalImages
 from hyplearn.data.sources.source import Facts, needed
@@ -200,7 +201,7 @@ class NumberedClasses:
 
 def numbered_lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a text file that are not blank, with their numbers from 1 on."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = lines_of(path, errors="replace")
     return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from hyplearn.data.batches.transforms import affine
+from hyplearn.data.errors import read_all
 from hyplearn.data.randomness import generator
 from hyplearn.data.reading.images import ImageArrays
 from hyplearn.data.sources.datasets import Digits, FashionMNIST
@@ -126,7 +127,7 @@ class FashionMNISTRetrieval(ByPart):
         if part == "val":
             return None
         fashion = FashionMNIST()
-        train, test = fashion.train(root), fashion.test(root)
+        train, test = read_all([partial(fashion.train, root), partial(fashion.test, root)])
         images = ImageArrays(torch.cat([train.pixels, test.pixels]), torch.cat([train.labels, test.labels]))
         return _by_class(images, part, FashionMNIST().facts(root).class_names or ())
 

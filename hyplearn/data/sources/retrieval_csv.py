@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hyplearn.data.errors import DatasetError, Problem
+from hyplearn.data.reading.texts import text_of
 from hyplearn.data.sources.indexed import ClassSplit, IndexedSource
 from hyplearn.data.sources.retrieval_source import Entry, Index, Part, Place, make_index
 from hyplearn.data.sources.source import needed
@@ -52,7 +54,7 @@ class CSVRetrieval(IndexedSource):
 
     def _path(self, root: Path) -> Path:
         path = root / self.file
-        if not path.is_file():
+        if path.is_dir() or not path.exists():
             raise DatasetError(
                 f"{path} is no file: set dataset.root to the folder that the images are relative to and "
                 "dataset.source.file to a CSV file in it (or an absolute path) with the columns path and label"
@@ -75,26 +77,23 @@ def _read(path: Path, problems: list[Problem], *, split_needed: bool) -> list[tu
 
     Raises DatasetError for a table without columns.
     """
+    reader = csv.DictReader(io.StringIO(text_of(path), newline=""), restval="", strict=True)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="", strict=True)
-            names = [name.strip() for name in reader.fieldnames or ()]
-            _check_columns(path, names, split_needed=split_needed)
-            reader.fieldnames = names
-            rows = []
-            for row in reader:
-                beyond: Sequence[str] = row.pop(None, [])
-                if beyond:
-                    count = f"{len(names) + len(beyond)} fields, but {len(names)} columns"
-                    message = f'{count}: put a text with a comma in double quotes, as "a, b.jpg"'
-                    problems.append(Problem(path, reader.line_num, message))
-                else:
-                    rows.append((reader.line_num, row))
-            return rows
+        names = [name.strip() for name in reader.fieldnames or ()]
+        _check_columns(path, names, split_needed=split_needed)
+        reader.fieldnames = names
+        rows = []
+        for row in reader:
+            beyond: Sequence[str] = row.pop(None, [])
+            if beyond:
+                count = f"{len(names) + len(beyond)} fields, but {len(names)} columns"
+                message = f'{count}: put a text with a comma in double quotes, as "a, b.jpg"'
+                problems.append(Problem(path, reader.line_num, message))
+            else:
+                rows.append((reader.line_num, row))
+        return rows
     except csv.Error as error:
         raise DatasetError(f"{path}, line {reader.reader.line_num}: {error}") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is not in UTF-8 ({error}): save it as CSV in UTF-8") from error
 
 
 def _check_columns(path: Path, names: Sequence[str], *, split_needed: bool) -> None:

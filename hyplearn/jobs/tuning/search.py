@@ -16,8 +16,10 @@ from hyplearn.jobs.launcher import Launcher
 from hyplearn.jobs.processes import Local
 from hyplearn.jobs.tuning.contestants import Contender, contenders, monitored, objective
 from hyplearn.jobs.tuning.space import Dimension, read
+from hyplearn.jobs.tuning.study import NO_STUDY
 from hyplearn.runs.atomic import write_json
-from hyplearn.runs.creation import OUTPUTS
+from hyplearn.runs.bounded import read_text
+from hyplearn.runs.creation import OUTPUTS, made
 from hyplearn.runs.lock import occupied
 
 if TYPE_CHECKING:
@@ -92,8 +94,7 @@ def search(settings: SearchSettings, launcher: Launcher | None = None) -> int:
         raise ConfigError("hyplearn tune needs optuna: pip install 'hyplearn[tune]'")
     plan = _planned(settings)
     _check_definition(plan.path, plan.definition)
-    plan.path.mkdir(parents=True, exist_ok=True)
-    with occupied(plan.path):
+    with occupied(made(plan.path)):
         write_json(plan.path / DEFINITION, plan.definition)
         return _run(plan, launcher or Local(settings.jobs, settings.devices))
 
@@ -163,9 +164,17 @@ def _default_name(found: Sequence[Contender], compared: str | None, definition: 
 
 def _check_definition(path: Path, definition: Mapping[str, Any]) -> None:
     """A study of this name is this study."""
-    if not (path / DEFINITION).is_file():
+    file = path / DEFINITION
+    if not file.exists():
         return
-    stored = json.loads((path / DEFINITION).read_text())
+    try:
+        stored = json.loads(read_text(file))
+        if not isinstance(stored, dict):
+            raise ValueError(f"it holds a {type(stored).__name__}")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is damaged ({error}). {NO_STUDY}") from error
     differing = [key for key in definition if key != "overrides" and stored.get(key) != definition[key]]
     if differing:
         raise ConfigError(

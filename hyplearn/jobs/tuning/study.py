@@ -14,12 +14,17 @@ from hyplearn.errors import ConfigError
 from hyplearn.jobs.launcher import Job, JobState
 from hyplearn.jobs.tuning.contestants import Contender
 from hyplearn.runs.lock import occupant
+from hyplearn.runs.regular import check_regular
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial, Trial
 
+NO_STUDY = (
+    "Bring it back from a copy, or search anew under another --name: trials that are finished stay where they are."
+)
+TRIALS_FILE = "trials.json"  # written after every trial
 # Of the budget; the others are tried again.
 COUNTED = (JobState.FINISHED, JobState.PRUNED, JobState.DIVERGED)
 # Names of what is noted with a trial.
@@ -61,18 +66,42 @@ def from_study(word: str) -> JobState:
 
 @contextmanager
 def storage(path: Path) -> Iterator[RDBStorage]:
-    """The file of all studies, made if it is not there."""
+    """The file of all studies, made if it is not there. Raises ConfigError where it is damaged, now or later."""
     import optuna
+    import sqlalchemy
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     path.parent.mkdir(parents=True, exist_ok=True)
-    opened = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    _check_file(path)
+    try:
+        opened = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError, AssertionError) as error:
+        raise ConfigError(f"{path} is damaged ({_reason(error)}). {NO_STUDY}") from error
     try:
         yield opened
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise ConfigError(f"{path} cannot be used ({_reason(error)}). {NO_STUDY}") from error
     finally:
         opened.remove_session()
         opened.engine.dispose()
+
+
+def _check_file(path: Path) -> None:
+    """Raise ConfigError for a file of studies that is no file, or that lost what it held."""
+    if not path.exists():
+        return
+    try:
+        check_regular(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    if path.stat().st_size == 0 and (path.parent / TRIALS_FILE).exists():
+        raise ConfigError(f"{path} is damaged (it is empty, though trials were run). {NO_STUDY}")
+
+
+def _reason(error: Exception) -> str:
+    """What the database says, without the question that it was asked."""
+    return str(getattr(error.__cause__ or error, "orig", None) or error).splitlines()[0]
 
 
 class Study:

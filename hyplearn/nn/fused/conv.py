@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 
+from hyplearn.geometry import tf32
 from hyplearn.nn.fused.lift import Entry, entry_factor
 from hyplearn.nn.fused.scalars import Limits, Radial, dot
 from hyplearn.nn.layout import channels_last, outside_autocast, row_dots, rows, squared_norm
@@ -46,7 +47,8 @@ class Convolution:
         ones = q.new_ones(1, 1, *self.kernel)
         if self._pools:
             return F.avg_pool2d(q, self.kernel, self.stride, self.padding, divisor_override=1)
-        return F.conv2d(q, ones, None, self.stride, self.padding, self.dilation)
+        with tf32.refused():
+            return F.conv2d(q, ones, None, self.stride, self.padding, self.dilation)
 
     def _window_sum_vjp(self, g: Tensor, q: Tensor) -> Tensor:
         if self._pools:
@@ -54,7 +56,8 @@ class Convolution:
             pooled: Tensor = backward(g, q, self.kernel, self.stride, self.padding, False, True, 1)
             return pooled
         ones = q.new_ones(1, 1, *self.kernel)
-        spread: Tensor = conv2d_input(q.shape, ones, g, self.stride, self.padding, self.dilation)
+        with tf32.refused():
+            spread: Tensor = conv2d_input(q.shape, ones, g, self.stride, self.padding, self.dilation)
         return spread
 
     @property

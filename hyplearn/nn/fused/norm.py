@@ -371,7 +371,7 @@ def _centre_vjp(g: Tensor, forward: _ForwardPass) -> _CentreStep:
     if torch.compiler.is_compiling():  # one kernel with the other dot products of g
         g_coefficients = tuple(row_dots(g, vector) for vector in forward.vectors)
     else:
-        g_coefficients = (torch.stack(forward.vectors) @ flat_g.t()).view(-1, *made.a.shape).unbind()
+        g_coefficients = (torch.stack(forward.vectors) @ flat_g.t()).view(len(forward.vectors), *made.a.shape).unbind()
     scalars = centre_vjp(
         made,
         row_dots(g, forward.points),

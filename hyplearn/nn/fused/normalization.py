@@ -161,7 +161,8 @@ def centre(x: CentreInputs, limits: Limits, normalization: Normalization) -> Cen
     # time after centring minus 1, mean_t t - x.mean - 1, as half the square of x - mean: nothing cancels near 0
     time_gap = (x.q - v.q_mean) / (x.t + v.mean_t)
     rise = n.half * torch.relu(x.q + v.q_mean - (to_mean + to_mean) - time_gap * time_gap)
-    radius = torch.sqrt(rise * (rise + n.two) + n.tiny)
+    above = rise + n.two  # more than the radius, and equal to it where the product overflows
+    radius = torch.minimum(torch.sqrt(rise * above + n.tiny), above)
     distance = torch.log1p(rise + radius)
     dispersion = _measure(distance, normalization) if x.dispersion is None else x.dispersion
     gain = x.gamma / (dispersion + x.eps)
@@ -299,7 +300,7 @@ def centre_vjp(
     g_scale = -g_gain * made.gain / scale
     if not given:
         g_rise = g_rise + _measure_vjp(made, g_scale, normalization)
-    g_rise = (g_rise + g_toward) * (made.rise > 0)
+    g_rise = torch.where(made.rise > 0, g_rise + g_toward, numbers(g_rise).zero)
     g_mean, g_beta = _vectors_vjp(made, x, g_rise, g_toward, to_beta)
     gradients = CentreGradients(
         a=None, s=None, t=g_toward + g_rise * v.mean_t, dot_beta=to_beta, dot_mean=-g_rise, b=None, beta=g_beta,

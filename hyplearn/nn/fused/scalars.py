@@ -80,6 +80,7 @@ class Numbers(NamedTuple):
     """Constants for arithmetic with small tensors: on a CPU as tensors of their type, since torch converts a Python
     number on every use, which takes as long as the operation itself; elsewhere as numbers."""
 
+    zero: Tensor | float
     one: Tensor | float
     two: Tensor | float
     half: Tensor | float
@@ -89,7 +90,7 @@ class Numbers(NamedTuple):
 
 
 def _values(dtype: torch.dtype) -> Numbers:
-    return Numbers(1.0, 2.0, 0.5, torch.finfo(dtype).eps ** 2, 1e-12, 1e-30)
+    return Numbers(0.0, 1.0, 2.0, 0.5, torch.finfo(dtype).eps ** 2, 1e-12, 1e-30)
 
 
 @lru_cache

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 import pytorch_lightning as pl
 
 from hyplearn.errors import Interrupted, NonFiniteLoss
+from hyplearn.nn.processes import in_any_process
 from hyplearn.runs.atomic import write_json
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.training.callbacks.stop_signals import StopSignals
@@ -131,7 +132,7 @@ class Checkpoints(pl.Callback):
             trainer.should_stop = True
 
     def _stop_requested(self, trainer: pl.Trainer) -> bool:
-        return bool(trainer.strategy.reduce_boolean_decision(self.signals.requested is not None, all=False))
+        return in_any_process(self.signals.requested is not None)
 
     def save_untrained(self, trainer: pl.Trainer) -> None:
         """last.ckpt of weights that are only tested."""

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from hyplearn.runs.directory import RunDirectory
+from hyplearn.training.checkpoint import check_file
 from hyplearn.training.model_readings import curvatures
 from hyplearn.training.module import TrainingModule
 
@@ -53,6 +54,7 @@ class Recorder(pl.Callback):
 
 def recorded_rows(checkpoint: Path) -> list[Row]:
     """The history in a checkpoint, without reading its weights."""
+    check_file(checkpoint)
     content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     rows: list[Row] = content["callbacks"][Recorder.__qualname__]["rows"]
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import pytorch_lightning as pl
 import torch
@@ -18,11 +18,21 @@ from hyplearn.runs.atomic import write_json
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.training.callbacks.checkpoints import Checkpoints
 from hyplearn.training.callbacks.readings import OptimizerReadings
+from hyplearn.training.flags import Flag
 from hyplearn.training.model_readings import at_bounds, curvatures, curved
 from hyplearn.training.module import Batch, TrainingModule
 
 # A loss scale at which gradients that still overflow in float16 would overflow in float32 as well.
 LEAST_SCALE = 2.0**-14
+
+
+class _Step(NamedTuple):
+    """A step whose gradients are not known to be finite yet, and where it stood."""
+
+    gradients: Flag
+    loss: Tensor
+    batch: Batch
+    place: dict[str, int]
 
 
 class NonFiniteGuard(pl.Callback):
@@ -31,6 +41,10 @@ class NonFiniteGuard(pl.Callback):
     every: batches between two looks, 0 for none. Under fp16 gradients may be infinite, because the scaler leaves such
     steps out; there only the loss counts, and a scale so small that scaling cannot be the reason.
     optimizer: gives the norm of the gradients and stands before this callback.
+
+    A GPU is not waited for: the loss is looked at when the backward pass has been queued behind it, the gradients when
+    the forward pass of the next batch has been. The report names their own batch and step, whose gradients are still
+    there; the parameters have taken that step by then, and no checkpoint is written of them.
     """
 
     def __init__(self, folder: Path, *, every: int, optimizer: OptimizerReadings, checkpoints: Checkpoints) -> None:
@@ -38,54 +52,96 @@ class NonFiniteGuard(pl.Callback):
         self.optimizer, self.checkpoints = optimizer, checkpoints
         self._batch: Batch | None = None
         self._batch_idx = 0
+        self._loss: Flag | None = None
+        self._late: _Step | None = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         self._batch, self._batch_idx = batch, batch_idx
 
-    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_before_zero_grad(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:
+        """The forward pass is queued, the gradients of the step before are there for the last time."""
+        self._read_late(trainer, pl_module)
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         assert isinstance(pl_module, TrainingModule)
         assert pl_module.latest_loss is not None
-        if self._looks() and not self._finite_everywhere(trainer, pl_module.latest_loss):
+        self._loss = Flag(pl_module.latest_loss) if self._looks() else None
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._loss is not None and not self._loss.read():
             self._stop(trainer, pl_module, "loss")
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        assert isinstance(pl_module, TrainingModule)
         if not self._looks():
             return
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is not None:
             if scaler.get_scale() < LEAST_SCALE:
                 self._stop(trainer, pl_module, "gradients")
-        elif not self._finite_everywhere(trainer, self.optimizer.latest):
-            self._stop(trainer, pl_module, "gradients")
+            return
+        assert isinstance(pl_module, TrainingModule)
+        assert pl_module.latest_loss is not None
+        assert self._batch is not None
+        self._late = _Step(Flag(self.optimizer.latest), pl_module.latest_loss, self._batch, self._place(trainer))
+        if self._at_once(pl_module):
+            late, self._late = self._late, None
+            if not late.gradients.read():
+                self._stop(trainer, pl_module, "gradients")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         self._batch = None
+        if trainer.is_last_batch:
+            self._read_late(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._read_late(trainer, pl_module)
 
     def _looks(self) -> bool:
         return self.every > 0 and self._batch_idx % self.every == 0
 
-    def _finite_everywhere(self, trainer: pl.Trainer, value: Tensor) -> bool:
-        """Whether the value is finite in every process: all must stop together."""
-        return bool(trainer.strategy.reduce_boolean_decision(bool(value.isfinite().all()), all=True))
+    def _at_once(self, module: pl.LightningModule) -> bool:
+        """Whether reading a value costs nothing."""
+        return module.device.type == "cpu"
 
-    def _stop(self, trainer: pl.Trainer, module: TrainingModule, what: str) -> NoReturn:
-        assert self._batch is not None
-        report = {
-            "non_finite": what,
-            "epoch": trainer.current_epoch + 1,
-            "step": trainer.global_step,
-            "batch": self._batch_idx,
-            **self._numbers(module),
-            **trace(module, self._batch[0], self._batch_idx),
-            "batch_ids": self._batch[2].tolist(),
+    def _place(self, trainer: pl.Trainer) -> dict[str, int]:
+        return {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "batch": self._batch_idx}
+
+    def _read_late(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        late, self._late = self._late, None
+        if late is None or late.gradients.read():
+            return
+        finite_images = bool(late.batch[0].isfinite().all())
+        innocent = {
+            "finite_images": finite_images,
+            "first_layer": None,
+            "finite_output": True,
+            "loss": late.loss.item(),
         }
+        self._report(trainer, module, "gradients", late.place, innocent, late.batch)
+
+    def _stop(self, trainer: pl.Trainer, module: pl.LightningModule, what: str) -> NoReturn:
+        assert isinstance(module, TrainingModule)
+        assert self._batch is not None
+        traced = trace(module, self._batch[0], self._batch_idx)
+        self._report(trainer, module, what, self._place(trainer), traced, self._batch)
+
+    def _report(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        what: str,
+        place: dict[str, int],
+        traced: dict[str, Any],
+        batch: Batch,
+    ) -> NoReturn:
+        assert isinstance(module, TrainingModule)
+        report = {"non_finite": what, **place, **self._numbers(module), **traced, "batch_ids": batch[2].tolist()}
         report = _first_affected(_gather(trainer, report))
         last = self.checkpoints.last
         report["last_good_checkpoint"] = str(last) if last.is_file() else None

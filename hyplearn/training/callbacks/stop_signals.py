@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 
-from hyplearn.errors import ConfigError, Interrupted
+from hyplearn.errors import Interrupted
 from hyplearn.training import stop_watcher
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 ALWAYS = (signal.SIGTERM, signal.SIGINT)  # answered in the background of a script, too, which ignores Ctrl-C
-PATIENCE = "HYPLEARN_STOP_WITHIN"  # seconds from a request to the end by force, in the environment; 0: never
+WITHIN = 60.0  # seconds from a request to the end by force
 NOTICE = b"\nstopping after this batch; a second Ctrl-C stops at once, without a checkpoint\n"
 
 
@@ -24,14 +24,15 @@ class StopSignals:
     """A context in which SIGTERM, SIGHUP and SIGINT set `requested` and nothing else happens.
 
     A second Ctrl-C raises Interrupted where it is; a second SIGTERM does not, because schedulers send several. A
-    process that hangs in native code never gets to answer: 60 seconds after the first request (HYPLEARN_STOP_WITHIN in
-    the environment), or 3 after a second one that comes later, a process beside it ends it with SIGKILL. The checkpoint
-    of the last whole epoch stays. A hang-up that is ignored, as under nohup, stays so.
+    process that hangs in native code never gets to answer: `within` seconds after the first request (0 for never), or 3
+    after a second one that comes later, a process beside it ends it with SIGKILL. The checkpoint of the last whole
+    epoch stays. A hang-up that is ignored, as under nohup, stays so.
     Other signals stay as they are: Lightning answers SIGUSR1 under SLURM. Outside the main thread, where Python allows
     no handlers, the context does nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, within: float = WITHIN) -> None:
+        self.within = within
         self.requested: int | None = None
         self._before: dict[int, object] = {}
         self._watcher: subprocess.Popen[bytes] | None = None
@@ -48,12 +49,11 @@ class StopSignals:
 
     def _watch(self) -> None:
         """Start the process that ends this one where it does not answer."""
-        patience = _patience()
-        if patience == 0 or os.name != "posix":
+        if self.within == 0 or os.name != "posix":
             return
-        said = f"\nno answer to a signal to stop for {patience:g} s or to a second one: ended by force\n"
+        said = f"\nno answer to a signal to stop for {self.within:g} s or to a second one: ended by force\n"
         requests = ",".join(str(int(signum)) for signum in SIGNALS)
-        command = [sys.executable, "-I", "-S", str(Path(stop_watcher.__file__)), str(os.getpid()), str(patience)]
+        command = [sys.executable, "-I", "-S", str(Path(stop_watcher.__file__)), str(os.getpid()), str(self.within)]
         self._watcher = subprocess.Popen([*command, requests, said], stdin=subprocess.PIPE, start_new_session=True)
         assert self._watcher.stdin is not None
         os.set_blocking(self._watcher.stdin.fileno(), False)
@@ -86,15 +86,3 @@ class StopSignals:
         self.requested = signum
         if signum == signal.SIGINT:
             os.write(2, NOTICE)  # print and logging may be in the middle of a line, where they must not be re-entered
-
-
-def _patience() -> float:
-    """Seconds from a request to stop to the end by force. Raises ConfigError for what is no such number."""
-    typed = os.environ.get(PATIENCE, "60")
-    try:
-        seconds = float(typed)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < 1e9:
-        raise ConfigError(f"{PATIENCE}={typed} in the environment must be a number of seconds >= 0; 0: never.")
-    return seconds

@@ -13,13 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hyplearn.data.errors import BadImageError, DatasetError
 from hyplearn.data.reading import decoding
 from hyplearn.data.reading.decoding import PixelBudget, decode, for_each_file
 from hyplearn.data.reading.formats import read_idx, read_pickle
+from hyplearn.data.sources import cars
+from hyplearn.errors import ConfigError
 from hyplearn.evaluation import store
+from hyplearn.models.weights import load_weights
+from hyplearn.runs import archives
+from hyplearn.runs.archives import check_stored
+from hyplearn.training.callbacks.history import recorded_rows
+from hyplearn.training.checkpoint import WholeCheckpointIO, read_checkpoint
 
 
 def png_header(path: Path, width: int, height: int) -> Path:
@@ -117,7 +125,58 @@ def test_an_archive_of_embeddings_holds_what_it_announces(tmp_path: Path) -> Non
 def test_an_archive_that_unpacks_to_far_more_than_it_is_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "UNPACKED", 10**6)
+    monkeypatch.setattr(archives, "UNPACKED", 10**6)
     header = {"descr": "<f4", "fortran_order": False, "shape": (10**6, 2)}
     with pytest.raises(ValueError, match="would come to 8,000,128 bytes"):
         store.load(npz(tmp_path / "bomb.npz", header, bytes(8 * 10**6)))
+
+
+def test_annotations_that_unpack_to_far_more_than_they_are_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scipy.io import savemat
+
+    monkeypatch.setattr(cars, "LARGEST", 10**6)
+    savemat(tmp_path / "bomb.mat", {"annotations": np.zeros(10**6)}, do_compression=True)
+    assert (tmp_path / "bomb.mat").stat().st_size < 10**5
+    with pytest.raises(DatasetError, match=r"bomb\.mat: unpacked it comes to more than 1,000,000 bytes"):
+        cars._load(tmp_path / "bomb.mat")
+    for packed in (True, False):
+        savemat(tmp_path / "sound.mat", {"annotations": np.arange(100.0)}, do_compression=packed)
+        assert cars._load(tmp_path / "sound.mat")["annotations"].tolist() == list(range(100))
+
+
+def repacked(path: Path, larger: bytes = b"") -> None:
+    """Pack what torch has stored, and add to it."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content + (larger if name.endswith("data/0") else b""))
+
+
+def test_tensors_that_unpack_to_far_more_than_they_are_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {"w": torch.arange(9.0)}}, path)
+    check_stored(path)
+    assert read_checkpoint(path)["state_dict"]["w"].tolist() == list(range(9))
+    repacked(path, bytes(10**7))
+    with pytest.raises(ConfigError, match=r"last\.ckpt is no checkpoint of a run: it would come to 10,"):
+        read_checkpoint(path)
+    with pytest.raises(ConfigError, match=r"last\.ckpt is no checkpoint"):
+        WholeCheckpointIO().load_checkpoint(path)
+    with pytest.raises(ConfigError, match=r"last\.ckpt is no checkpoint"):
+        recorded_rows(path)
+    weights = path.rename(tmp_path / "given.pth")
+    with pytest.raises(ValueError, match=r"given\.pth cannot be read as weights: it would come to 10,"):
+        load_weights(torch.nn.Linear(3, 3), str(weights))
+
+
+def test_a_typed_npz_holds_what_it_announces(tmp_path: Path) -> None:
+    class Loads(torch.nn.Linear):
+        def load_pretrained(self, path: str) -> None:
+            pytest.fail("it was read")
+
+    header = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 2)}
+    with pytest.raises(ValueError, match=r"large\.npz is no .npz of this architecture: .* announces 8,000,000,000,000"):
+        load_weights(Loads(3, 3), str(npz(tmp_path / "large.npz", header, bytes(80))))

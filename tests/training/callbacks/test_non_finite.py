@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from hyplearn.errors import NonFiniteLoss
-from hyplearn.training.callbacks.non_finite import _first_affected
+from hyplearn.training import flags
+from hyplearn.training.callbacks.non_finite import NonFiniteGuard, _first_affected
 from hyplearn.training.fit import fit
 from tests.support import runs
 
@@ -143,14 +143,46 @@ def test_the_report_is_that_of_the_process_that_failed() -> None:
 
 
 def test_every_process_stops_if_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The decision is reduced over all processes."""
+    """The answer is reduced over all processes."""
     asked = []
 
-    def reduce(self: Any, decision: bool, all: bool = True) -> bool:
-        asked.append((decision, all))
-        return False if all else decision  # some other process failed
+    def reduce(told: Tensor, operation: Any) -> None:
+        asked.append((bool(told), operation))
+        told.zero_()  # some other process failed
 
-    monkeypatch.setattr(pl.strategies.SingleDeviceStrategy, "reduce_boolean_decision", reduce)
+    monkeypatch.setattr(flags, "processes", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", reduce)
     report, _ = report_of(tmp_path)
-    assert asked[0] == (True, True)
+    assert asked[0] == (True, torch.distributed.ReduceOp.MIN)
     assert report["step"] == 0
+
+
+@pytest.fixture
+def _late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where gradients are looked at one step late."""
+    monkeypatch.setattr(NonFiniteGuard, "_at_once", lambda self, module: False)
+
+
+@pytest.mark.usefixtures("_late")
+@pytest.mark.parametrize(("call", "place"), [(3, (1, 2, 2)), (8, (1, 7, 7)), (9, (2, 8, 0))])
+def test_a_late_report_names_the_step_whose_gradients_failed(
+    call: int, place: tuple[int, int, int], tmp_path: Path
+) -> None:
+    spec = runs.spec(tmp_path, build_model=failing_network(call, values=False))
+    with pytest.raises(NonFiniteLoss, match=f"^non-finite gradients in epoch {place[0]}, step {place[1]}"):
+        fit(spec)
+    report = json.loads((tmp_path / "nonfinite.json").read_text(), parse_constant=pytest.fail)
+    assert (report["epoch"], report["step"], report["batch"]) == place
+    expected = spec.datamodule.train_dataloader()
+    expected.sampler.set_epoch(place[0] - 1)
+    assert report["batch_ids"] == [batch.ids.tolist() for batch in expected][place[2]]
+    assert report["first_layer"] is None
+    assert "model.features.0.weight" in report["non_finite_gradients"]
+    assert "model.z" not in report["non_finite_gradients"]
+    assert isinstance(report["loss"], float)
+
+
+@pytest.mark.usefixtures("_late")
+def test_a_late_look_changes_no_number(tmp_path: Path, finished_run: Path) -> None:
+    fit(runs.spec(tmp_path))
+    assert runs.results(tmp_path)["metrics"] == runs.results(finished_run)["metrics"]

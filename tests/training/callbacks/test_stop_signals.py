@@ -6,11 +6,14 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from hyplearn.errors import ConfigError, Interrupted
+from hyplearn.errors import Interrupted
 from hyplearn.training.callbacks.stop_signals import StopSignals
+from hyplearn.training.fit import fit
+from tests.support.runs import spec
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -64,17 +67,16 @@ import ctypes, sys
 from hyplearn.training.callbacks.stop_signals import StopSignals
 system = (ctypes.PyDLL if sys.argv[1] == "holds the lock" else ctypes.CDLL)(None)
 mutex = ctypes.create_string_buffer(256)
-with StopSignals():
+with StopSignals(within=float(sys.argv[2])):
     print("ready", flush=True)
     system.pthread_mutex_lock(mutex)
     system.pthread_mutex_lock(mutex)
 """
 
 
-def hanging(kind: str, patience: str) -> subprocess.Popen[str]:
+def hanging(kind: str, within: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", HANGING, kind],
-        env={**os.environ, "HYPLEARN_STOP_WITHIN": patience},
+        [sys.executable, "-c", HANGING, kind, within],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -116,8 +118,13 @@ def test_the_watcher_ends_with_the_context() -> None:
     assert watcher.poll() == 0
 
 
-@pytest.mark.parametrize("typed", ["soon", "-1", "nan", "inf", ""])
-def test_a_patience_that_is_none_is_told(typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HYPLEARN_STOP_WITHIN", typed)
-    with pytest.raises(ConfigError, match=f"HYPLEARN_STOP_WITHIN={typed} in the environment must be"), StopSignals():
-        pass
+def test_nothing_watches_where_nobody_is_to_be_ended() -> None:
+    with StopSignals(within=0) as signals:
+        assert signals._watcher is None
+
+
+def test_a_run_has_the_time_that_its_settings_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(StopSignals, "_watch", lambda self: seen.append(self.within))
+    fit(spec(tmp_path / "run", trainer={"max_epochs": 0, "stop_within": 7.5}))
+    assert seen == [7.5]
