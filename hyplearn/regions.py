@@ -48,7 +48,8 @@ _switch = _Switch()
 def region(function: Callable[P, R]) -> Callable[P, R]:
     """Mark a function that may run compiled.
 
-    It must not depend on anything but its arguments: tensors, and settings that are the same for many calls.
+    It must not depend on anything but its arguments, tensors and settings that are the same for many calls, and must
+    overwrite none of 0 dimensions: the compiler of torch 2.12 forgets what is written to a 0-dim float64 tensor.
     """
     name = f"{function.__module__}.{function.__qualname__}"
 

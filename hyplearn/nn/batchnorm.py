@@ -125,7 +125,9 @@ class LorentzBatchNorm2d(nn.Module):
         c = self.manifold.c if c is None else c
         limits = limits or self.limits(c)
         old = self._within_limit(self.running_mean)
-        _follow(self.running_mean, self.running_dispersion, old, mean, dispersion, c, limits, self.momentum)
+        mean, dispersion = _followed(old, self.running_dispersion, mean, dispersion, c, limits, self.momentum)
+        self.running_mean.copy_(mean)
+        self.running_dispersion.copy_(dispersion)
         self.num_batches_tracked.add_(1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -238,17 +240,16 @@ class LorentzBatchNorm2d(nn.Module):
 
 
 @region
-def _follow(
-    running_mean: Tensor,
-    running_dispersion: Tensor,
+def _followed(
     old: Tensor,
+    running_dispersion: Tensor,
     mean: Tensor,
     dispersion: Tensor,
     c: Tensor,
     limits: Limits,
     momentum: float,
-) -> None:
-    """Move the running statistics to the batch's. old: the running mean, a tangent vector within the limit."""
+) -> tuple[Tensor, Tensor]:
+    """The running statistics a step closer to the batch's. old: the running mean, a tangent vector within the limit."""
     root = c.sqrt()
     old = root * old
     old = old * radial(dot(old, old), "expmap0", limits).factor
@@ -256,5 +257,5 @@ def _follow(
     one = numbers(old).one
     times = [torch.sqrt(dot(x, x) + one) for x in (old, new)]
     both = midpoint(old.lerp(new, momentum), times[0].lerp(times[1], momentum), limits)
-    running_mean.copy_(both * (radial(dot(both, both), "logmap0", limits).factor / root))
-    running_dispersion.lerp_(dispersion.to(running_dispersion.dtype), momentum)
+    new_mean = both * (radial(dot(both, both), "logmap0", limits).factor / root)
+    return new_mean, running_dispersion.lerp(dispersion.to(running_dispersion.dtype), momentum)

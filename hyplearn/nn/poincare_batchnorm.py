@@ -65,8 +65,16 @@ class PoincareBatchNorm2d(nn.Module):
         summed = self.synchronized and processes() > 1
         normalize = _normalize.__wrapped__ if summed else _normalize  # type: ignore[attr-defined]
         c = scalar_like(self.manifold.c, v)
-        out: Tensor = normalize(v, self.beta, self.gamma, self.running_mean, self.running_var, c, options)
+        out: Tensor
+        out, mean, variance = normalize(v, self.beta, self.gamma, self.running_mean, self.running_var, c, options)
+        if self.training:
+            self._track(mean, variance)
         return out
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        self.running_mean.copy_(mean)
+        self.running_var.copy_(variance)
 
     def extra_repr(self) -> str:
         return f"{self.beta.shape[0]}, momentum={self.momentum}, eps={self.eps}, synchronized={self.synchronized}"
@@ -95,8 +103,8 @@ def _normalize(
     running_var: Tensor,
     c: Tensor,
     options: _Options,
-) -> Tensor:
-    """exp_beta(rate P_{mean -> beta} log_mean(x)) as a sum of scalars times x, mean and beta.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """exp_beta(rate P_{mean -> beta} log_mean(x)) as a sum of scalars times x, mean and beta; the running statistics.
 
     With d the distance to the mean, w = sinh^2(d sqrt(c)/2) and f = d sqrt(c)/sinh(d sqrt(c)):
     log_mean(x) = f (x - (1 + 2w) mean); its transport subtracts f tilt (mean + beta).
@@ -117,7 +125,7 @@ def _normalize(
     variance = running_var
     if options.training:
         variance = _variance(square, options)
-        _track(running_mean, running_var, mean, variance, c, options)
+        running_mean, running_var = _followed(running_mean, running_var, mean, variance, c, options)
     rate = gamma * (variance + options.eps).rsqrt()
     clip = clip_factor(rate.square() * square / 4, c=c, x_t_max=x_t_max)
     rate = clip * rate
@@ -130,7 +138,7 @@ def _normalize(
         out = a * stretch * rows + along_mean * mean + along_beta * beta
     else:
         out = a * stretch * rows + torch.cat([along_mean, along_beta], dim=-1) @ torch.stack([mean, beta])
-    return to_tangent(out, c=c).permute(0, 3, 1, 2)
+    return to_tangent(out, c=c).permute(0, 3, 1, 2), running_mean, running_var
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:
@@ -163,11 +171,11 @@ def _variance(square: Tensor, options: _Options) -> Tensor:
 
 
 @torch.no_grad()
-def _track(
+def _followed(
     running_mean: Tensor, running_var: Tensor, mean: Tensor, variance: Tensor, c: Tensor, options: _Options
-) -> None:
-    """Let the running statistics follow the batch's."""
+) -> tuple[Tensor, Tensor]:
+    """The running statistics a step closer to the batch's."""
     both = torch.stack([to_hyperboloid(running_mean.to(c.dtype), c=c, x_t_max=options.x_t_max), mean])
     weights = both.new_tensor([1 - options.momentum, options.momentum])
-    running_mean.copy_(to_tangent(lorentz.centroid(both, c=c, weights=weights), c=c))
-    running_var.lerp_(variance.to(running_var.dtype), options.momentum)
+    new_mean = to_tangent(lorentz.centroid(both, c=c, weights=weights), c=c)
+    return new_mean, running_var.lerp(variance.to(running_var.dtype), options.momentum)
