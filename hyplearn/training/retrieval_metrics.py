@@ -128,17 +128,18 @@ def metrics_of(
     points, spaces, settings = embedded.points, compared.spaces, compared.settings
     trained = trained_metrics(spaces, compared.loss)
     parts = [(x, metric) for x, metric in zip(points, trained, strict=True) if metric is not None]
-    yield "", Embeddings([x for x, _ in parts], [metric for _, metric in parts])
+    embeddings = Embeddings([x for x, _ in parts], [metric for _, metric in parts])
+    yield "", embeddings
     if not every:
         return
     if len(points) > 1 or compared.loss.sees_directions:
         for name, x, space in zip(space_names(spaces), points, spaces, strict=True):
             yield name, Embeddings(x, metric_of(space))
-    coordinates = torch.cat(points, dim=-1)
+    everything = embeddings if len(parts) == len(points) else Embeddings(torch.cat(points, dim=-1), Metric("euclidean"))
     beside: tuple[tuple[str, Kind], ...] = (("cosine", "sphere"), ("euclidean", "euclidean"))
     for name, kind in beside:
         if name in settings.metrics and not (len(trained) == 1 and parts[0][1].kind == kind):
-            yield name, Embeddings(coordinates, Metric(kind))
+            yield name, everything.under(Metric(kind))
     if settings.backbone:
         yield "backbone", Embeddings(embedded.features.float(), Metric("sphere"))
     if "pixels" in settings.metrics:
@@ -186,6 +187,7 @@ def measured_ranks(settings: EvaluationSettings, stage: str) -> list[int]:
 def searched(embeddings: Embeddings, data: Evaluation, ks: Sequence[int], compared: Compared) -> QueryResults:
     """What every query found; each process searches for every P-th one."""
     settings = compared.settings
+    embeddings.hashes  # noqa: B018  # once for all metrics of the same coordinates, wherever they are searched
     on_device = embeddings.to(compared.device) if settings.index != "faiss" else embeddings
     results = evaluate(
         on_device,
