@@ -28,8 +28,8 @@ from hyplearn.geometry.numerics import squared_norm, vector_norm
 # A gallery is in a small neighbourhood if its radius is less than this share of its distance to the origin.
 NEAR = 1e-3
 
-# Numbers of the float64 copy of some points, 32 MiB: a gallery is never copied whole.
-COPIED = 1 << 22
+# Numbers of the float64 copy of some points, 8 MiB: a gallery is never copied whole.
+COPIED = 1 << 20
 
 
 def in_double(points: Tensor) -> Iterator[Tensor]:

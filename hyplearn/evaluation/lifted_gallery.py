@@ -26,27 +26,29 @@ class LiftedGallery:
     """A gallery (M, n) under one metric, lifted: in float32 whole, in float64 a few points at a time.
 
     columns32: (M, m), None where float32 cannot hold products. sizes: (M, 2). heads: (M, m - n) float64, the columns
-    of the lift that are no coordinates, and factors: (M, 1), what multiplies the others; None where a midst makes
-    every lift one of its own.
+    of the lift that are no coordinates, and factors: (M, 1), what multiplies the others, or None: both without a midst,
+    with which every lift is made anew.
     """
 
     def __init__(self, metric: Metric, points: Tensor) -> None:
         self.metric, self.form, self.points = metric, metric.form, points
         self.midst = self.form.midst(points)
-        width = self.form.gallery(points[:1].double(), self.midst).vectors.shape[1]
-        self.width = width
-        columns = points.new_empty(len(points), width, dtype=torch.float32)
-        sizes, heads, factors, start = [], [], [], 0
+        first = self.form.gallery(points[:1].double(), self.midst).vectors
+        self.width, head = first.shape[1], first.shape[1] - points.shape[1]
+        # all memory that stays is taken before that which goes, so that no gaps are left between
+        columns = first.new_empty(len(points), self.width, dtype=torch.float32)
+        self.sizes, self.heads = first.new_empty(len(points), 2), first.new_empty(len(points), head)
+        multiplied = self.form.factor(points[:1].double()) is not None
+        self.factors = first.new_empty(len(points), 1) if multiplied else None
+        start = 0
         for block in in_double(points):
+            here = slice(start, start + len(block))
             lifted = self.form.gallery(block, self.midst)
-            columns[start : start + len(block)] = lifted.vectors
-            sizes.append(lifted.sizes)
-            heads.append(lifted.vectors[:, : width - points.shape[1]].clone())
-            factors.append(self.form.factor(block))
+            columns[here], self.sizes[here], self.heads[here] = lifted.vectors, lifted.sizes, lifted.vectors[:, :head]
+            factor = self.form.factor(block)
+            if self.factors is not None and factor is not None:
+                self.factors[here] = factor
             start += len(block)
-        self.sizes, self.heads = torch.cat(sizes), torch.cat(heads)
-        multiplied = [factor for factor in factors if factor is not None]
-        self.factors = torch.cat(multiplied) if multiplied else None
         self.largest = self.sizes.amax(0)
         self.columns32 = columns if self.largest.amax() <= LARGEST_SIZE else None
 

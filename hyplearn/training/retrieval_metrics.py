@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import fields
+from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from hyplearn.data.sources.retrieval_source import Evaluation
@@ -18,7 +18,7 @@ from hyplearn.evaluation.recall import QueryResults, concatenate, evaluate, summ
 from hyplearn.losses.base import EmbeddingLoss
 from hyplearn.manifolds import CurvedManifold
 from hyplearn.manifolds.family import Kind
-from hyplearn.nn.processes import processes
+from hyplearn.nn.processes import gather_rows, processes
 from hyplearn.nn.space import Space, space_names
 from hyplearn.training.finite import all_finite
 from hyplearn.training.settings import EvaluationSettings
@@ -33,6 +33,7 @@ Points = tuple[Tensor, ...]
 class Embedded(NamedTuple):
     """A stage's images in the order of their ids, on the CPU: ids, points per space, and the backbone's features.
 
+    Where nothing needs the features, several processes have one number for them, NaN if they are not finite.
     The ids are all there are, unless trainer.limit_*_batches leaves some out.
     """
 
@@ -201,9 +202,8 @@ def searched(embeddings: Embeddings, data: Evaluation, ks: Sequence[int], compar
     )
     if processes() == 1:
         return results
-    shares: list[Any] = [None] * processes()
-    dist.all_gather_object(shares, results)
-    return concatenate(shares)
+    columns = {f.name: gather_rows(getattr(results, f.name), compared.device) for f in fields(QueryResults)}
+    return concatenate([QueryResults(**columns)])
 
 
 def percent(summary: dict[str, float], name: str) -> dict[str, float]:
