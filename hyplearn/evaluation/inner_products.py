@@ -38,6 +38,17 @@ def in_double(points: Tensor) -> Iterator[Tensor]:
         yield block.double()
 
 
+def rows_where(points: Tensor, holds: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the rows (N,) of points of which something holds, a predicate of blocks in float64."""
+    # taken before what goes: small memory that stays behind each block would let none of theirs be used again
+    found = torch.empty(len(points), dtype=torch.bool, device=points.device)
+    start = 0
+    for block in in_double(points):
+        found[start : start + len(block)] = holds(block)
+        start += len(block)
+    return found
+
+
 class Lifted(NamedTuple):
     """vectors: (N, m), head first if the form has one. sizes: (N, 2), |head| and |tail|. offset: (N,), of queries."""
 
@@ -61,9 +72,13 @@ class Midst(NamedTuple):
 
 def _midst(points: Tensor, placed: Callable[[Tensor], Tensor] = Tensor.double) -> Midst | None:
     """None unless the points, each moved to where it is `placed`, differ and lie in a small neighbourhood."""
-    sums = [placed(block).sum(0) for block in in_double(points)]
-    point = torch.stack(sums).sum(0) / len(points)
-    radius = torch.stack([squared_norm(placed(block) - point).max() for block in in_double(points)]).max().sqrt()
+    point, radius = points.new_zeros(points.shape[1], dtype=torch.float64), points.new_zeros((), dtype=torch.float64)
+    for block in in_double(points):
+        point += placed(block).sum(0)
+    point /= len(points)
+    for block in in_double(points):
+        radius = torch.maximum(radius, squared_norm(placed(block) - point).max())
+    radius = radius.sqrt()
     return Midst(point, radius) if bool(radius > 0) and bool(radius <= NEAR * point.norm()) else None
 
 
@@ -209,7 +224,7 @@ class Ball(Hyperboloid):
         return poincare.dist(x, y, c=self.c)
 
     def check(self, points: Tensor) -> str | None:
-        outside = torch.cat([(self.c * squared_norm(block) >= 1).squeeze(-1) for block in in_double(points)])
+        outside = rows_where(points, lambda block: (self.c * squared_norm(block) >= 1).squeeze(-1))
         if not outside.any():
             return None
         row = int(outside.nonzero()[0])

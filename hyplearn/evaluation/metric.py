@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hyplearn.errors import one_of
 from hyplearn.evaluation.duplicates import row_hashes
-from hyplearn.evaluation.inner_products import CURVED, FLAT, Form, in_double
+from hyplearn.evaluation.inner_products import CURVED, FLAT, Form, rows_where
 from hyplearn.geometry import lorentz
 from hyplearn.manifolds.family import Kind
 
@@ -68,7 +68,7 @@ class Metric:
                 "for each image, in floating point"
             )
         # NaN compares false; in double precision, where LARGEST is a number: in the others it is infinite.
-        bad = torch.cat([~(block.abs() <= LARGEST).all(-1) for block in in_double(points)])
+        bad = rows_where(points, lambda block: ~(block.abs() <= LARGEST).all(-1))
         if bad.any():
             row = int(bad.nonzero()[0])
             raise ValueError(
