@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from measure import HEADER, Row, interleave
 from retrieval_rows import retrieval_rows
+from search_rows import search_rows
 from torch import Tensor, nn
 
 from hyplearn.config.build import make
@@ -176,6 +177,8 @@ def rows(options: argparse.Namespace) -> Iterable[Row]:
         if wanted(f"optimizer_{kind}"):
             yield optimizer_row(kind, options)
     yield from retrieval_rows(options, wanted)
+    if options.device == "cpu":
+        yield from search_rows(options, wanted)
 
 
 def parse() -> argparse.Namespace:
@@ -183,7 +186,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         help="rows whose name contains this: hcnn, r50, batchnorm, optimizer, loader, pairwise (pairwise_lorentz_384), "
-        "moebius, hier (hier_loss, hier_sampler), mix_step, recall (recall_poincare)",
+        "moebius, hier (hier_loss, hier_sampler), mix_step, recall (recall_poincare), search (search_faiss_100000)",
     )
     parser.add_argument("--repeats", type=int, default=11, help="rounds of a row (5 times as many for small ones)")
     parser.add_argument("--batches", type=int, nargs="+", help="default: 16 128 on a CPU, 128 on a GPU")

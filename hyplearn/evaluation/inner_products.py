@@ -15,6 +15,7 @@ v = y - m, the differences to its midst m, which float64 holds as exactly as the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -22,10 +23,30 @@ from torch import Tensor
 
 from hyplearn.geometry import lorentz, poincare, sphere
 from hyplearn.geometry.isometry import poincare_to_lorentz
-from hyplearn.geometry.numerics import squared_norm
+from hyplearn.geometry.numerics import squared_norm, vector_norm
 
 # A gallery is in a small neighbourhood if its radius is less than this share of its distance to the origin.
 NEAR = 1e-3
+
+# Numbers of the float64 copy of some points, 8 MiB: a gallery is never copied whole.
+COPIED = 1 << 20
+
+
+def in_double(points: Tensor) -> Iterator[Tensor]:
+    """Yield the points (N, n) in float64, block after block; one empty block where there are none."""
+    for block in points.split(max(1, COPIED // max(1, points.shape[1]))):
+        yield block.double()
+
+
+def rows_where(points: Tensor, holds: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the rows (N,) of points of which something holds, a predicate of blocks in float64."""
+    # taken before what goes: small memory that stays behind each block would let none of theirs be used again
+    found = torch.empty(len(points), dtype=torch.bool, device=points.device)
+    start = 0
+    for block in in_double(points):
+        found[start : start + len(block)] = holds(block)
+        start += len(block)
+    return found
 
 
 class Lifted(NamedTuple):
@@ -49,10 +70,15 @@ class Midst(NamedTuple):
     radius: Tensor
 
 
-def _midst(points: Tensor) -> Midst | None:
-    """None unless the points differ, and lie in a small neighbourhood."""
-    point = points.mean(0)
-    radius = squared_norm(points - point).max().sqrt()
+def _midst(points: Tensor, placed: Callable[[Tensor], Tensor] = Tensor.double) -> Midst | None:
+    """None unless the points, each moved to where it is `placed`, differ and lie in a small neighbourhood."""
+    point, radius = points.new_zeros(points.shape[1], dtype=torch.float64), points.new_zeros((), dtype=torch.float64)
+    for block in in_double(points):
+        point += placed(block).sum(0)
+    point /= len(points)
+    for block in in_double(points):
+        radius = torch.maximum(radius, squared_norm(placed(block) - point).max())
+    radius = radius.sqrt()
     return Midst(point, radius) if bool(radius > 0) and bool(radius <= NEAR * point.norm()) else None
 
 
@@ -74,7 +100,11 @@ def _gallery(square: Tensor, tail: Tensor, midst: Midst) -> Lifted:
 
 
 class Form(ABC):
-    """Points are (N, n) float64 and have passed `check`. midst: that of the gallery, if it has one."""
+    """Points are (N, n) float64 (of `midst` and `check` any precision) and have passed `check`.
+
+    midst: that of the gallery, if it has one. Without one the last n columns of a lifted point are its coordinates,
+    times `factor` for a gallery point that has one.
+    """
 
     scale: float
 
@@ -87,6 +117,10 @@ class Form(ABC):
 
     @abstractmethod
     def gallery(self, y: Tensor, midst: Midst | None = None) -> Lifted: ...
+
+    def factor(self, y: Tensor) -> Tensor | None:
+        """What the lift of a gallery without a midst multiplies coordinates by, (N, 1); None for 1."""
+        return None
 
     @abstractmethod
     def distance(self, gap: Tensor) -> Tensor:
@@ -183,17 +217,20 @@ class Ball(Hyperboloid):
         head = torch.cat([midst.radius.expand_as(square), square], dim=-1)
         return _lifted(f * head, f * v, torch.zeros_like(f))
 
+    def factor(self, y: Tensor) -> Tensor:
+        return 2 * self._factor(y)
+
     def direct(self, x: Tensor, y: Tensor) -> Tensor:
         return poincare.dist(x, y, c=self.c)
 
     def check(self, points: Tensor) -> str | None:
-        outside = (self.c * squared_norm(points) >= 1).squeeze(-1)
+        outside = rows_where(points, lambda block: (self.c * squared_norm(block) >= 1).squeeze(-1))
         if not outside.any():
             return None
         row = int(outside.nonzero()[0])
         return (
             f"{int(outside.sum())} of {len(points)} points lie outside the ball of c={self.c:g}, the first in row "
-            f"{row} with |p|={points[row].norm().item():.6g}; |p| must be < 1/sqrt(c) = {self.k:.6g}. "
+            f"{row} with |p|={points[row].double().norm().item():.6g}; |p| must be < 1/sqrt(c) = {self.k:.6g}. "
             "Is c the one the embeddings were trained with, and are these ball coordinates?"
         )
 
@@ -204,7 +241,8 @@ class Cosine(Form):
     scale = 2.0
 
     def midst(self, y: Tensor) -> Midst | None:
-        return _midst(sphere.proj(y)) if squared_norm(y).all() else None
+        everywhere = all(bool(squared_norm(block).all()) for block in in_double(y))
+        return _midst(y, sphere.proj) if everywhere else None
 
     def query(self, x: Tensor, midst: Midst | None = None) -> Lifted:
         if midst is None:
@@ -218,6 +256,10 @@ class Cosine(Form):
             return self.query(y)
         v = sphere.proj(y) - midst.point
         return _gallery(squared_norm(v) / 2, v, midst)
+
+    def factor(self, y: Tensor) -> Tensor:
+        length = vector_norm(y, keepdim=True)
+        return torch.where(length > 0, length, 1.0).reciprocal()
 
     def distance(self, gap: Tensor) -> Tensor:
         return gap.clone()

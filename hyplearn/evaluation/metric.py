@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from hyplearn.errors import one_of
-from hyplearn.evaluation.inner_products import CURVED, FLAT, Form
+from hyplearn.evaluation.duplicates import row_hashes
+from hyplearn.evaluation.inner_products import CURVED, FLAT, Form, rows_where
 from hyplearn.geometry import lorentz
 from hyplearn.manifolds.family import Kind
 
@@ -67,14 +68,14 @@ class Metric:
                 "for each image, in floating point"
             )
         # NaN compares false; in double precision, where LARGEST is a number: in the others it is infinite.
-        bad = ~(points.double().abs() <= LARGEST).all(-1)
+        bad = rows_where(points, lambda block: ~(block.abs() <= LARGEST).all(-1))
         if bad.any():
             row = int(bad.nonzero()[0])
             raise ValueError(
                 f"{int(bad.sum())} of {len(points)} {self.kind} points are NaN, infinite or beyond {LARGEST:g}, the "
                 f"first in row {row}: an embedding must be finite to have neighbours"
             )
-        wrong = self.form.check(points.double())
+        wrong = self.form.check(points)
         if wrong is not None:
             raise ValueError(wrong)
 
@@ -103,6 +104,7 @@ class Embeddings:
             raise ValueError(f"spaces hold {found} points: every space must hold the same images, on one device")
         self.points = tuple(x.detach() for x in points)
         self.metrics = metrics
+        self._hashes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.points[0])
@@ -113,17 +115,40 @@ class Embeddings:
         return self.points[0].device
 
     def select(self, rows: Tensor | slice) -> Embeddings:
-        """Return the embeddings of a mask (N,), of positions, or of a slice."""
-        return self._with(tuple(x[rows] for x in self.points))
+        """Return the embeddings of a mask (N,), of positions, or of a slice; all in their order are no copy."""
+        if isinstance(rows, Tensor) and len(rows) == len(self):
+            same = rows if rows.dtype == torch.bool else rows == torch.arange(len(self), device=rows.device)
+            if bool(same.all()):
+                return self
+        return self._with(tuple(x[rows] for x in self.points), None if self._hashes is None else self._hashes[rows])
 
     def to(self, device: torch.device | str) -> Embeddings:
         """Return the embeddings on another device."""
-        return self._with(tuple(x.to(device) for x in self.points))
+        hashes = None if self._hashes is None else self._hashes.to(device)
+        return self._with(tuple(x.to(device) for x in self.points), hashes)
 
-    def _with(self, points: tuple[Tensor, ...]) -> Embeddings:
+    def under(self, metric: Metric) -> Embeddings:
+        """Return the same coordinates, those of all spaces side by side, under another metric.
+
+        What is known of coinciding points stays known.
+        """
+        points = self.points[0] if len(self.points) == 1 else torch.cat(self.points, dim=-1)
+        made = Embeddings(points, metric)
+        if len({x.dtype for x in self.points}) == 1:
+            made._hashes = self.hashes
+        return made
+
+    @property
+    def hashes(self) -> Tensor:
+        """A hash of each embedding's coordinates, (N,) int64, computed once, for all parts of them, too."""
+        if self._hashes is None:
+            self._hashes = row_hashes(self.points)
+        return self._hashes
+
+    def _with(self, points: tuple[Tensor, ...], hashes: Tensor | None) -> Embeddings:
         """Other points of the same spaces, known to be valid."""
         made = object.__new__(Embeddings)
-        made.points, made.metrics = points, self.metrics
+        made.points, made.metrics, made._hashes = points, self.metrics, hashes
         return made
 
     def direct(self, rows: Tensor, others: Embeddings, columns: Tensor) -> Tensor:

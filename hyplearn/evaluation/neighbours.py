@@ -1,50 +1,42 @@
 """Exact nearest neighbours: candidates from a fast search, their order in float64, and a proof that none is missing.
 
-1. Candidates: for each query the k + margin gallery points of the best scores, in float32 by FAISS (flat inner product)
-   or in float64 by blocks of matrix products on the device of the points.
+1. Candidates: for each query the k + margin gallery points of the best scores, in float32: by FAISS (flat inner
+   product) on a CPU, by tiles of products on the device of the points.
 2. Order: the candidates' dissimilarities D in float64, from the lifted inner product where its rounding cannot matter;
    pairs that are close, or whose D differ by no more than the rounding bound, directly from their coordinates.
 3. Proof: the worst score of a candidate, moved by the bound of its rounding error, says how near a point that is no
-   candidate could be. If that is not farther than the k-th neighbour, the query is searched again: in float64, then
-   with more candidates, in the end with all of them.
+   candidate could be. If that is not farther than the k-th neighbour, the query is searched again: by products in
+   float64, then with more candidates, in the end with all of them.
 
 So the result is that of comparing every pair in float64 by the direct formula and sorting by (D, position in the
-gallery), whatever the search, the blocks and the number of duplicates.
+gallery), whatever the search, the tiles and the number of duplicates.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hyplearn.errors import one_of
 from hyplearn.evaluation.duplicates import Distinct
 from hyplearn.evaluation.inner_products import Lifted
-from hyplearn.evaluation.metric import Embeddings, Metric
+from hyplearn.evaluation.lifted_gallery import CLOSE, LARGEST_SIZE, LiftedGallery, rounding
+from hyplearn.evaluation.metric import Embeddings
+from hyplearn.evaluation.tiles import QUERIES, Scores, Tile, best, full_precision, tile_of
 
 Index = Literal["auto", "faiss", "torch"]
 
 MARGIN = 32  # candidates beyond k
 GROWTH = 8  # how many times as many a search that fell short takes next
 
-# Entries of a temporary tensor: products with the whole gallery, 128 MiB; gathered gallery points, 64 MiB; candidates
-# of a block of queries, 32 MiB. FAISS is slow with few queries at once.
-BLOCK = 1 << 24
-GATHERED = 1 << 23
+# Entries of temporary tensors: coordinates of pairs, 64 MiB; candidates of a block of queries, 32 MiB.
+PAIRED = 1 << 23
 CANDIDATES = 1 << 22
-FAISS_ROWS = 4096
-
-# A pair is close when its gap is less than this share of the terms whose difference it is.
-CLOSE = 1e-5
-
-# float32 holds products of sizes up to here.
-LARGEST_SIZE = 1e18
 
 
 class Neighbours(NamedTuple):
@@ -60,67 +52,6 @@ class _Candidates(NamedTuple):
     indices: Tensor
     gaps: list[Tensor]
     floor: Tensor
-
-
-def _rounding(width: int, dtype: torch.dtype) -> float:
-    """Bound of the error of an inner product of `width` terms, in any order, relative to the product of sizes."""
-    return (width + 10) * torch.finfo(dtype).eps / 2
-
-
-class _Term:
-    """One space of the metric: query and gallery lifted in float64."""
-
-    def __init__(self, metric: Metric, query: Tensor, gallery: Tensor) -> None:
-        self.metric, self.form, self.query = metric, metric.form, query
-        self.midst = self.form.midst(gallery.double())
-        lifted = self.form.gallery(gallery.double(), self.midst)
-        self.columns, self.sizes = lifted.vectors, lifted.sizes
-        self.largest = self.sizes.amax(0)
-        self.width = self.columns.shape[1]
-
-    def rows(self, rows: Tensor) -> Lifted:
-        """The queries at positions `rows`."""
-        return self.form.query(self.query[rows].double(), self.midst)
-
-    def slack(self, rows: Lifted, dtype: torch.dtype) -> Tensor:
-        """Bound of the error of gaps to any gallery point whose scores were computed in `dtype`, (B,)."""
-        error = _rounding(self.width, dtype) * (rows.sizes @ self.largest)
-        # numbers and products below the smallest normal one may have become 0
-        lost = self.width * torch.finfo(dtype).tiny * (1 + rows.sizes.sum(-1) + self.largest.sum())
-        return self.form.scale * (error + lost + torch.finfo(torch.float64).eps * 4 * rows.offset)
-
-    def gap(self, rows: Lifted, score: Tensor) -> Tensor:
-        """Gaps from scores (B, ...), which are overwritten."""
-        return score.neg_().add_(rows.offset[:, None]).mul_(self.form.scale)
-
-    def scores(self, rows: Lifted) -> Tensor:
-        """Scores of the whole gallery, (B, M) float64."""
-        product: Tensor = rows.vectors @ self.columns.mT
-        return product
-
-    def gathered(self, rows: Lifted, index: Tensor) -> Tensor:
-        """Gaps to the gallery points `index` (B, K)."""
-        count = index.shape[1]
-        step = max(1, min(len(index), GATHERED // (count * self.width)))
-        space = self.columns.new_empty(step * count, self.width)
-        score = self.columns.new_empty(*index.shape, 1)
-        for start in range(0, len(index), step):
-            part = index[start : start + step].reshape(-1)
-            points = torch.index_select(self.columns, 0, part, out=space[: len(part)]).view(-1, count, self.width)
-            torch.bmm(points, rows.vectors[start : start + step, :, None], out=score[start : start + step])
-        return self.gap(rows, score.squeeze(-1))
-
-    def distance(self, gap: Tensor) -> Tensor:
-        """Return the weighted D."""
-        return self.form.distance(gap.clamp(min=0)).mul_(self.metric.weight)
-
-    def close(self, rows: Lifted, index: Tensor, gap: Tensor) -> Tensor:
-        """Pairs whose gap is too small a difference of its terms, (B, K)."""
-        share = CLOSE * self.form.scale
-        if not (gap <= share * (rows.sizes @ self.largest + rows.offset)[:, None]).any():
-            return torch.zeros_like(gap, dtype=torch.bool)
-        head, tail = (self.sizes[:, i][index].mul_(rows.sizes[:, i, None]) for i in (0, 1))
-        return gap <= head.add_(tail).add_(rows.offset[:, None]).mul_(share)
 
 
 class Search:
@@ -139,29 +70,26 @@ class Search:
         _check_comparable(query, gallery)
         self.query, self.gallery = query, gallery
         self.own = _positions(query, gallery, query_ids, gallery_ids)
-        distinct = Distinct(gallery)
+        distinct = Distinct(gallery.points, gallery.hashes)
         self.distinct = distinct if distinct.most > MARGIN else None
         if self.distinct is not None:
             self.gallery = gallery.select(self.distinct.first)
         self.terms = [
-            _Term(metric, x, y) for metric, x, y in zip(query.metrics, query.points, self.gallery.points, strict=True)
+            LiftedGallery(metric, points) for metric, points in zip(query.metrics, self.gallery.points, strict=True)
         ]
-        self.relative = 2 * max(_rounding(term.width, torch.float64) for term in self.terms) / CLOSE
-        self.columns32 = self._faiss_columns(index)
+        self.relative = 2 * max(rounding(term.width, torch.float64) for term in self.terms) / CLOSE
+        self.in_float32 = all(term.columns32 is not None for term in self.terms)
+        self.faiss = self._chosen(index) == "faiss" and len(self.terms) == 1
 
-    def _faiss_columns(self, index: Index) -> np.ndarray[tuple[int, int], np.dtype[np.float32]] | None:
-        """The gallery as FAISS reads it, None where the float64 search is to be used alone."""
-        term = self.terms[0]
-        if index == "auto":
-            index = "faiss" if self.gallery.device.type == "cpu" and importlib.util.find_spec("faiss") else "torch"
-        if index == "torch" or len(self.terms) > 1 or term.largest.amax() > LARGEST_SIZE:
-            return None
-        columns: np.ndarray[tuple[int, int], np.dtype[np.float32]] = term.columns.float().cpu().numpy()
-        return columns
+    def _chosen(self, index: Index) -> str:
+        """The index asked for; `auto` is FAISS on a CPU, if it is installed."""
+        if index != "auto":
+            return index
+        return "faiss" if self.gallery.device.type == "cpu" and importlib.util.find_spec("faiss") else "torch"
 
     def blocks(self, k: int, rows: Tensor) -> Iterator[tuple[Tensor, Neighbours]]:
         """The k nearest of the queries at positions `rows` (B,), block after block: positions and neighbours."""
-        for block in rows.split(max(1, min(FAISS_ROWS, CANDIDATES // k))):
+        for block in rows.split(max(1, min(QUERIES, CANDIDATES // k))):
             yield block, self.nearest(block, k)
 
     def nearest(self, rows: Tensor, k: int) -> Neighbours:
@@ -176,7 +104,7 @@ class Search:
         """The k nearest of `self.gallery`, without the positions `own` (B,)."""
         found = _none_found(len(rows), k, rows.device)
         # where nearly all are candidates anyway, gathering them costs more than all products
-        fast = self.columns32 is not None and k * GROWTH <= len(self.gallery)
+        fast = self.in_float32 and k * GROWTH <= len(self.gallery)
         self._fill(found, torch.arange(len(rows), device=rows.device), rows, own, margin=MARGIN, fast=fast)
         return found
 
@@ -186,11 +114,13 @@ class Search:
         """Write the neighbours of the queries at `places` of `rows` to `found`; again where the proof fails."""
         k, total = found.indices.shape[1], len(self.gallery)
         count = min(k + 1 + margin, total)  # one may be the query itself
-        step = FAISS_ROWS if fast else max(1, BLOCK // (total * len(self.terms)))
-        for place in places.split(step):
+        dtype = torch.float32 if fast else torch.float64
+        by_faiss = fast and self.faiss
+        tile = self._tile(count, dtype)
+        for place in places.split(QUERIES if by_faiss else tile.queries):
             part, excluded = rows[place], None if own is None else own[place]
-            lifted = [term.rows(part) for term in self.terms]
-            candidates = self._by_faiss(lifted[0], count) if fast else self._by_products(lifted, count)
+            lifted = [term.rows(x[part]) for term, x in zip(self.terms, self.query.points, strict=True)]
+            candidates = self._by_faiss(lifted[0], count) if by_faiss else self._by_products(lifted, count, dtype, tile)
             ordered = self._order(part, lifted, candidates, excluded)
             kept = min(k, count)
             indices, distances = ordered.indices[:, :kept], ordered.distances[:, :kept]
@@ -201,38 +131,80 @@ class Search:
                 more = margin if fast else (k + margin) * GROWTH
                 self._fill(found, place[~proven], rows, own, margin=more, fast=False)
 
+    def _tile(self, count: int, dtype: torch.dtype) -> Tile:
+        """The size of a tile of products: a sum holds scores, gaps and distances of each space."""
+        shares = (1 if len(self.terms) == 1 else 2 * len(self.terms)) * (2 if dtype == torch.float64 else 1)
+        tile = tile_of(len(self.gallery), count, self.gallery.device, shares=shares)
+        return tile._replace(gallery=min(tile.gallery, *(term.reach_of_tile(dtype) for term in self.terms)))
+
     def _by_faiss(self, rows: Lifted, count: int) -> _Candidates:
         """The `count` best scores in float32."""
         import faiss  # after torch, whose OpenMP runtime comes first
 
         term = self.terms[0]
-        assert self.columns32 is not None
+        assert term.columns32 is not None
         vectors = rows.vectors.clamp(-LARGEST_SIZE, LARGEST_SIZE).float().cpu().numpy()
         with _threads(faiss, torch.get_num_threads()):
-            scores, found = faiss.knn(vectors, self.columns32, count, metric=faiss.METRIC_INNER_PRODUCT)
+            scores, found = faiss.knn(vectors, term.columns32.cpu().numpy(), count, metric=faiss.METRIC_INNER_PRODUCT)
         index = torch.from_numpy(found).to(rows.vectors.device)
         worst = torch.from_numpy(scores[:, -1]).to(rows.vectors)
-        gap = term.form.scale * (rows.offset - worst) - term.slack(rows, torch.float32)
-        floor = term.distance(gap.masked_fill(rows.sizes.amax(-1) > LARGEST_SIZE, 0))  # proves nothing if clamped
-        return _Candidates(index, [term.gathered(rows, index)], self._floor(floor, count))
+        return self._of_one_space(rows, worst, index, [term.gathered(rows, index)], torch.float32)
 
-    def _by_products(self, rows: list[Lifted], count: int) -> _Candidates:
-        """The `count` nearest by products in float64."""
-        scores = [term.scores(lifted) for term, lifted in zip(self.terms, rows, strict=True)]
-        slacks = [term.slack(lifted, torch.float64) for term, lifted in zip(self.terms, rows, strict=True)]
-        if len(scores) == 1:
-            best, index = scores[0].topk(count, sorted=False)
-            gap = self.terms[0].gap(rows[0], best)
-            floor = self.terms[0].distance(gap.amax(-1) - slacks[0])
-            return _Candidates(index, [gap], self._floor(floor, count))
-        gaps = [term.gap(lifted, score) for term, lifted, score in zip(self.terms, rows, scores, strict=True)]
-        total = sum(term.distance(gap) for term, gap in zip(self.terms, gaps, strict=True))
-        assert isinstance(total, Tensor)
-        values, index = total.topk(count, largest=False, sorted=False)
-        # D is concave in its gap and 0 at 0, so an error of the gap moves it by no more than D of the error
-        error = sum(term.distance(slack) for term, slack in zip(self.terms, slacks, strict=True))
-        floor = values.amax(-1) * (1 - self.relative) - error
-        return _Candidates(index, [gap.gather(1, index) for gap in gaps], self._floor(floor, count))
+    def _by_products(self, rows: list[Lifted], count: int, dtype: torch.dtype, tile: Tile) -> _Candidates:
+        """The `count` nearest by products in `dtype`."""
+        scoring = self._score_of_one if len(self.terms) == 1 else self._score_of_sum
+        with full_precision(self.gallery.device):
+            found = best(scoring(rows, dtype), len(self.gallery), count, tile.gallery)
+        if len(self.terms) == 1:
+            term, exact = self.terms[0], dtype == torch.float64
+            worst = found.scores.amin(-1).double()
+            gap = term.gap(rows[0], found.scores) if exact else term.gathered(rows[0], found.indices)
+            return self._of_one_space(rows[0], worst, found.indices, [gap], dtype)
+        gaps = list(found.parts)
+        if dtype != torch.float64:
+            gaps = [term.gathered(lifted, found.indices) for term, lifted in zip(self.terms, rows, strict=True)]
+        sized = torch.stack([lifted.sizes.amax(-1) for lifted in rows]).amax(0)
+        # a bound of each sum is computed in `dtype` itself, from a few functions that are right to some digits
+        floor = -found.scores.amin(-1).double() * (1 - 32 * torch.finfo(dtype).eps - self.relative)
+        return _Candidates(found.indices, gaps, self._floor(self._provable(floor, sized, dtype), count))
+
+    def _score_of_one(self, rows: list[Lifted], dtype: torch.dtype) -> Callable[[slice], Scores]:
+        """Inner products with a slice of the gallery."""
+        term, vectors = self.terms[0], _in(rows[0].vectors, dtype)
+        return lambda part: Scores(vectors @ term.columns(part, dtype).mT)
+
+    def _score_of_sum(self, rows: list[Lifted], dtype: torch.dtype) -> Callable[[slice], Scores]:
+        """Minus the least that a sum of D can be: that of gaps which are as small as their errors allow."""
+        vectors = [_in(lifted.vectors, dtype) for lifted in rows]
+        offsets = [lifted.offset.to(dtype)[:, None] for lifted in rows]
+        slacks = [
+            term.slack(lifted, dtype, dtype).to(dtype)[:, None] for term, lifted in zip(self.terms, rows, strict=True)
+        ]
+
+        def score(part: slice) -> Scores:
+            gaps, total = [], None
+            for term, vector, offset, slack in zip(self.terms, vectors, offsets, slacks, strict=True):
+                gap = (vector @ term.columns(part, dtype).mT).neg_().add_(offset).mul_(term.form.scale)
+                least = term.distance(gap - slack)
+                total = least if total is None else total.add_(least)
+                if dtype == torch.float64:
+                    gaps.append(gap)
+            assert total is not None
+            return Scores(total.neg_(), tuple(gaps))
+
+        return score
+
+    def _of_one_space(
+        self, rows: Lifted, worst: Tensor, index: Tensor, gaps: list[Tensor], dtype: torch.dtype
+    ) -> _Candidates:
+        """Candidates of which the `worst` score (B,) was computed in `dtype`."""
+        term = self.terms[0]
+        floor = term.distance(term.form.scale * (rows.offset - worst) - term.slack(rows, dtype))
+        return _Candidates(index, gaps, self._floor(self._provable(floor, rows.sizes.amax(-1), dtype), index.shape[1]))
+
+    def _provable(self, floor: Tensor, sizes: Tensor, dtype: torch.dtype) -> Tensor:
+        """Nothing is proven of queries whose coordinates float32 cannot hold, and which were cut."""
+        return floor.masked_fill(sizes > LARGEST_SIZE, 0) if dtype == torch.float32 else floor
 
     def _floor(self, floor: Tensor, count: int) -> Tensor:
         """Nothing is left out when all are candidates."""
@@ -270,7 +242,7 @@ class Search:
 
     def _direct(self, distance: Tensor, part: Tensor, index: Tensor, where: Tensor) -> None:
         """Overwrite D of the pairs `where` (B, K) by the direct formula."""
-        step = max(1, GATHERED // (8 * self.query.width))  # the formulas hold several tensors of this size
+        step = max(1, PAIRED // (8 * self.query.width))  # the formulas hold several tensors of this size
         for pairs in where.nonzero().split(step):
             i, j = pairs.unbind(-1)
             distance[i, j] = self.query.direct(part[i], self.gallery, index[i, j])
@@ -290,7 +262,7 @@ def neighbours(
     query, gallery: with the same metrics, on one device, float32 or float64; D is that of the given coordinates in
     float64. query_ids, gallery_ids: (Nq,), (M,) integers; a gallery point with the id of the query is not a neighbour
     of it. Those of the gallery must be distinct. Without them every gallery point is.
-    index: faiss (float32 flat inner product on the CPU), torch (float64 products on the points' device) or auto (faiss
+    index: faiss (float32 flat inner product on the CPU), torch (float32 products on the points' device) or auto (faiss
     on a CPU, torch on a GPU). The result is the same. A sum of several dissimilarities is no inner product, and is
     searched by products whatever `index` says.
 
@@ -346,6 +318,11 @@ def _positions(
     wanted = query_ids.to(gallery.device).contiguous()
     place = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
     return torch.where(known[place] == wanted, order[place], -1)
+
+
+def _in(vectors: Tensor, dtype: torch.dtype) -> Tensor:
+    """Vectors of queries in `dtype`, cut to what its products hold."""
+    return vectors if dtype == torch.float64 else vectors.clamp(-LARGEST_SIZE, LARGEST_SIZE).to(dtype)
 
 
 @contextmanager

@@ -93,6 +93,7 @@ def evaluate(
     matches = _matches(labels, gallery)[asked] - gallery[asked].long()
     order, depths = _by_depth(matches if r_measures else matches.clamp(max=1), min(max(ks), len(offered)))
     device = embeddings.device
+    embeddings.hashes  # noqa: B018  # of all images, before parts of them are taken
     search = Search(
         embeddings.select(asked.to(device)),
         embeddings.select(offered.to(device)),

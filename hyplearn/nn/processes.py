@@ -97,3 +97,26 @@ def in_any_process(said: bool) -> bool:
     told = torch.tensor([said], dtype=torch.uint8)
     dist.all_reduce(told, dist.ReduceOp.MAX, group=_host_group())
     return bool(told.numpy()[0])
+
+
+def gather_rows(x: Tensor, device: torch.device) -> Tensor:
+    """Rows (B_r, ...) of every process to (sum B_r, ...) in rank order, each process with its own count of them.
+
+    As tensors, by way of `device`, on which the processes talk; the result is where x is. Without gradient. All have
+    one dtype; a process without rows need not know how long those of the others are.
+    """
+    if processes() == 1:
+        return x
+    # bytes, which every way of talking between processes knows
+    flat = x.detach().reshape(len(x), -1).contiguous().view(torch.uint8).to(device) if len(x) else None
+    width = 0 if flat is None else flat.shape[1]
+    sizes = [torch.zeros(2, dtype=torch.int64, device=device) for _ in range(processes())]
+    dist.all_gather(sizes, torch.tensor([len(x), width], device=device))
+    longest, width = torch.stack(sizes).amax(0).tolist()
+    padded = torch.zeros(longest, width, dtype=torch.uint8, device=device)
+    if flat is not None:
+        padded[: len(flat)] = flat
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    whole = torch.cat([part[: int(size[0])].to(x.device) for part, size in zip(parts, sizes, strict=True)])
+    return whole.view(x.dtype).view(len(whole), *([-1] if x.ndim > 1 and not len(x) else x.shape[1:]))

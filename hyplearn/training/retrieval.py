@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, cast
 
@@ -19,7 +20,7 @@ from hyplearn.losses.host import host_copy, remember
 from hyplearn.losses.pairwise import PairwiseCrossEntropy
 from hyplearn.manifolds import CurvedManifold
 from hyplearn.models.base import Retriever
-from hyplearn.nn.processes import gather, gather_on_host, processes
+from hyplearn.nn.processes import gather, gather_on_host, gather_rows, processes
 from hyplearn.nn.space import Space
 from hyplearn.training.chunks import ChunkedBatch
 from hyplearn.training.meter import LossMeter
@@ -206,7 +207,8 @@ class RetrievalModule(TrainingModule):
         self._collected.append((ids.cpu(), tuple(x.cpu() for x in points), features.cpu()))
 
     def _rank(self, stage: Literal["val", "test"]) -> None:
-        self.embedded[stage] = self._whole_stage()
+        needed = stage == "test" and (self.settings.backbone or self.settings.save)
+        self.embedded[stage] = self._whole_stage(features=needed)
         self._collected = []
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, RetrievalDataModule)
@@ -223,18 +225,23 @@ class RetrievalModule(TrainingModule):
         """What decides how this model's embeddings are compared."""
         return Compared(self.spaces, self.loss, self.settings, self.device, self.global_rank, self.seed)
 
-    def _whole_stage(self) -> Embedded:
-        """All images of the stage, of all processes, by id: each exactly once."""
-        parts = self._collected
-        if processes() > 1:
-            shares: list[Any] = [None] * processes()
-            dist.all_gather_object(shares, parts)
-            parts = [part for share in shares for part in share]
-        ids = torch.cat([ids for ids, _, _ in parts])
+    def _whole_stage(self, *, features: bool) -> Embedded:
+        """All images of the stage, of all processes, by id: each exactly once.
+
+        features: whether something needs them. If not, several processes tell each other only if they are finite.
+        """
+        # a process may have got no image at all
+        nothing = torch.zeros(0, 0).to(self.dtype)
+        parts = self._collected or [(torch.zeros(0, dtype=torch.int64), (nothing,) * len(self.spaces), nothing)]
+        own = torch.cat([found for _, _, found in parts])
+        if processes() > 1 and not features:
+            own = torch.zeros(len(own), 1).masked_fill_(~own.isfinite().all(-1, keepdim=True), math.nan)
+        spaces = zip(*(points for _, points, _ in parts), strict=True)
+        tensors = [torch.cat([ids for ids, _, _ in parts]), own, *(torch.cat(space) for space in spaces)]
+        ids, gathered, *points = (gather_rows(x, self.device) for x in tensors)
         order = ids.argsort()
         assert len(ids.unique()) == len(ids), "an image must not be embedded twice"
-        points = tuple(torch.cat(space)[order] for space in zip(*(points for _, points, _ in parts), strict=True))
-        return Embedded(ids[order], points, torch.cat([features for _, _, features in parts])[order])
+        return Embedded(ids[order], tuple(x[order] for x in points), gathered[order])
 
 
 def _among(parameter: Tensor, others: Sequence[Tensor]) -> bool:

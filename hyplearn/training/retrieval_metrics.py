@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import fields
+from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from hyplearn.data.sources.retrieval_source import Evaluation
@@ -18,7 +18,7 @@ from hyplearn.evaluation.recall import QueryResults, concatenate, evaluate, summ
 from hyplearn.losses.base import EmbeddingLoss
 from hyplearn.manifolds import CurvedManifold
 from hyplearn.manifolds.family import Kind
-from hyplearn.nn.processes import processes
+from hyplearn.nn.processes import gather_rows, processes
 from hyplearn.nn.space import Space, space_names
 from hyplearn.training.finite import all_finite
 from hyplearn.training.settings import EvaluationSettings
@@ -33,6 +33,7 @@ Points = tuple[Tensor, ...]
 class Embedded(NamedTuple):
     """A stage's images in the order of their ids, on the CPU: ids, points per space, and the backbone's features.
 
+    Where nothing needs the features, several processes have one number for them, NaN if they are not finite.
     The ids are all there are, unless trainer.limit_*_batches leaves some out.
     """
 
@@ -128,17 +129,18 @@ def metrics_of(
     points, spaces, settings = embedded.points, compared.spaces, compared.settings
     trained = trained_metrics(spaces, compared.loss)
     parts = [(x, metric) for x, metric in zip(points, trained, strict=True) if metric is not None]
-    yield "", Embeddings([x for x, _ in parts], [metric for _, metric in parts])
+    embeddings = Embeddings([x for x, _ in parts], [metric for _, metric in parts])
+    yield "", embeddings
     if not every:
         return
     if len(points) > 1 or compared.loss.sees_directions:
         for name, x, space in zip(space_names(spaces), points, spaces, strict=True):
             yield name, Embeddings(x, metric_of(space))
-    coordinates = torch.cat(points, dim=-1)
+    everything = embeddings if len(parts) == len(points) else Embeddings(torch.cat(points, dim=-1), Metric("euclidean"))
     beside: tuple[tuple[str, Kind], ...] = (("cosine", "sphere"), ("euclidean", "euclidean"))
     for name, kind in beside:
         if name in settings.metrics and not (len(trained) == 1 and parts[0][1].kind == kind):
-            yield name, Embeddings(coordinates, Metric(kind))
+            yield name, everything.under(Metric(kind))
     if settings.backbone:
         yield "backbone", Embeddings(embedded.features.float(), Metric("sphere"))
     if "pixels" in settings.metrics:
@@ -186,6 +188,7 @@ def measured_ranks(settings: EvaluationSettings, stage: str) -> list[int]:
 def searched(embeddings: Embeddings, data: Evaluation, ks: Sequence[int], compared: Compared) -> QueryResults:
     """What every query found; each process searches for every P-th one."""
     settings = compared.settings
+    embeddings.hashes  # noqa: B018  # once for all metrics of the same coordinates, wherever they are searched
     on_device = embeddings.to(compared.device) if settings.index != "faiss" else embeddings
     results = evaluate(
         on_device,
@@ -199,9 +202,8 @@ def searched(embeddings: Embeddings, data: Evaluation, ks: Sequence[int], compar
     )
     if processes() == 1:
         return results
-    shares: list[Any] = [None] * processes()
-    dist.all_gather_object(shares, results)
-    return concatenate(shares)
+    columns = {f.name: gather_rows(getattr(results, f.name), compared.device) for f in fields(QueryResults)}
+    return concatenate([QueryResults(**columns)])
 
 
 def percent(summary: dict[str, float], name: str) -> dict[str, float]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from hyplearn.evaluation import inner_products
+from hyplearn.evaluation import inner_products, lifted_gallery, tiles
 from hyplearn.evaluation import neighbours as module
 from hyplearn.evaluation.metric import Embeddings, Metric
 from hyplearn.evaluation.neighbours import Search, neighbours
@@ -208,8 +208,11 @@ def test_a_wrong_float32_candidate_set_is_found_out_and_repaired(monkeypatch: py
 def test_blocks_do_not_change_the_result(make, monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings = make()
     whole = neighbours(embeddings, embeddings, 7)
-    for name, value in (("BLOCK", 4000), ("GATHERED", 3000), ("CANDIDATES", 100), ("FAISS_ROWS", 33)):
-        monkeypatch.setattr(module, name, value)
+    small = {module: {"PAIRED": 3000, "CANDIDATES": 100, "QUERIES": 33}, tiles: {"ENTRIES": 4000, "QUERIES": 33}}
+    small |= {lifted_gallery: {"GATHERED": 3000, "COPIED": 900}, inner_products: {"COPIED": 900}}
+    for where, sizes in small.items():
+        for name, value in sizes.items():
+            monkeypatch.setattr(where, name, value)
     for index in INDEXES:
         pieces = neighbours(embeddings, embeddings, 7, index=index)
         assert torch.equal(pieces.indices, whole.indices)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hyplearn.evaluation.neighbours import Embeddings, Metric
+from hyplearn.evaluation.metric import Embeddings, Metric
 from hyplearn.evaluation.recall import evaluate
 from tests.support.oracles import oracle, tensor
 

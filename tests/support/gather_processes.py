@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hyplearn.data.sources.retrieval_source import Evaluation
+from hyplearn.evaluation.recall import QueryResults
 from hyplearn.losses import Contrastive, CrossBatchMemory, HierarchicalLoss, PairwiseCrossEntropy, ProxyAnchor
 from hyplearn.losses.base import build_part
 from hyplearn.losses.hier import HIER
@@ -23,6 +26,8 @@ from hyplearn.optim import RiemannianSGD, parameter_groups
 from hyplearn.optim.settings import ConstantSchedule, OptimSettings
 from hyplearn.training.module import Optimization
 from hyplearn.training.retrieval import RetrievalModule
+from hyplearn.training.retrieval_metrics import Compared
+from hyplearn.training.retrieval_metrics import rank as rank_stage
 from hyplearn.training.settings import EvaluationSettings
 
 CLASSES, EACH, STEPS = 4, 3, 3
@@ -99,12 +104,49 @@ def train(case: str, rows: slice, *, parallel: bool) -> dict[str, Any]:
     return {"losses": torch.stack(losses), "gradients": gradients, "state": dict(module.state_dict())}
 
 
+IMAGES = 61  # of a stage: a number that is not shared evenly
+
+
+def stage(rows: Tensor, process: int, *, features: bool) -> dict[str, Any]:
+    """A stage of which this process embedded the images `rows`, in batches; ranked."""
+    x = torch.randn(IMAGES, 6, generator=torch.Generator().manual_seed(0)).double()
+    x[40:50] = x[:10]
+    module = module_of("mix")
+    points = (torch.nn.functional.normalize(x, dim=-1), 0.3 * x)
+    module._collected = [(part, tuple(p[part] for p in points), x[part]) for part in rows.split(7) if len(part)]
+    embedded = module._whole_stage(features=features)
+    everything, labels = torch.ones(IMAGES, dtype=torch.bool), torch.arange(IMAGES) % 9
+    data = Evaluation(labels, everything, everything, None, tuple(map(str, range(9))), None, None)
+    settings = EvaluationSettings(k=[1, 2, 8], metrics=["cosine", "euclidean"])
+    compared = Compared(module.spaces, module.loss, settings, torch.device("cpu"), process, 0)
+    found = rank_stage(embedded, data, stage="test" if features else "val", compared=compared, thumbnails=_no_pixels)
+    assert found.ranked is not None
+    results = {f.name: getattr(found.ranked.results, f.name) for f in fields(QueryResults)}
+    return {"metrics": found.metrics, "results": results, "embedded": embedded._asdict()}
+
+
+def _no_pixels(ids: Tensor) -> Tensor:
+    raise AssertionError("nobody asked for pixels")
+
+
+def stages(process: int, count: int) -> dict[str, Any]:
+    """Stages shared by `count` processes: evenly, and with all images in the last one."""
+    rows = torch.arange(IMAGES)
+    nothing = rows if process == count - 1 else rows[:0]
+    return {
+        "test": stage(rows[process::count], process, features=True),
+        "val": stage(rows[process::count], process, features=False),
+        "one_sided": stage(nothing, process, features=True),
+    }
+
+
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     try:
         half = len(LABELS) // 2
         rows = slice(rank * half, (rank + 1) * half)
-        torch.save({case: train(case, rows, parallel=True) for case in CASES}, Path(folder) / f"{rank}.pt")
+        trained = {case: train(case, rows, parallel=True) for case in CASES}
+        torch.save({**trained, "stages": stages(rank, 2)}, Path(folder) / f"{rank}.pt")
     finally:
         dist.destroy_process_group()
