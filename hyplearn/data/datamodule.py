@@ -282,6 +282,13 @@ class ImageDataModule(pl.LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """End the processes that decode images; another stage starts others."""
+        self._end_workers()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End them where a run is stopped, too: Lightning tears nothing down then."""
+        self._end_workers()
+
+    def _end_workers(self) -> None:
         for images in self._images.values():
             images.close()
 
