@@ -127,6 +127,7 @@ class Reading:
                 "set cache=none, cache=disk (or auto), or leave the transform out and use augmentation"
             )
         if self.cache == "disk":
+            require(self.cache_folder != "", "cache_folder", self.cache_folder, "the path of a folder, or null")
             require(
                 self.cache_side is None or self.cache_side >= 1, "cache_side", self.cache_side, "at least 1, or null"
             )
