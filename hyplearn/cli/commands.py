@@ -23,7 +23,7 @@ COMMANDS = {
     "train": Command("train, then test once (python train.py ... is the same)", "train"),
     "evaluate": Command("test a trained model", "evaluate"),
     "recall": Command("exact Recall@k of embeddings, a run's or your own", "recall"),
-    "data": Command("look through the files of a retrieval data set", "data"),
+    "data": Command("look through the files of a data set, or pack them into shards", "data"),
     "reproduce": Command("the runs of the papers' tables, those that are not finished yet", "reproduce"),
     "report": Command("the papers' tables with what was measured, and the evidence for their claims", "report"),
     "tune": Command("search settings by validation, with equal budgets", "tune"),

@@ -169,8 +169,8 @@ def _names(command: str, positional: Sequence[str], extra: Sequence[Path]) -> It
     """Data sets, experiments and tables, where a command takes them."""
     known = groups(config_folders(extra))
     if command == "data" and not positional:
-        yield "verify"
-    if command == "delta" or (command == "data" and positional == ["verify"]):
+        yield from ("verify", "shard")
+    if command == "delta" or (command == "data" and positional in (["verify"], ["shard"])):
         yield from known["dataset"]
     if command in ("reproduce", "wandb-report"):
         yield from (found[0] for name in known["experiment"] if (found := re.match(r"[a-z]+_table\d+", name)))

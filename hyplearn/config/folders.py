@@ -20,7 +20,7 @@ BASE = "base"  # the folder of a group whose files others build on, and which ar
 ENTRY_POINTS = "hyplearn.configs"  # by which an installed package names its package of configuration files
 
 
-PATHS = ("output_dir", "resume", "dataset.root", "model.weights")  # keys that name a place
+PATHS = ("output_dir", "resume", "dataset.root", "dataset.cache_folder", "model.weights")  # keys that name a place
 
 
 def at_home(config: dict[str, Any]) -> dict[str, Any]:

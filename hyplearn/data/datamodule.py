@@ -18,8 +18,10 @@ from hyplearn.data.batches.sampler import BatchSampler, OrderedBatches, Shuffled
 from hyplearn.data.batches.splits import stratified_split, stratified_subset
 from hyplearn.data.batches.transforms import Augmentation, Normalization
 from hyplearn.data.errors import BadImageError, BadImagesError
-from hyplearn.data.reading.files import Cache, ImageFiles, OnBadImage, Reading, Transform, check_files, read_files
+from hyplearn.data.reading.decoding import Decoding
+from hyplearn.data.reading.files import Cache, ImageFiles, OnBadImage, Reading, check_files, read_files
 from hyplearn.data.reading.images import ImageArrays, Images
+from hyplearn.data.reading.pictures import Transform
 from hyplearn.data.sources.source import Facts, Source
 
 Split = Literal["train", "val", "test"]
@@ -83,8 +85,12 @@ class ImageDataModule(pl.LightningDataModule):
         augmentation: Augmentation | None = None,
         drop_last: bool = False,
         cache: Cache = "auto",
+        cache_side: int | None = None,
+        cache_folder: str | Path | None = None,
+        decoder: Decoding = "pillow",
         memory_limit_gib: float = 4.0,
         num_workers: int | None = None,
+        prefetch_factor: int = 2,
         on_bad_image: OnBadImage = "error",
         check_images: bool = True,
         train_transform: Transform | None = None,
@@ -99,8 +105,12 @@ class ImageDataModule(pl.LightningDataModule):
         self.augmentation, self.normalization = augmentation, _normalization(mean, std)
         self.reading = Reading(
             cache=cache,
+            cache_side=cache_side,
+            cache_folder=cache_folder,
+            decoder=decoder,
             memory_limit_gib=memory_limit_gib,
             num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
             on_bad_image=on_bad_image,
             check_images=check_images,
             train_transform=train_transform,
@@ -269,10 +279,27 @@ class ImageDataModule(pl.LightningDataModule):
         if isinstance(found, ImageArrays):
             return found.converted(channels=self.in_channels, size=self.image_size)
         images, skipped = read_files(
-            found, reading or self.reading, channels=self.in_channels, size=self.image_size, seed=self.seed
+            found,
+            reading or self.reading,
+            channels=self.in_channels,
+            size=self.image_size,
+            seed=self.seed,
+            processes=self._local_processes,
         )
         self._skipped[part] = list(skipped)
         return images
+
+    def teardown(self, stage: str) -> None:
+        """End the processes that decode images; another stage starts others."""
+        self._end_workers()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End them where a run is stopped, too: Lightning tears nothing down then."""
+        self._end_workers()
+
+    def _end_workers(self) -> None:
+        for images in self._images.values():
+            images.close()
 
     # Batches
 
@@ -309,6 +336,7 @@ class ImageDataModule(pl.LightningDataModule):
             rank=0 if trainer is None else trainer.global_rank,
             world_size=self._world_size,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
+            keep_workers=trainer is not None,
         )
 
     def ids(self, split: Split) -> Tensor:
@@ -325,6 +353,11 @@ class ImageDataModule(pl.LightningDataModule):
             return torch.empty(0, self.image_size, self.image_size, self.in_channels, dtype=torch.uint8)
         (images,) = self._images[split].for_evaluation().batches([ids.cpu()], epoch=0)
         return images.permute(0, 2, 3, 1)
+
+    @property
+    def _local_processes(self) -> int:
+        """Processes of this run on this machine, which share its CPUs."""
+        return 1 if self.trainer is None else max(self.trainer.num_devices, 1)
 
     @property
     def _world_size(self) -> int:

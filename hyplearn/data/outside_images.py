@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +14,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from hyplearn.data.datamodule import ImageDataModule
 from hyplearn.data.errors import BadImageError, DatasetError
-from hyplearn.data.reading.decoding import SUFFIXES, decode, for_each_file, resize_and_center_crop, usable_cpus
-from hyplearn.data.reading.files import Decoder
+from hyplearn.data.reading.decoding import SUFFIXES, decode, for_each_file, usable_cpus
 from hyplearn.data.reading.images import ImageArrays
 from hyplearn.data.sources.folder import visible_files
 
@@ -98,8 +96,7 @@ def decoder(data: ImageDataModule, *, channels: int, size: int) -> ToPixels:
     channels, size: what the model was trained on.
     """
     if data.source.in_files:
-        transform = data.reading.eval_transform or partial(resize_and_center_crop, size=size)
-        return Decoder(channels=channels, size=size, transform=transform)
+        return data.reading.decoders(channels=channels, size=size)[1]
     return SquareDecoder(native=data.source.facts(data.root).in_channels, channels=channels, size=size)
 
 

@@ -21,8 +21,10 @@ from hyplearn.data.batches.splits import held_out_classes, stratified_subset
 from hyplearn.data.batches.transforms import Augmentation
 from hyplearn.data.datamodule import ImageDataModule, Split, collecting
 from hyplearn.data.errors import BadImageError, BadImagesError, DatasetError, described
-from hyplearn.data.reading.files import Cache, ImageFiles, OnBadImage, Transform
+from hyplearn.data.reading.decoding import Decoding
+from hyplearn.data.reading.files import Cache, ImageFiles, OnBadImage
 from hyplearn.data.reading.images import ImageArrays, Images
+from hyplearn.data.reading.pictures import Transform
 from hyplearn.data.sources.indexed import IndexedSource
 from hyplearn.data.sources.retrieval_source import Evaluation, RetrievalImages, RetrievalSource
 from hyplearn.data.sources.source import Facts
@@ -77,8 +79,12 @@ class RetrievalDataModule(ImageDataModule):
         augmentation: Augmentation | None = None,
         drop_last: bool = False,
         cache: Cache = "auto",
+        cache_side: int | None = None,
+        cache_folder: str | Path | None = None,
+        decoder: Decoding = "pillow",
         memory_limit_gib: float = 4.0,
         num_workers: int | None = None,
+        prefetch_factor: int = 2,
         on_bad_image: OnBadImage = "error",
         check_images: bool = True,
         train_transform: Transform | None = None,
@@ -101,8 +107,12 @@ class RetrievalDataModule(ImageDataModule):
             augmentation=augmentation,
             drop_last=drop_last,
             cache=cache,
+            cache_side=cache_side,
+            cache_folder=cache_folder,
+            decoder=decoder,
             memory_limit_gib=memory_limit_gib,
             num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
             on_bad_image=on_bad_image,
             check_images=check_images,
             train_transform=train_transform,

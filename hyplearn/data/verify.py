@@ -14,6 +14,7 @@ from hyplearn.data.errors import BadImageError, DatasetError, Problem, ProblemsE
 from hyplearn.data.reading.decoding import SUFFIXES, decode, for_each_file, usable_cpus
 from hyplearn.data.reading.files import ImageFiles
 from hyplearn.data.reading.images import ImageArrays
+from hyplearn.data.reading.places import Place as FilePlace
 from hyplearn.data.sources.folder import visible_files
 from hyplearn.data.sources.indexed import IndexedSource, OfficialSet, counts
 from hyplearn.data.sources.retrieval_source import Index, Place
@@ -192,16 +193,16 @@ class _Look:
 
     def through(self, parts: Iterable[ImageFiles], places: Mapping[str, Place]) -> list[Problem]:
         """Decode all files. An image is a problem of the index line that names it, where one does."""
-        named = [(path, files.root / path) for files in parts for path in files.paths]
+        named = [pair for files in parts for pair in zip(files.paths, files.places(), strict=True)]
         total = len(named)
 
-        def work(index: int, path: Path) -> None:
+        def work(index: int, place: FilePlace) -> None:
             try:
-                decode(path, channels=3)
+                decode(place, channels=3)
             finally:
                 self._count(total)
 
-        bad = for_each_file([path for _, path in named], work, threads=self.threads)
+        bad = for_each_file([place for _, place in named], work, threads=self.threads)
         return [_problem(named[index][0], error, places) for index, error in sorted(bad.items())]
 
     def _count(self, total: int) -> None:

@@ -17,7 +17,8 @@ WATCHED = tuple(f"callbacks.{key}" for key in ("geometry", "save_every_epochs", 
 MACHINE = tuple(
     f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "compile", "num_threads")
 )
-READING = tuple(f"dataset.{key}" for key in ("root", "num_workers", "cache", "memory_limit_gib", "check_images"))
+READ_BY = ("num_workers", "prefetch_factor", "cache", "cache_folder", "memory_limit_gib", "check_images")
+READING = tuple(f"dataset.{key}" for key in ("root", *READ_BY))
 KEPT = tuple(f"evaluation.{key}" for key in ("save", "per_class", "gallery", "hard_negatives"))  # beside the numbers
 MEASURED = tuple(f"evaluation.{key}" for key in ("index", "nmi"))  # by which program, and what else
 
@@ -35,6 +36,8 @@ UNTOLD = (*PLACE, *NAMES, *SHOWN, "callbacks", "evaluation")
 # Keys that configurations have had since, with the value that means what every run did before: while a key has it, ids
 # leave it out, so that the same computation keeps its name.
 ADDED_LATER: Mapping[str, Any] = {
+    "dataset.cache_side": None,
+    "dataset.decoder": "pillow",
     "manifold.inverse_c_between": None,
     "model.orientation": "joint",
     "optim.curvature_weight_decay": 0.0,

@@ -80,8 +80,9 @@ def test_keys_of_a_stored_run(tmp_path: Path) -> None:
 
 
 def test_names_of_data_sets_and_tables() -> None:
-    assert candidates("hyplearn data ") == ["verify"]
+    assert candidates("hyplearn data ") == ["shard", "verify"]
     assert set(candidates("hyplearn data verify c")) == {"cars", "cifar10", "cifar100", "csv_retrieval", "cub"}
+    assert set(candidates("hyplearn data shard c")) == {"cars", "cifar10", "cifar100", "csv_retrieval", "cub"}
     assert "bdeir_table3" in candidates("hyplearn wandb-report b")
     assert "yue_table1" in candidates("hyplearn reproduce y")
 

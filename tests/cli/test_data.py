@@ -47,10 +47,16 @@ def test_mistakes_in_the_command_are_named(name: str, overrides: list[str], mess
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("data", "hyplearn data needs a command: hyplearn data verify <dataset>"),
+        ("data", "hyplearn data needs a command: hyplearn data verify <dataset>, or hyplearn data shard"),
         ("data verfy cub", "hyplearn data needs another command than verfy"),
         ("data verify", "needs a data set: hyplearn data verify cub"),
         ("data verify dataset.root=x", "needs a data set"),
+        ("data shard", "hyplearn data shard needs a data set: hyplearn data shard cub"),
+        ("data shard cub", "hyplearn data shard needs --to <a new folder>"),
+        ("data shard cub --to x --json", "hyplearn data shard needs --to <a new folder>, and has no --json"),
+        ("data shard digits --to x", "dataset=digits: digits is not made of image files: it needs no shards"),
+        ("data shard cub --to x --shard-mib 0", "--shard-mib"),
+        ("data verify cub --to x", "--to and --shard-mib belong to hyplearn data shard"),
         ("data verify cub --jsn", "unrecognized arguments: --jsn (see hyplearn data --help)"),
         ("data verify cub --config-dir nowhere", "nowhere is no folder"),
     ],
@@ -85,3 +91,15 @@ def test_a_data_set_of_ones_own_is_verified(command, tmp_path: Path) -> None:
     (tmp_path / "more" / "dataset" / "mine.yaml").write_text(mine)
     assert command("data", "verify", "mine", "--config-dir", "more").status == 0
     assert "mine" in command("data", "verify", "nothing", "--config-dir", "more").err
+
+
+def test_shards_are_made_and_trained_on(command, tmp_path: Path) -> None:
+    make_cub(tmp_path / "birds")
+    result = command("data", "shard", "cub", f"dataset.root={tmp_path / 'birds'}", "--to", "shards")
+    assert result.status == OK
+    assert "20 train, 12 test images in shards" in result.out
+    assert "train on them with dataset=shards_retrieval dataset.root=shards" in result.out
+    assert command("data", "verify", "shards_retrieval", "dataset.root=shards").status == OK
+    again = command("data", "shard", "cub", f"dataset.root={tmp_path / 'birds'}", "--to", "shards")
+    assert again.status == 2
+    assert "shards is there already: name a new folder" in again.err

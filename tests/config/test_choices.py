@@ -20,7 +20,15 @@ CHOSEN = {
     group: names for group, names in GROUPS.items() if group not in ("recipe", "runtime")
 }  # which experiments and Hydra choose
 TABLES = [name for name in EXPERIMENTS if name.startswith(("bdeir_", "yue_"))]  # tests/papers/test_cells.py has them
-ROOTLESS = ("image_folder", "image_folder_224", "image_folder_retrieval", "image_folder_retrieval_224", "csv_retrieval")
+ROOTLESS = (
+    "image_folder",
+    "image_folder_224",
+    "image_folder_retrieval",
+    "image_folder_retrieval_224",
+    "csv_retrieval",
+    "shards",
+    "shards_retrieval",
+)
 NEEDED = {name: ["dataset.root=somewhere"] for name in ROOTLESS}
 
 

@@ -14,6 +14,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from hyplearn.data.batches.sampler import check_class_batches
+from hyplearn.data.sources.cub import CUB
+from hyplearn.data.sources.folder import ImageFolder
+from hyplearn.data.sources.shard_writing import write_shards
 from tests.support.retrieval_trees import make_cars, make_cub, make_inshop, make_sop
 
 WriteImage = Callable[..., Path]
@@ -27,6 +30,7 @@ TREES = {
     "image_folder_retrieval": lambda root: make_cub(root, texts=False),
     "image_folder_retrieval_224": lambda root: make_cub(root, texts=False),
     "csv_retrieval": lambda root: write_table(make_cub(root)),
+    "shards_retrieval": lambda root: write_shards(CUB(), make_cub(root).parent, root / "shards"),
 }
 # What trees of a few classes need: small batches, no backbone, and a split where they have none.
 BATCHES = {"batch_size": 4, "images_per_class": 2, "val_fraction": 0.4, "num_workers": 1}
@@ -34,6 +38,7 @@ STATISTICS = {"mean": [0.5], "std": [0.25]}
 SMALL = {name: {**BATCHES, **STATISTICS} for name in ("cub", "cars", "sop", "inshop")} | {
     name: {**BATCHES, "source.test_fraction": 0.4} for name in ("image_folder_retrieval", "csv_retrieval")
 }
+SMALL["shards_retrieval"] = BATCHES
 SMALL["image_folder_retrieval_224"] = {
     **SMALL["image_folder_retrieval"],
     **STATISTICS,
@@ -75,7 +80,12 @@ def roots(request: pytest.FixtureRequest) -> Callable[[str], Path | None]:
         if name in TREES:
             root = request.getfixturevalue("tmp_path")
             TREES[name](root)
-            return root / "CUB_200_2011" / "images" if name.startswith("image_folder") else root
+            below = {"image": root / "CUB_200_2011" / "images", "shards": root / "shards"}
+            return below.get(name.split("_")[0], root)
+        if name == "shards":
+            shards: Path = request.getfixturevalue("tmp_path") / "shards"
+            write_shards(ImageFolder(), request.getfixturevalue("folder_root"), shards)
+            return shards
         fixture = "folder_root" if name.startswith("image_folder") else f"{name.split('_mnist')[0]}_root"
         return request.getfixturevalue(fixture)
 
@@ -90,7 +100,7 @@ def test_every_dataset_has_a_config() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_keys_are_arguments_of_the_target(name: str, load: Callable[..., dict[str, Any]]) -> None:
-    config = load(name, **({"root": "/images"} if name.startswith(("image_folder", "csv")) else {}))
+    config = load(name, **({"root": "/images"} if name.startswith(("image_folder", "csv", "shards")) else {}))
     arguments = set(inspect.signature(hydra.utils.get_class(config["_target_"])).parameters)
     assert set(config) - {"_target_"} <= arguments
     assert "seed" not in config  # the run's
@@ -107,7 +117,7 @@ def test_a_batch_of_every_part(
         del changes["batch_size"]
     if root is not None:
         changes["root"] = root
-    if name in ("tiny_imagenet", "image_folder", "image_folder_224"):
+    if name in ("tiny_imagenet", "image_folder", "image_folder_224", "shards"):
         changes["num_workers"] = 1
     data = hydra.utils.instantiate(load(name, **changes), seed=5)
     facts = data.facts()

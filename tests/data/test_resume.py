@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import pytorch_lightning as pl
@@ -156,8 +157,10 @@ def test_validation_sees_every_held_out_image_once_an_epoch(undisturbed: Classif
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_images_in_files_are_resumed_too(num_workers: int, folder_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("num_workers", "cache"), [(0, "none"), (1, "none"), (2, "disk")])
+def test_images_in_files_are_resumed_too(
+    num_workers: int, cache: Literal["none", "disk"], folder_root: Path, tmp_path: Path
+) -> None:
     def in_files() -> ImageDataModule:
         return ImageDataModule(
             ImageFolder(),
@@ -167,6 +170,7 @@ def test_images_in_files_are_resumed_too(num_workers: int, folder_root: Path, tm
             root=folder_root,
             image_size=8,
             num_workers=num_workers,
+            cache=cache,
             train_transform=v2.RandomResizedCrop(8),
         )
 
@@ -174,6 +178,7 @@ def test_images_in_files_are_resumed_too(num_workers: int, folder_root: Path, tm
     assert len(whole.seen) == EPOCHS * 3
     stopped = run(tmp_path, in_files, StopAfter(4, tmp_path / "last.ckpt"))
     assert_same(run(tmp_path, in_files, resume=tmp_path / "last.ckpt"), stopped.seen, whole)
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero:UserWarning")

@@ -33,6 +33,8 @@ class ImageLoader:
     `load_state_dict()` the next iteration starts there, if it is of that epoch, else at the epoch's beginning. Order
     and augmentation are functions of (seed, epoch, batch), so nothing else needs to be stored, and the augmentation of
     an image does not depend on the number of processes.
+
+    keep_workers: processes that decode images stay from pass to pass, until who gave the images closes them.
     """
 
     batch_sampler = None  # Lightning asks for it wherever there is a sampler
@@ -47,9 +49,11 @@ class ImageLoader:
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
+        keep_workers: bool = False,
     ) -> None:
         self.images, self.sampler, self.seed, self.augmentation = images, sampler, seed, augmentation
         self.rank, self.world_size, self.pin_memory = rank, world_size, pin_memory
+        self.keep_workers = keep_workers
         self._position = (0, 0)  # epoch and next batch
         self._resume: tuple[int, int] | None = None
 
@@ -65,7 +69,10 @@ class ImageLoader:
         batches = self.sampler.batches()[start:]
         parts = [share(ids, rank=self.rank, world_size=self.world_size) for ids in batches]
         order = [ids[part] for ids, part in zip(batches, parts, strict=True)]
-        pixels = self.images.batches(order, epoch=epoch)
+        if self.keep_workers:
+            pixels = self.images.batches_of_pass(order, epoch=epoch, pin_memory=self.pin_memory)
+        else:
+            pixels = self.images.batches(order, epoch=epoch)
         for number, images in enumerate(pixels):
             draws = self._draw(len(batches[number]), parts[number], epoch=epoch, batch=start + number)
             self._position = (epoch, start + number + 1)
@@ -81,6 +88,7 @@ class ImageLoader:
     def _pinned(self, batch: Batch) -> Batch:
         if not self.pin_memory:
             return batch
+        # What a thread has pinned already comes back as it is.
         return Batch(*(None if part is None else part.pin_memory() for part in batch))  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, int]:

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LARGE = 2**14  # values of an image from which on, on a CPU, one by one is ten times faster than all by a mask
+
 
 def crop(images: Tensor, offsets: Tensor, *, padding: int) -> Tensor:
     """Windows of the images' own size out of images with `padding` black pixels on each side.
@@ -31,6 +33,11 @@ def crop(images: Tensor, offsets: Tensor, *, padding: int) -> Tensor:
 
 def flip(images: Tensor, chosen: Tensor) -> Tensor:
     """Mirror left and right the images (B, C, H, W) where `chosen` (B,) is true."""
+    if images.device.type == "cpu" and images[0].numel() >= LARGE:
+        flipped = torch.empty_like(images)
+        for image, mirrored, source in zip(flipped, chosen.tolist(), images, strict=True):
+            image.copy_(source.flip(-1) if mirrored else source)
+        return flipped
     return torch.where(chosen[:, None, None, None], images.flip(-1), images)
 
 
@@ -134,4 +141,18 @@ class Normalization:
         """(B, C, H, W) uint8 to float32 of the same memory format."""
         if self.mean.device != images.device:  # once: a copy for every batch would wait for the device
             self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
-        return images.to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
+        mean, std = self.mean, self.std
+        pixels = images.to(torch.float32)
+        rows = pixels.permute(0, 2, 3, 1)
+        if images.device.type == "cpu" and rows.is_contiguous():
+            # Whole rows of pixels against rows of statistics: the same arithmetic, in loops that are not three long.
+            width = rows.shape[2]
+            mean, std = (self._of_row(values, rows.shape[3], width) for values in (mean, std))
+            rows.flatten(2).div_(255).sub_(mean).div_(std)
+            return pixels
+        return pixels.div_(255).sub_(mean).div_(std)
+
+    @staticmethod
+    def _of_row(values: Tensor, channels: int, width: int) -> Tensor:
+        """(width * channels,), the statistics of the values of a row in channels_last."""
+        return values.flatten().expand(channels).repeat(width)

@@ -8,21 +8,26 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
+from io import BytesIO
+from typing import BinaryIO, Literal, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import functional as tv
 
 from hyplearn.data.errors import BadImageError
-from hyplearn.runs.regular import NoRegularFile, check_regular
+from hyplearn.data.reading.places import MISSING, Member, Place, bytes_of, file_of, shown, stream_of
+from hyplearn.runs.regular import NoRegularFile
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp", ".gif"})
-MISSING = "No such file"
 MAX_PIXELS = 89_478_485  # of a picture, and of all that are decoded at the same time: Pillow's own limit, 256 MiB
+Decoding = Literal["pillow", "torchvision"]
 _MODES = {1: "L", 3: "RGB"}
+_READ_AS = {"L": ImageReadMode.GRAY, "RGB": ImageReadMode.RGB}
+_ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 # What Pillow's readers raise on broken files, beside the errors meant for it.
 _PILLOW_ERRORS = (
     *(OSError, SyntaxError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning, struct.error),
@@ -52,62 +57,96 @@ class PixelBudget:
                 self._changed.notify_all()
 
 
+_P = TypeVar("_P", bound=Place)
 _decoding = PixelBudget(MAX_PIXELS)
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(stream: BinaryIO) -> Image.Image:
     """The picture with its size, not decoded. Raises ValueError for one beyond the limit.
 
     Pillow warns from there on and refuses twice as many; a warning is shown once, whichever thread meets it.
     """
-    check_name(path)
-    check_regular(path)
-    file = Image.open(path)
+    file = Image.open(stream)
     if file.width * file.height > MAX_PIXELS:
-        file.close()
         raise ValueError(f"{file.width:,} x {file.height:,} pixels, more than {MAX_PIXELS:,}: make it smaller")
     return file
 
 
-def check_there(path: Path) -> None:
-    """Raise BadImageError where no file lies at `path`, or one whose name is no text."""
+def check_there(place: Place) -> None:
+    """Raise BadImageError where no file lies at a place, or one whose name is no text."""
     try:
-        check_name(path)
-        check_regular(path)
+        file_of(place)
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError)
-        raise BadImageError(path, MISSING if missing else getattr(error, "strerror", None) or str(error)) from error
+        reason = MISSING if missing else getattr(error, "strerror", None) or str(error)
+        raise BadImageError(shown(place), reason) from error
 
 
-def check_name(path: Path) -> None:
-    """Raise ValueError for a path that is no text: tables, records and pages could not say it."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("its path is not in UTF-8: rename the file or its folder") from error
-
-
-def decode(path: Path, *, channels: int) -> Image.Image:
+def decode(place: Place, *, channels: int) -> Image.Image:
     """The image upright (EXIF orientation applied) in mode L (channels 1) or RGB (channels 3).
 
     Palettes, CMYK and other colour spaces are converted, 16-bit grey is scaled to 8 bits, transparent pixels are laid
     over white, animations give their first frame. Raises BadImageError for what cannot be read to the end, or has no
     defined range (floating point pixels).
     """
+    with _told_as_bad(place), stream_of(place) as stream, _opened(stream) as file:
+        return _decoded(file, channels)
+
+
+def _decoded(file: Image.Image, channels: int) -> Image.Image:
+    with _decoding.room_for(file.width * file.height):
+        file.load()
+        # In place, and no conversion to what it is already: both would copy the picture.
+        ImageOps.exif_transpose(file, in_place=True)
+        image = _to_eight_bits(file)
+        return image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
+
+
+def decode_to_tensor(place: Place, *, channels: int) -> Tensor:
+    """The image of `decode` as a tensor (C, H, W) uint8.
+
+    An upright JPEG that is grey or RGB already goes through torchvision's decoder, which is faster and uses the same
+    library as Pillow: the pixels are equal where both were built with libjpeg-turbo. Raises as `decode` does.
+    """
+    with _told_as_bad(place):
+        data = bytes_of(place)
+        with _opened(BytesIO(data)) as file:
+            plain = file.format == "JPEG" and file.mode == _MODES[channels]
+            if plain and file.getexif().get(_ORIENTATION, 1) == 1:
+                pixels = _decoded_jpeg(data, file)
+                if pixels is not None:
+                    return pixels
+            return tv.pil_to_tensor(_decoded(file, channels))  # type: ignore[no-any-return]
+
+
+def _decoded_jpeg(data: bytes, file: Image.Image) -> Tensor | None:
+    """The pixels, None where torchvision cannot read it: Pillow then can, or says what is wrong."""
+    buffer = torch.from_numpy(np.frombuffer(bytearray(data), dtype=np.uint8))
+    with _decoding.room_for(file.width * file.height):
+        try:
+            return decode_jpeg(buffer, mode=_READ_AS[file.mode])  # type: ignore[no-any-return]
+        except RuntimeError:
+            return None
+
+
+@contextmanager
+def _told_as_bad(place: Place) -> Iterator[None]:
+    """Raise a BadImageError that names the place for whatever readers raise on broken files."""
     try:
-        with _opened(path) as file, _decoding.room_for(file.width * file.height):
-            file.load()
-            image = ImageOps.exif_transpose(file)
-            return _to_eight_bits(image).convert(_MODES[channels])
+        yield
     except FileNotFoundError as error:
-        raise BadImageError(path, MISSING) from error
+        raise BadImageError(shown(place), MISSING) from error
     except NoRegularFile as error:
-        raise BadImageError(path, str(error.strerror)) from error
+        raise BadImageError(shown(place), str(error.strerror)) from error
     except UnidentifiedImageError as error:
-        reason = "the file is empty" if path.stat().st_size == 0 else "not an image, or of an unknown format"
-        raise BadImageError(path, reason) from error
+        reason = "the file is empty" if _is_empty(place) else "not an image, or of an unknown format"
+        raise BadImageError(shown(place), reason) from error
     except _PILLOW_ERRORS as error:
-        raise BadImageError(path, str(error) or type(error).__name__) from error
+        raise BadImageError(shown(place), str(error) or type(error).__name__) from error
+
+
+def _is_empty(place: Place) -> bool:
+    return place.size == 0 if isinstance(place, Member) else place.stat().st_size == 0
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
@@ -129,12 +168,12 @@ def resize_and_center_crop(image: Image.Image, *, size: int) -> Image.Image:
     return tv.center_crop(tv.resize(image, [size], antialias=True), [size])  # type: ignore[no-any-return]
 
 
-def to_pixels(image: Image.Image | Tensor, path: Path, *, channels: int, size: int) -> Tensor:
+def to_pixels(image: Image.Image | Tensor, place: Place, *, channels: int, size: int) -> Tensor:
     """(H, W, C) uint8 of a transformed image. Raises ValueError if the transform did not make it `size` x `size`."""
     pixels = tv.pil_to_tensor(image) if isinstance(image, Image.Image) else image
     if pixels.shape != (channels, size, size) or pixels.dtype != torch.uint8:
         raise ValueError(
-            f"the transform made {path} a {pixels.dtype} image {tuple(pixels.shape)}, needed is torch.uint8 "
+            f"the transform made {shown(place)} a {pixels.dtype} image {tuple(pixels.shape)}, needed is torch.uint8 "
             f"{(channels, size, size)}: let it end at dataset.image_size={size} and leave normalisation to mean and std"
         )
     return pixels.permute(1, 2, 0)
@@ -147,10 +186,8 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def for_each_file(
-    paths: Sequence[Path], work: Callable[[int, Path], object], *, threads: int
-) -> dict[int, BadImageError]:
-    """Call `work(index, path)` for all files; Pillow decodes outside the interpreter lock. Returns the bad ones."""
+def for_each_file(paths: Sequence[_P], work: Callable[[int, _P], object], *, threads: int) -> dict[int, BadImageError]:
+    """Call `work(index, place)` for all files; Pillow decodes outside the interpreter lock. Returns the bad ones."""
 
     def attempt(index: int) -> BadImageError | None:
         try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from torchvision.datasets.utils import download_url
 
 from hyplearn.data.errors import DatasetError
+from hyplearn.data.reading.folders import alone_with
 
 TIMEOUT_SECONDS = 30.0
 
@@ -29,7 +30,17 @@ class Archive:
     md5: str
 
     def fetch(self, folder: Path, *, placement: str) -> Path:
-        """Download into `folder`, unless the intact file is there. Raises DatasetError that ends with `placement`."""
+        """Download into `folder`, unless the intact file is there. Raises DatasetError that ends with `placement`.
+
+        Where several processes ask for it at a time one downloads, and the others wait.
+        """
+        try:
+            with alone_with(folder / self.filename):
+                return self._fetch(folder, placement)
+        except OSError as error:  # from the lock: those of the download have their own message
+            raise DatasetError(f"{folder} cannot be written ({error}). {placement}") from error
+
+    def _fetch(self, folder: Path, placement: str) -> Path:
         try:
             with _socket_timeout(TIMEOUT_SECONDS):
                 download_url(self.url, folder, self.filename, self.md5)
@@ -39,7 +50,15 @@ class Archive:
 
     def fetch_and_unpack(self, folder: Path, member: str, *, placement: str) -> None:
         """Download and unpack the folder `member` of the archive into `folder`."""
-        archive = self.fetch(folder, placement=placement)
+        try:
+            with alone_with(folder / self.filename):
+                if not (folder / member).exists():  # another process may have brought it meanwhile
+                    self._unpack(self._fetch(folder, placement), folder, member, placement)
+        except OSError as error:
+            raise DatasetError(f"{folder} cannot be written ({error}). {placement}") from error
+
+    @staticmethod
+    def _unpack(archive: Path, folder: Path, member: str, placement: str) -> None:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as temporary:
             # An interrupted unpacking must not look like a data set, so the finished folder is moved into place.
             try:

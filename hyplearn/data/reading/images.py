@@ -24,6 +24,14 @@ class Images(Protocol):
         """Yield for each tensor of ids its images (B, C, H, W), uint8, channels_last."""
         ...
 
+    def batches_of_pass(self, order: Sequence[Tensor], *, epoch: int, pin_memory: bool = False) -> Iterator[Tensor]:
+        """Yield the same batches with what may be kept from pass to pass, until `close`."""
+        ...
+
+    def close(self) -> None:
+        """End what was kept."""
+        ...
+
     def for_evaluation(self) -> Images:
         """Return the same images as evaluation sees them."""
         ...
@@ -70,6 +78,13 @@ class ImageArrays:
     def batches(self, order: Sequence[Tensor], *, epoch: int) -> Iterator[Tensor]:
         for ids in order:
             yield self.pixels.index_select(0, ids).permute(0, 3, 1, 2)
+
+    def batches_of_pass(self, order: Sequence[Tensor], *, epoch: int, pin_memory: bool = False) -> Iterator[Tensor]:
+        """Yield the batches of `batches`; the loader pins them with the rest."""
+        return self.batches(order, epoch=epoch)
+
+    def close(self) -> None:
+        """Do nothing: nothing is kept but the images."""
 
     def for_evaluation(self) -> ImageArrays:
         return self

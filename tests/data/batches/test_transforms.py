@@ -157,3 +157,26 @@ def test_everything_together_stays_in_bytes_and_channels_last(images: Tensor) ->
 def test_impossible_windows_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Augmentation(**options)
+
+
+@pytest.mark.parametrize("size", [6, 80])
+def test_flips_are_those_of_the_mask_whatever_the_size(size: int) -> None:
+    images = torch.randint(0, 256, (5, 3, size, size + 2), dtype=torch.uint8).contiguous(
+        memory_format=torch.channels_last
+    )
+    chosen = torch.tensor([True, False, False, True, True])
+    flipped = flip(images, chosen)
+    assert torch.equal(flipped, torch.where(chosen[:, None, None, None], images.flip(-1), images))
+    assert flipped.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("values", [1, 3])
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_normalised_bits_do_not_depend_on_the_memory_format(values: int, memory_format: torch.memory_format) -> None:
+    images = torch.randint(0, 256, (2, 3, 9, 7), dtype=torch.uint8).contiguous(memory_format=memory_format)
+    mean, std = [0.485, 0.456, 0.406][:values], [0.229, 0.224, 0.225][:values]
+    by_hand = images.to(torch.float32) / 255
+    by_hand = (by_hand - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    found = Normalization(mean, std)(images)
+    assert torch.equal(found, by_hand)
+    assert found.is_contiguous(memory_format=memory_format)

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -46,7 +47,27 @@ def test_an_archive_is_downloaded_and_unpacked(archive: Archive, tmp_path: Path)
     root = tmp_path / "new" / "root"
     archive.fetch_and_unpack(root, "folder", placement="")
     assert (root / "folder" / "file.txt").read_text() == "content"
-    assert sorted(path.name for path in root.iterdir()) == sorted([archive.filename, "folder"])
+    assert sorted(path.name for path in root.iterdir()) == sorted([lock_of(archive), archive.filename, "folder"])
+
+
+def test_who_asks_for_it_at_the_same_time_waits(archive: Archive, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(archive.fetch_and_unpack, root, "folder", placement="") for _ in range(4)]:
+            done.result()
+    assert (root / "folder" / "file.txt").read_text() == "content"
+    assert sorted(path.name for path in root.iterdir()) == sorted([lock_of(archive), archive.filename, "folder"])
+
+
+def test_a_folder_that_cannot_be_written_is_told(archive: Archive, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatasetError, match=r"file/root cannot be written .*Place it by hand\."):
+        archive.fetch_and_unpack(tmp_path / "file" / "root", "folder", placement="Place it by hand.")
+
+
+def lock_of(archive: Archive) -> str:
+    """The lock stays: a process that waits for it must not be left with a name that is no more."""
+    return f".{archive.filename}.lock"
 
 
 def test_an_intact_archive_is_not_downloaded_again(archive: Archive, tmp_path: Path) -> None:
@@ -68,7 +89,7 @@ def test_an_unpacking_that_fails_leaves_nothing_that_looks_finished(tmp_path: Pa
     broken = Archive("http://127.0.0.1:9/nowhere", path.name, hashlib.md5(b"no archive").hexdigest())
     with pytest.raises(DatasetError, match=r"broken.zip cannot be unpacked .*Place it by hand\."):
         broken.fetch_and_unpack(tmp_path, "folder", placement="Place it by hand.")
-    assert [path.name for path in tmp_path.iterdir()] == ["broken.zip"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [lock_of(broken), "broken.zip"]
 
 
 def test_without_a_network_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

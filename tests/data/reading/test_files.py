@@ -11,8 +11,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from hyplearn.data.errors import BadImageError, BadImagesError, DatasetError
-from hyplearn.data.reading.files import ImageFiles, ImageStream, Reading, read_files
+from hyplearn.data.reading.files import ImageFiles, Reading, read_files
 from hyplearn.data.reading.images import ImageArrays, Images
+from hyplearn.data.reading.stream import ImageStream
 
 WriteImage = Callable[..., Path]
 
@@ -153,7 +154,13 @@ def test_transforms_of_another_size_are_found_before_training(files: ImageFiles,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cache": "disk"}, "cache='disk' must be one of 'auto', 'memory', 'none'"),
+        ({"cache": "disc"}, "cache='disc' must be one of 'auto', 'memory', 'disk', 'none'. Did you mean disk?"),
+        ({"decoder": "opencv"}, "decoder='opencv' must be one of 'pillow', 'torchvision'"),
+        ({"cache": "disk", "cache_side": 0}, "cache_side=0 must be at least 1, or null"),
+        ({"cache_side": 256}, "cache_side=256 and cache_folder=None belong to cache=disk, got cache=auto"),
+        ({"cache": "none", "cache_folder": "/x"}, "cache_folder=/x belong to cache=disk"),
+        ({"cache": "disk", "cache_folder": ""}, "cache_folder='' must be the path of a folder, or null"),
+        ({"prefetch_factor": 0}, "prefetch_factor=0 must be at least 1"),
         ({"on_bad_image": "ignore"}, "on_bad_image='ignore' must be one of 'error', 'skip'"),
         ({"on_bad_image": "skip", "check_images": False}, "set check_images=true"),
         ({"num_workers": -1}, "num_workers must be at least 0"),
