@@ -64,6 +64,17 @@ def listing(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
+OFFERED = 5  # names that a message lists
+
+
+def offered(names: Iterable[str], more: str) -> str:
+    """`a, b, c, d, e and 7 more: hyplearn ...` in alphabetical order. more: the command that lists all of them."""
+    known = sorted(names)
+    if len(known) <= OFFERED + 1:  # "and 1 more" would be longer than the name
+        return listing(known)
+    return f"{', '.join(known[:OFFERED])} and {len(known) - OFFERED} more: {more}"
+
+
 def nearest(name: str, valid: Iterable[str], *, prefix: str = "") -> str:
     """` Did you mean prefix + x?` for the valid name x closest to `name`, nothing where none is close."""
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)

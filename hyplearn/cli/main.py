@@ -25,6 +25,7 @@ from hyplearn.errors import (
     ProcessLost,
     UntrustedPart,
     nearest,
+    offered,
 )
 from hyplearn.runs.regular import NoRegularFile
 
@@ -131,7 +132,8 @@ def _dispatch(arguments: list[str]) -> int:
         overview().print_help()
         return OK
     if name not in COMMANDS:
-        raise ConfigError(f"unknown command {name!r}.{nearest(name, COMMANDS)} (hyplearn knows {', '.join(COMMANDS)})")
+        known = offered(COMMANDS, "hyplearn --help")
+        raise ConfigError(f"unknown command {name!r}.{nearest(name, COMMANDS)} (hyplearn knows {known})")
     run = function(name, COMMANDS[name])
     assert callable(run)
     status: int = run(rest)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from hyplearn.cli.parser import Parser, at_least, folder
+from hyplearn.config.typed_keys import meant_flag
 from hyplearn.errors import OK, ConfigError
 
 # Flags of Hydra without and with a value: the short form, and what they do.
@@ -29,6 +31,7 @@ INFORMATION = ("all", "config", "defaults", "defaults-tree", "plugins", "searchp
 
 def train(argv: Sequence[str]) -> int:
     """Run `hyplearn train <argv>`."""
+    _refuse_flags(argv)
     options = train_parser().parse_intermixed_args(list(argv))
     if options.help:
         from hyplearn.cli.help import help_text
@@ -89,6 +92,19 @@ def _refuse(options: argparse.Namespace) -> None:
         raise ConfigError(f"{' and '.join(asked)} ask for two things at once: leave one out.")
     if (options.resolve or options.package is not None) and options.cfg is None:
         raise ConfigError("--resolve and --package say how --cfg shows a configuration: add --cfg job.")
+
+
+def _refuse_flags(argv: Sequence[str]) -> None:
+    """Raise ConfigError for a setting that was typed as a flag, as in --epochs 5, with the way it is written here."""
+    known = train_parser()._option_string_actions
+    for text, following in zip(argv, [*argv[1:], ""], strict=True):
+        flag, sign, value = text.partition("=")
+        if not re.fullmatch(r"--?[a-zA-Z][\w-]*", flag) or flag in known:
+            continue
+        after = following if following and not following.startswith("-") and "=" not in following else None
+        answer = meant_flag(flag, value if sign else after)
+        if answer:
+            raise ConfigError(answer)
 
 
 def _refuse_words(options: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from hyplearn.cli.next_steps import next_steps
 from hyplearn.config import resolvers
 from hyplearn.config.compose import Composed, change, compose, composed, load, parse, task_overrides
 from hyplearn.config.explain import explained, of_command_line, refuse_choices, searched
@@ -33,6 +34,7 @@ from hyplearn.runs.creation import OUTPUTS, claim, run_name
 from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.finding import reopen, to_continue, unfinished
 from hyplearn.runs.keys import CONTINUED, within
+from hyplearn.runs.latest import followed, mark_latest
 from hyplearn.runs.lock import occupied
 from hyplearn.runs.rank import first_process
 from hyplearn.runs.writing import writing
@@ -172,7 +174,11 @@ def job(config: DictConfig) -> float | None:
     try:
         with as_typed():
             prepared = _prepared.pop() if _prepared else prepare(config, own)
-            return _fit(prepared, prepared.plan.run_dir or _output_dir())
+            run_dir = prepared.plan.run_dir or _output_dir()
+            value = _fit(prepared, run_dir)
+            if own.mode is RunMode.RUN and first_process() and prepared.spec.trainer.progress != "none":
+                print(next_steps(run_dir, retrieval=prepared.spec.retrieval), flush=True)
+            return value
     except (ConfigError, DatasetError, NonFiniteLoss) as error:
         if own.mode is RunMode.MULTIRUN:  # a launcher that is not ours takes it down
             raise
@@ -191,6 +197,8 @@ def _fit(prepared: Prepared, run_dir: Path) -> float | None:
 
     plan, spec = prepared
     config = {**plan.composed.config, "output_dir": str(run_dir), "resume": None}
+    if first_process():
+        mark_latest(run_dir, OUTPUTS)
     try:
         with occupied(run_dir) if first_process() else nullcontext():
             results = fit(replace(spec, config=config, run_dir=run_dir, resume=plan.checkpoint))
@@ -208,7 +216,8 @@ def _plan(found: Composed, typed: Sequence[str]) -> Plan:
     if not (resume is None or isinstance(resume, str)):
         raise ConfigError(f"resume={resume}: expected auto, a run directory or a checkpoint.")
     if resume not in (None, "auto"):
-        run, checkpoint = RunDirectory.locate(Path(resume)), to_continue(Path(resume))
+        path = followed(Path(resume))
+        run, checkpoint = RunDirectory.locate(path), to_continue(path)
         rest = [text for text in typed if parse(text).key_or_group != "resume"]
         found = change(
             run.config, rest, allowed=lambda key: within(key, CONTINUED), file=run.config_file, trust=_trusted

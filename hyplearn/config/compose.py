@@ -33,6 +33,7 @@ from hyplearn.config.keys import check_key, paths
 from hyplearn.config.schema import SUPPLIED, TrainConfig, validate
 from hyplearn.config.stored import check as stored_check
 from hyplearn.config.typecheck import arguments, checked
+from hyplearn.config.typed_keys import meant_word, with_our_values
 from hyplearn.errors import ConfigError
 
 RUNTIME = "runtime"  # the group that chooses Hydra's launcher and sweeper, which are no part of a run
@@ -69,6 +70,7 @@ def composed(config: DictConfig, own: Any) -> Composed:
             raise unknown_choice(group, choice, groups([config_dir()])[group])
     for override in typed:
         _replace_kind(task, override)
+    _turn_on_loggers(task, typed)
     return _complete(task, chosen, frozenset(key for override in typed for key in _keys(override)))
 
 
@@ -137,7 +139,8 @@ def parse(text: str) -> Override:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:  # OverrideParseException, and its base for brackets left open
         raise ConfigError(
-            f"{text!r} is no override: {first_line(error)}. Write key=value or group=choice.{as_text(text)}"
+            f"{text!r} is no override: {first_line(error)}. Write key=value or group=choice."
+            f"{meant_word(text)}{as_text(text)}"
         ) from error
 
 
@@ -215,8 +218,19 @@ def _replace_kind(config: dict[str, Any], override: Override) -> None:
     node[last] = resolve(OmegaConf.create(dict(value)))
 
 
+def _turn_on_loggers(config: dict[str, Any], typed: Sequence[Override]) -> None:
+    """Turn on each of several loggers, logger=[wandb,tensorboard]: what is merged last says no to the others."""
+    values = [one.value() for one in typed if one.key_or_group == "logger" and not one.is_delete()]
+    single = {one.key_or_group for one in typed}
+    names = values[-1] if values and isinstance(values[-1], list) else []
+    for name in names:
+        if isinstance(config["logger"].get(name), bool) and f"logger.{name}" not in single:
+            config["logger"][name] = True
+
+
 def _complete(config: dict[str, Any], chosen: Mapping[str, str | None], typed: frozenset[str]) -> Composed:
     """Check keys, types and ranges, and note the choices in the configuration itself."""
+    config = with_our_values(config)
     config = at_home(checked(config, TrainConfig, supplied=SUPPLIED, targets=False))  # first, as it imports no torch
     validate(config)
     config = checked(config, TrainConfig, supplied=SUPPLIED)

@@ -21,11 +21,13 @@ from yaml import YAMLError
 
 from hyplearn.config.folders import ROOT, config_folders, groups, package_folder, roots
 from hyplearn.config.keys import check_key, paths
-from hyplearn.errors import ConfigError, listing, nearest
+from hyplearn.config.typed_keys import meant_choice, meant_key, meant_word
+from hyplearn.errors import ConfigError, nearest, offered
 
 # Composes a command line, or raises what Hydra raises.
 Load = Callable[[Sequence[str]], DictConfig]
 
+HELP = "hyplearn train --help"  # lists the groups with their choices
 NO_NAME = "Config group override must be"  # how Hydra begins a ValueError about model=null
 
 
@@ -47,7 +49,7 @@ def explained(error: Exception, overrides: Sequence[str], load: Load, extra: Seq
     if isinstance(error, OverrideParseException):
         raise ConfigError(
             f"{error.override!r} is no override: {first_line(error)}. Write key=value or group=choice."
-            f"{as_text(str(error.override))}"
+            f"{meant_word(str(error.override))}{as_text(str(error.override))}"
         )
     extra = [*extra, *searched(overrides)]
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -86,7 +88,8 @@ def _place(place: str) -> Path:
 
 def unknown_choice(group: str, choice: str, valid: Sequence[str]) -> ConfigError:
     """The error for a choice that `group` does not offer."""
-    return ConfigError(f"unknown choice {group}={choice}.{nearest(choice, valid)} ({group} offers: {listing(valid)})")
+    hint = meant_choice(group, choice) or nearest(choice, valid)
+    return ConfigError(f"unknown choice {group}={choice}.{hint} ({group} offers: {offered(valid, HELP)})")
 
 
 def first_line(error: Exception) -> str:
@@ -103,7 +106,7 @@ def _missing_choice(error: MissingConfigException, extra: Sequence[Path]) -> Con
     if not group:
         files = roots(config_folders(extra))
         return ConfigError(
-            f"no configuration {name}.yaml.{nearest(name, files)} (--config-name takes: {listing(files)})"
+            f"no configuration {name}.yaml.{nearest(name, files)} (--config-name takes: {offered(files, HELP)})"
         )
     return unknown_choice(group, choice, sorted({*(error.options or ()), *known.get(group, ())}))
 
@@ -176,7 +179,7 @@ def _with_added(key: str, overrides: Sequence[str], load: Load, extra: Sequence[
         valid = [f"hydra.{path}" for path in paths({str(name): value for name, value in own.items()})]
         raise ConfigError(f"unknown key {key}.{nearest(key, valid)} (--cfg hydra shows those of Hydra)")
     task = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
-    if "." not in key and key not in task and nearest(key, known):
+    if "." not in key and key not in task and not meant_key(key) and nearest(key, known):
         raise ConfigError(f"unknown key {key}.{nearest(key, known)}")
     check_key(key, task)
     return [f"++{text}" if text.partition("=")[0] == key else text for text in overrides]

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hyplearn.config.schema import SUPPLIED, TrainConfig
 from hyplearn.config.typecheck import arguments, check_known, join
+from hyplearn.config.typed_keys import meant_key
 from hyplearn.errors import ConfigError, listing, nearest
 
 
@@ -43,5 +44,8 @@ def paths(tree: Mapping[str, Any], path: str = "") -> Iterator[str]:
 def _suggest_elsewhere(key: str, part: str, valid: set[str], tree: Mapping[str, Any]) -> None:
     """Raise with the one place where a key of this name does exist, if nothing near the typed place is close."""
     elsewhere = [path for path in paths(tree) if path.rpartition(".")[2] == key.rpartition(".")[2]]
+    meant = meant_key(key)
+    if meant:
+        raise ConfigError(f"unknown key {key}.{meant}")
     if not nearest(part, valid) and elsewhere:
         raise ConfigError(f"unknown key {key}. Did you mean {listing(elsewhere)}?")

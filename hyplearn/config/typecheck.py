@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hyplearn.config.ranges import check_range, plain_types
-from hyplearn.errors import ConfigError, listing, nearest
+from hyplearn.config.typed_keys import meant_key
+from hyplearn.errors import ConfigError, listing, nearest, offered
 
 # Hydra's own keys of a node that an object is made of, with their types.
 RESERVED: dict[str, Any] = {
@@ -175,8 +176,9 @@ def check_known(key: str, known: Collection[str], path: str, *, supplied: Mappin
     if key not in known:
         valid = [name for name in known if name not in own and name not in RESERVED]
         where = f"{path} takes" if path else "the top level has"
-        near = nearest(key, valid, prefix=join(path, ""))
-        raise ConfigError(f"unknown key {join(path, key)}.{near} ({where}: {listing(valid)})")
+        near = meant_key(join(path, key)) or nearest(key, valid, prefix=join(path, ""))
+        listed = offered(valid, "hyplearn train --print-config")
+        raise ConfigError(f"unknown key {join(path, key)}.{near} ({where}: {listed})")
 
 
 def join(path: str, key: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from hyplearn.errors import ConfigError, listing, nearest
+from hyplearn.errors import ConfigError, nearest, offered
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,7 @@ def kind_of(source: str) -> str:
     if source not in known:
         raise ConfigError(
             f"{source} is no run directory, no .npz or .safetensors file, and no data set."
-            f"{nearest(source, known)} (data sets: {listing(known)})"
+            f"{nearest(source, known)} (data sets: {offered(known, 'hyplearn data --help')})"
         )
     return "dataset"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import netrc
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -56,7 +56,7 @@ def build_loggers(
     if settings.wandb:  # first, or it would not notice TensorBoard
         loggers.append(WandbRun(settings, folder=folder, run_id=run_id, config=config, rows=rows))
     if settings.tensorboard:
-        loggers.append(TensorBoardRun(RunDirectory(folder).tensorboard, first_epoch=len(rows) + 1))
+        loggers.append(TensorBoardRun(RunDirectory(folder).tensorboard, first_epoch=len(rows) + 1, config=config))
     return loggers
 
 
@@ -72,12 +72,13 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class TensorBoardRun(RunLogger):
-    """Scalars over epochs. Rows that a killed run logged after its last checkpoint are purged."""
+    """Scalars over epochs, figures and settings. Rows that a killed run logged after its last checkpoint are purged."""
 
-    def __init__(self, folder: Path, *, first_epoch: int) -> None:
+    def __init__(self, folder: Path, *, first_epoch: int, config: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.folder = folder
+        self.folder, self.config = folder, config
+        self._shown: set[Path] = set()
         self._writer = SummaryWriter(str(folder), purge_step=first_epoch)
 
     def log(self, row: Row) -> None:
@@ -89,6 +90,7 @@ class TensorBoardRun(RunLogger):
         self._writer.add_histogram(name, values.cpu(), epoch)
 
     def picture(self, name: str, path: Path, epoch: int) -> None:
+        self._shown.add(path.resolve())
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
         self._writer.add_image(name, pixels, epoch, dataformats="HWC")
@@ -97,8 +99,30 @@ class TensorBoardRun(RunLogger):
         for name, value in results["metrics"].items():
             if name.startswith("test/"):
                 self._writer.add_scalar(name, value, results["epochs"])
+        for path in figures_left(RunDirectory(self.folder.parent), self._shown):
+            self.picture(f"{path.parent.name}/{path.stem}", path, results["epochs"])
+        self._settings(results["metrics"])
         self._writer.close()
         return f"to look at: tensorboard --logdir {self.folder}"
+
+    def _settings(self, metrics: Mapping[str, float]) -> None:
+        """The settings beside the test metrics, for the page HPARAMS."""
+        from torch.utils.tensorboard.summary import hparams
+
+        settings = {key: _as_setting(value) for key, value in flatten(self.config).items()}
+        tests = {name: value for name, value in metrics.items() if name.startswith("test/")}
+        writer = self._writer._get_file_writer()  # add_hparams would make a second run of its own
+        for summary in hparams(settings, tests):
+            writer.add_summary(summary)
+
+
+def _as_setting(value: Any) -> bool | int | float | str:
+    return value if isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def figures_left(record: RunDirectory, shown: Set[Path]) -> list[Path]:
+    """Return the figures of a run that no mirror has got while it trained."""
+    return [path for path in sorted(record.figures.glob("*.png")) if path.resolve() not in shown]
 
 
 class WandbRun(RunLogger):
@@ -169,9 +193,8 @@ class WandbRun(RunLogger):
         tests = {name: value for name, value in results["metrics"].items() if name.startswith("test/")}
         if tests:
             self.log({"epoch": epoch, **tests})
-        for path in sorted(self.record.figures.glob("*.png")):
-            if path.resolve() not in self._shown:
-                self.picture(f"{path.parent.name}/{path.stem}", path, epoch)
+        for path in figures_left(self.record, self._shown):
+            self.picture(f"{path.parent.name}/{path.stem}", path, epoch)
         self._run.summary.update(flatten(results))
         if self.mode == "online":
             where = f"to look at: {self._run.url}"

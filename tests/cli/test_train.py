@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,23 @@ def test_configs_are_found_from_anywhere(command, tmp_path: Path) -> None:
     assert Path.cwd() == tmp_path
     assert config_dir().is_absolute()
     assert (config_dir() / "train.yaml").is_file()
+
+
+def test_the_newest_run_is_linked_also_where_it_fails_and_is_continued_by_the_link(command) -> None:
+    latest = Path("outputs/latest")
+    first = command("train", *SMOKE, "output_dir=outputs/first")
+    assert first.status == 0
+    assert latest.readlink() == Path("first")
+    assert "look at:   outputs/first/figures/accuracy.png" in first.out
+    assert re.search(r"\ntype next: \S*hyplearn evaluate outputs/first\n", first.out)
+
+    assert command("train", *SMOKE, "output_dir=outputs/second", "optim.lr=1e30").status == 3
+    assert latest.readlink() == Path("second")
+    assert command("train", *SMOKE, "output_dir=outputs/third", "optim.lr=-1").status == 2
+    assert latest.readlink() == Path("second")  # no run was begun
+
+    assert command("train", "resume=outputs/first", "trainer.max_epochs=3").status == 0
+    assert latest.readlink() == Path("first")
+    assert command("train", "resume=outputs/latest", "trainer.max_epochs=4").status == 0
+    assert results(Path("outputs/first"))["run_dir"] == "outputs/first"
+    assert results(latest)["epochs"] == 4

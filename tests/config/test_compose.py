@@ -101,13 +101,13 @@ def test_a_further_folder_cannot_take_a_name_that_is_given(tmp_path: Path) -> No
 
 MISTAKES = {
     "model=hecn_r18": "unknown choice model=hecn_r18. Did you mean hecnn_r18? (model offers: ",
-    "optim=adam": "Did you mean radam?",
+    "optim=adam": "Did you mean optim=radam, or ",
     "experiment=demmo": "unknown choice experiment=demmo. Did you mean demo?",
     "model=null": "unknown choice model=null.",
     "modl=hecnn_r18": "unknown key modl. Did you mean model?",
     "lr=0.1": "unknown key lr. Did you mean optim.lr?",
     "model.lr=0.1": "unknown key model.lr. Did you mean optim.lr?",
-    "manifold.curvature=2": "unknown key manifold.curvature. (manifold takes: bounds, c, ",
+    "manifold.curvature=2": "unknown key manifold.curvature. Did you mean manifold.c?",
     "trainer.max_epohcs=3": "unknown key trainer.max_epohcs. Did you mean trainer.max_epochs?",
     "dataset.augmentation.crop_paddin=1": "Did you mean dataset.augmentation.crop_padding?",
     "dataset.source.path=x": "unknown key dataset.source.path.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -102,3 +103,34 @@ def test_the_search_path_that_was_typed(package: Path, command: Command) -> None
     refused = command("train", "hydra.searchpath=[file://more]", "--cfg", "job")
     assert refused.status == 2
     assert "loss offers cross_entropy already" in refused.err
+
+
+@pytest.mark.parametrize("key", ["output_dir", "dataset.root"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "runs/a=b",
+        "runs/a,b",
+        "runs/a(1)",
+        "~/runs",
+        "runs/Vögel",
+        "runs/鳥",
+        "runs/a b(2)",
+        "runs/it's",
+        "runs/[1]",
+        "a&b",
+    ],
+)
+def test_a_path_works_as_it_is_typed_or_in_the_quotes_that_the_message_shows(key: str, path: str) -> None:
+    group = ["dataset=image_folder", "dataset.image_size=64"] if key == "dataset.root" else []
+    told = ""
+    try:
+        config = compose([*group, f"{key}={path}"]).config
+    except ConfigError as error:
+        told = str(error).partition("quote it: ")[2] or f"no way out: {error}"
+    if told:
+        config = compose([*group, *shlex.split(told)]).config  # as a shell hands it over
+    *parents, last = key.split(".")
+    for name in parents:
+        config = config[name]
+    assert config[last] == str(Path(path).expanduser())

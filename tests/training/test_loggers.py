@@ -9,8 +9,10 @@ import pytest
 import wandb
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from hyplearn.errors import ConfigError
+from hyplearn.runs.directory import RunDirectory
 from hyplearn.runs.identity import cell_id
 from hyplearn.training.loggers import (
     RunLogger,
@@ -52,14 +54,34 @@ def test_tensorboard_has_every_number_of_every_epoch(finished_run: Path) -> None
 
 
 def test_tensorboard_forgets_epochs_that_a_resumed_run_repeats(tmp_path: Path) -> None:
-    first = TensorBoardRun(tmp_path, first_epoch=1)
+    first = TensorBoardRun(tmp_path, first_epoch=1, config={})
     for epoch in (1, 2, 3):
         first.log({"epoch": epoch, "loss": 1.0})
     first._writer.close()
-    second = TensorBoardRun(tmp_path, first_epoch=3)
+    second = TensorBoardRun(tmp_path, first_epoch=3, config={})
     second.log({"epoch": 3, "loss": 2.0})
     second.finish(RESULTS)
     assert scalars(tmp_path, "loss") == {1: 1.0, 2: 1.0, 3: 2.0}
+
+
+def test_tensorboard_gets_the_figures_and_the_settings(tmp_path: Path) -> None:
+    record = RunDirectory(tmp_path)
+    record.figures.mkdir()
+    for name in ("loss", "gallery"):
+        Image.new("RGB", (4, 3)).save(record.figures / f"{name}.png")
+    (mirror,) = build_loggers(
+        LoggerSettings(tensorboard=True), folder=tmp_path, run_id="0a", config={"optim": {"lr": 0.1}, "k": [1]}, rows=[]
+    )
+    mirror.picture("retrieval/gallery", record.figures / "gallery.png", 1)
+    mirror.finish(RESULTS)
+    reader = EventAccumulator(str(record.tensorboard))
+    reader.Reload()
+    assert sorted(reader.Tags()["images"]) == ["figures/loss", "retrieval/gallery"]
+    data = reader.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    settings = HParamsPluginData.FromString(data).session_start_info.hparams
+    assert settings["optim.lr"].number_value == 0.1
+    assert settings["k"].string_value == "[1]"
+    assert len(list(record.tensorboard.iterdir())) == 1  # no second run of its own
 
 
 class FakeRun(SimpleNamespace):

@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from hyplearn.errors import Interrupted, NonFiniteLoss
 from hyplearn.training.model_readings import curvatures
@@ -24,6 +26,8 @@ from hyplearn.training.module import TrainingModule
 log = logging.getLogger("hyplearn")
 
 LIVE_SECONDS = 0.5  # between two updates of the bar: each reads the metrics, which waits for the device
+BAR = 10  # columns of the bar itself
+BESIDE = 48  # columns of all but the loss and what stands behind it: `epoch 100/200`, the bar, `1000/1000`, `0:00:00`
 PLAIN_SECONDS = 30.0  # between two lines within one long epoch
 
 
@@ -119,7 +123,8 @@ class PlainLines(pl.Callback):
         if time.monotonic() - self._said >= PLAIN_SECONDS:
             self._said = time.monotonic()
             batches = int(trainer.num_training_batches)
-            log.info("epoch %3d  batch %d/%d  %s", trainer.current_epoch + 1, batch_idx + 1, batches, _now(pl_module))
+            now = "  ".join(_now(pl_module))
+            log.info("epoch %3d  batch %d/%d  %s", trainer.current_epoch + 1, batch_idx + 1, batches, now)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
@@ -127,11 +132,36 @@ class PlainLines(pl.Callback):
         log.info(epoch_line(pl_module.row, trainer.max_epochs or 0))
 
 
-def _now(module: TrainingModule) -> str:
+def _now(module: TrainingModule) -> list[str]:
     """Loss, accuracy and curvature of this moment, of this process."""
     found = module.meters["train"].metrics()
     accuracy = [f"train {found['top1']:.2f} %"] if "top1" in found else []
-    return "  ".join([f"loss {found['loss']:.4f}", *accuracy, *_curvature_parts(curvatures(module.network))])
+    return [f"loss {found['loss']:.4f}", *accuracy, *_curvature_parts(curvatures(module.network))]
+
+
+def fitting(parts: Sequence[str], room: int) -> str:
+    """Return the parts that find room in one line; the first, the loss, stands there in any case."""
+    shown = list(parts[:1])
+    for part in parts[1:]:
+        if len("  ".join([*shown, part])) > room:
+            break
+        shown.append(part)
+    return "  ".join(shown)
+
+
+def live_bar(console: Console | None = None) -> Progress:
+    """Make the bar: no column is folded or cut, so that batch, time and loss stand at 80 columns, too."""
+    whole = [Column(no_wrap=True) for _ in range(5)]
+    return Progress(
+        TextColumn("{task.description}", table_column=whole[0]),
+        BarColumn(BAR, table_column=whole[1]),
+        MofNCompleteColumn(table_column=whole[2]),
+        TimeRemainingColumn(table_column=whole[3]),
+        TextColumn("{task.fields[now]}", table_column=whole[4]),
+        console=console,
+        auto_refresh=False,
+        transient=True,
+    )
 
 
 class LiveBar(pl.Callback):
@@ -144,8 +174,7 @@ class LiveBar(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-            self._bar = Progress(*columns, TextColumn("{task.fields[now]}"), auto_refresh=False, transient=True)
+            self._bar = live_bar()
             self._task = self._bar.add_task("", total=None, now="")
             self._bar.start()
 
@@ -167,7 +196,7 @@ class LiveBar(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         if self._due():
-            self._draw("validation", batch_idx + 1, sum(trainer.num_val_batches), "")
+            self._draw("validation", batch_idx + 1, sum(trainer.num_val_batches), [])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
@@ -182,8 +211,9 @@ class LiveBar(pl.Callback):
     def _due(self) -> bool:
         return self._bar is not None and time.monotonic() - self._drawn >= LIVE_SECONDS
 
-    def _draw(self, title: str, completed: int, total: float, now: str) -> None:
+    def _draw(self, title: str, completed: int, total: float, parts: Sequence[str]) -> None:
         assert self._bar is not None
+        now = fitting(parts, self._bar.console.width - BESIDE)
         self._drawn = time.monotonic()
         self._bar.update(self._task, description=title, completed=completed, total=total, now=now, refresh=True)
 

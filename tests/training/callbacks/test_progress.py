@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from hyplearn.training.callbacks import progress
 from hyplearn.training.callbacks.progress import LiveBar, PlainLines, build_progress, epoch_line, log, run_log
@@ -54,6 +56,22 @@ def test_a_live_bar_shows_loss_accuracy_and_curvature_and_leaves_the_lines(
     assert said.count("images/s") == 3  # a line for each epoch and one of the last table
     assert "c encoder" in said
     assert "\x1b[?25h" in said  # the cursor is given back
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_batch_time_and_loss_stand_whole_in_a_line_of_every_width(width: int) -> None:
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    bar = progress.live_bar(console)
+    parts = ["loss 0.5123", "train 87.65 %", "c encoder 0.6123", "c decoder 1.0000"]
+    now = progress.fitting(parts, width - progress.BESIDE)
+    bar.add_task("epoch 100/200", total=1000, completed=999, now=now)
+    console.print(bar.get_renderable())
+    assert isinstance(console.file, io.StringIO)
+    (line,) = console.file.getvalue().splitlines()
+    assert len(line) <= width
+    assert "epoch 100/200" in line and " 999/1000 " in line and "-:--:--" in line and "loss 0.5123" in line
+    assert ("c decoder 1.0000" in line) == (width > 100)
+    assert "…" not in line
 
 
 def test_a_long_epoch_is_heard_of(
