@@ -192,9 +192,9 @@ class Budget(NamedTuple):
 
 
 BUDGETS = {
-    "hcnn_r18": Budget(graphs=26, calls=260, outside=1.7),
-    "hecnn_r18": Budget(graphs=12, calls=200, outside=1.7),
-    "poincare_resnet_r18": Budget(graphs=24, calls=260, outside=2.0),
+    "hcnn_r18": Budget(graphs=38, calls=260, outside=1.7),
+    "hecnn_r18": Budget(graphs=28, calls=200, outside=1.7),
+    "poincare_resnet_r18": Budget(graphs=50, calls=260, outside=2.0),
 }
 
 
