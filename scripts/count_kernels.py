@@ -27,10 +27,23 @@ from hyplearn import regions
 from hyplearn.config.build import make
 from hyplearn.config.compose import compose
 
-VIEWS = set(
-    "view _unsafe_view expand permute transpose t slice select unsqueeze squeeze split split_with_sizes unbind detach "
-    "alias as_strided diagonal _reshape_alias empty empty_like empty_strided new_empty new_empty_strided".split()
-)
+VIEWS = {
+    *(
+        "view",
+        "_unsafe_view",
+        "expand",
+        "permute",
+        "transpose",
+        "t",
+        "slice",
+        "select",
+        "unsqueeze",
+        "squeeze",
+        "split",
+    ),
+    *("split_with_sizes", "unbind", "detach", "alias", "as_strided", "diagonal", "_reshape_alias"),
+    *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"),
+}
 LAUNCH = re.compile(r"\.run\(|extern_kernels\.|torch\.ops\.")
 
 
