@@ -33,7 +33,7 @@ BASES = [
     ["model=lhier_r50", *RETRIEVAL, "loss=lhier"],
     ["model=sph_vit_s", *RETRIEVAL, "loss=proxy_anchor", "optim=adamw"],
 ]
-LEFT_OUT = ("experiment", "recipe", "trainer", "runtime")  # more data or devices than a test has
+LARGE = ("experiment", "recipe", "trainer", "runtime")  # bring more data or devices than a test has: checked, not begun
 ONE_STEP = ["trainer=cpu", "trainer.max_epochs=1", "trainer.max_steps=1", "trainer.num_threads=1"]
 NUMBERS = ["0", "1", "2", "3", "7", "-1", "0.5", "0.1", "-0.5", "1.5", "1e-3", "-0.0", "1e400", "nan", "inf", "-inf"]
 NUMBERS += ["100000000000000000000"]
@@ -122,7 +122,7 @@ def test_a_negative_zero_is_zero(numeric: dict[str, Any]) -> None:
 def random_line(draw: random.Random, keys: Mapping[int, list[tuple[str, Any]]]) -> list[str]:
     number = draw.randrange(len(BASES))
     line = [*BASES[number], *ONE_STEP]
-    known = {group: names for group, names in groups(config_folders()).items() if group not in LEFT_OUT}
+    known = groups(config_folders())
     chosen = draw.sample(sorted(known), draw.choice([0, 0, 0, 0, 1]))
     line += [f"{group}={draw.choice(known[group])}" for group in chosen]
     for key, value in draw.sample(keys[number], draw.choice([1, 1, 1, 2])):
@@ -183,7 +183,8 @@ def test_random_lines_pass_or_are_refused_in_words(passed: list[list[str]]) -> N
 
 def test_what_passes_the_check_also_starts(passed: list[list[str]], tmp_path: Path) -> None:
     """One step of training; what is then not finite is the number's doing, and told."""
-    sample = random.Random(SEED).sample(passed, STARTED)
+    small = [line for line in passed if sum(word.partition("=")[0] in LARGE for word in line) == 1]  # trainer=cpu alone
+    sample = random.Random(SEED).sample(small, STARTED)
     for number, line in enumerate(sample):
         spec = checked_specification(compose(line), restores=True)
         if spec.datamodule.root is not None or spec.datamodule.source.in_files:

@@ -33,7 +33,7 @@ def crop(images: Tensor, offsets: Tensor, *, padding: int) -> Tensor:
 
 def flip(images: Tensor, chosen: Tensor) -> Tensor:
     """Mirror left and right the images (B, C, H, W) where `chosen` (B,) is true."""
-    if images.device.type == "cpu" and images[0].numel() >= LARGE:
+    if images.device.type == "cpu" and images.shape[1:].numel() >= LARGE:
         flipped = torch.empty_like(images)
         for image, mirrored, source in zip(flipped, chosen.tolist(), images, strict=True):
             image.copy_(source.flip(-1) if mirrored else source)

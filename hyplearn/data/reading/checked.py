@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -40,13 +41,13 @@ class Checked:
 
         Where the cache folder cannot be written nothing is known, nothing is kept, and a line of the log says so.
         """
-        digest = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:24]
-        path = user_cache() / "checked" / f"{digest}.json"
-        lock = alone_with(path)
+        digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:24]
         try:
+            path = user_cache() / "checked" / f"{digest}.json"
+            lock = alone_with(path)
             lock.__enter__()
-        except OSError as error:
-            log.info("checked images cannot be remembered in %s (%s): set HYPLEARN_CACHE to a folder", path, error)
+        except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
+            log.info("checked images cannot be remembered (%s): set HYPLEARN_CACHE to a folder", error)
             yield cls(None)
             return
         try:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import mmap
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -38,6 +40,7 @@ from hyplearn.data.reading.places import Place, shown, stamp_of
 
 log = logging.getLogger(__name__)
 
+NO_RESERVE = 0x4000  # of Linux; Python has a name for it from 3.13 on
 FORMAT = 1
 MARK = b"hyplearn"
 END = struct.Struct("<Q8s")
@@ -71,7 +74,7 @@ class DiskCache:
             f"{FORMAT}\0{decoder.channels}\0{decoder.by} {made_by}\0{decoder.shorter_side}\n".encode()
         )
         for name, place in zip(names, places, strict=True):
-            digest.update(f"{name}\0{stamp_of(place)}\n".encode())
+            digest.update(f"{name}\0{stamp_of(place)}\n".encode(errors="surrogateescape"))
         return cls(folder / f"{digest.hexdigest()[:32]}.pixels", tuple(places), decoder)
 
     def select(self, ids: Tensor) -> DiskCache:
@@ -83,8 +86,12 @@ class DiskCache:
     def ensure(self, *, threads: int) -> dict[int, BadImageError]:
         """Make the file where it is missing or damaged; who comes meanwhile waits. Returns the bad images by index.
 
-        Raises DatasetError where the folder cannot hold it.
+        A whole file is only read, so that it may lie where this process cannot write. Raises DatasetError where the
+        folder cannot hold it.
         """
+        whole = self._bad_of_whole() if self.file.exists() else None
+        if whole is not None:
+            return whole
         try:
             with alone_with(self.file):
                 bad = self._bad_of_whole() if self.file.exists() else None
@@ -211,7 +218,7 @@ class _Opened:
         self.index: NDArray[np.int64] = np.frombuffer(content, dtype="<i8").reshape(rows, len(COLUMNS))
         self._check_index()
         # Copied on writing: torch has no tensors that cannot be written to, and the file must stay as it is.
-        self.bytes = np.memmap(path, dtype=np.uint8, mode="c", shape=(self.end,)) if self.end else np.empty(0, np.uint8)
+        self.bytes = _mapped(path, self.end) if self.end else np.empty(0, np.uint8)
         if look:
             self._look()
 
@@ -233,6 +240,14 @@ class _Opened:
         offset, height, width, _ = self.index[row].tolist()
         flat = self.bytes[offset : offset + height * width * self.channels]
         return flat.view(np.ndarray).reshape(height, width, self.channels)
+
+
+def _mapped(path: Path, size: int) -> NDArray[np.uint8]:
+    """The first bytes of a file, which may be larger than memory: none is set aside for what could be written to it."""
+    with path.open("rb") as file:
+        flags = mmap.MAP_PRIVATE | (NO_RESERVE if sys.platform == "linux" else 0)
+        mapped = mmap.mmap(file.fileno(), size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    return np.frombuffer(mapped, dtype=np.uint8)
 
 
 def _description(file: BinaryIO) -> tuple[int, dict[str, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import tarfile
 from collections.abc import Callable, Mapping
@@ -85,11 +86,12 @@ def write_shards(
     tell: called with how many images more are written, and their total. Raises DatasetError where a part is in no files
     or a file cannot be read; nothing is left then.
     """
+    folder = folder.absolute()  # `.` has no name to put another folder beside
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DatasetError(f"{folder} is there already: name a new folder")
     parts = _parts(source, root)
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of one that was killed
+    # A name of its own: of two commands that write the same folder the one that ends last is refused.
+    unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.unfinished")
     unfinished.mkdir(parents=True)
     try:
         index = _describe(source, root, parts)
@@ -98,13 +100,20 @@ def write_shards(
             rows = _write_part(unfinished, name, images, shard_mib * 2**20, tell, total)
             index["parts"][name] = {"shards": rows.shards, **rows.columns, **_roles(images)}
         write_text(unfinished / INDEX, json.dumps(index))
-        if folder.exists():
-            folder.rmdir()
-        unfinished.rename(folder)
+        _put(unfinished, folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     return {name: len(images) for name, images in parts.items()}
+
+
+def _put(unfinished: Path, folder: Path) -> None:
+    try:
+        if folder.exists():
+            folder.rmdir()
+        unfinished.rename(folder)
+    except OSError as error:
+        raise DatasetError(f"{folder} was made meanwhile ({error.strerror}): name a new folder") from error
 
 
 def _parts(source: Source, root: Path | None) -> dict[str, RetrievalImages | ImageFiles]:

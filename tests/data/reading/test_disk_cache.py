@@ -189,3 +189,35 @@ def test_the_file_is_never_changed_by_who_uses_its_pixels(files: ImageFiles) -> 
     before = path.read_bytes()
     images.pictures.picture(0).fill_(7)
     assert path.read_bytes() == before
+
+
+def test_a_whole_cache_is_used_where_nothing_can_be_written(files: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = pixels(read(files, cache="disk"))
+
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(disk_cache, "alone_with", refused)
+    assert torch.equal(pixels(read(files, cache="disk")), first)
+
+
+def test_a_cache_larger_than_memory_can_be_mapped(tmp_path: Path) -> None:
+    """Private pages for all of it would be refused at once."""
+    size = 200 << 30
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(size)
+    mapped = disk_cache._mapped(tmp_path / "sparse", size)
+    mapped[-1] = 7
+    assert mapped[-1] == 7
+    assert mapped[0] == 0
+    with (tmp_path / "sparse").open("rb") as file:
+        file.seek(size - 1)
+        assert file.read(1) == b"\0"
+
+
+def test_a_name_that_is_no_text_is_a_bad_picture_of_the_cache(files: ImageFiles, write_image: WriteImage) -> None:
+    named = os.fsdecode(b"\xff.png")
+    write_image(files.root / "good.png", (20, 20)).rename(files.root / named)
+    bad = ImageFiles(files.root, (*files.paths, named), torch.arange(7) % 2)
+    with pytest.raises(BadImagesError, match="not in UTF-8"):
+        read(bad, cache="disk")
