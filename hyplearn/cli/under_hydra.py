@@ -125,8 +125,8 @@ class SingleRun(Callback):
             raise Refused(error) from error
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.run.dir = str(run_dir)
-            if prepared.plan.run_dir is not None:
-                config.hydra.output_subdir = None  # .hydra is that of the first session
+            if prepared.plan.run_dir is not None or not first_process():
+                config.hydra.output_subdir = None  # .hydra is that of the first session, and of the first process
 
 
 # Of the command line, which Hydra hands to no callback: the packages that --trust names.

@@ -20,6 +20,7 @@ _OURS = {
     "hyplearn.data.sources.retrieval_arrays": "DigitsRetrieval FashionMNISTRetrieval",
     "hyplearn.data.sources.retrieval_csv": "CSVRetrieval",
     "hyplearn.data.sources.retrieval_folder": "ImageFolderRetrieval",
+    "hyplearn.data.sources.shards": "RetrievalShards Shards",
     "hyplearn.data.sources.sop": "SOP",
     "hyplearn.data.sources.synthetic": "Synthetic",
     "hyplearn.losses": """

@@ -90,7 +90,7 @@ def test_a_data_set_of_ones_own_is_verified(command, tmp_path: Path) -> None:
     mine = f"defaults: [cub]\nroot: {tmp_path / 'birds'}\n"
     (tmp_path / "more" / "dataset" / "mine.yaml").write_text(mine)
     assert command("data", "verify", "mine", "--config-dir", "more").status == 0
-    assert "mine" in command("data", "verify", "nothing", "--config-dir", "more").err
+    assert "Did you mean mine?" in command("data", "verify", "mne", "--config-dir", "more").err
 
 
 def test_shards_are_made_and_trained_on(command, tmp_path: Path) -> None:

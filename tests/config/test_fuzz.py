@@ -34,6 +34,7 @@ BASES = [
     ["model=sph_vit_s", *RETRIEVAL, "loss=proxy_anchor", "optim=adamw"],
 ]
 LARGE = ("experiment", "recipe", "trainer", "runtime")  # bring more data or devices than a test has: checked, not begun
+NOT_DRAWN = ("output_dir", "resume", "trainer.num_nodes")  # a run of several nodes waits for the others
 ONE_STEP = ["trainer=cpu", "trainer.max_epochs=1", "trainer.max_steps=1", "trainer.num_threads=1"]
 NUMBERS = ["0", "1", "2", "3", "7", "-1", "0.5", "0.1", "-0.5", "1.5", "1e-3", "-0.0", "1e400", "nan", "inf", "-inf"]
 NUMBERS += ["100000000000000000000"]
@@ -145,7 +146,7 @@ def lines() -> list[list[str]]:
     for number, base in enumerate(BASES):
         tree = {key: value for key, value in compose([*base, *ONE_STEP]).config.items() if key != "choices"}
         plain = {".".join(path): value for path, value in leaves(tree)}
-        keys[number] = [(key, plain.get(key)) for key in paths(tree) if key not in ("output_dir", "resume")]
+        keys[number] = [(key, plain.get(key)) for key in paths(tree) if key not in NOT_DRAWN]
     return [random_line(draw, keys) for _ in range(LINES)]
 
 

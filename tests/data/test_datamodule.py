@@ -113,7 +113,7 @@ def test_a_message_about_broken_images_counts_those_looked_at(
     read, asked = data.source.test, []
     monkeypatch.setattr(data.source, "test", lambda root: asked.append(root) or read(root))
     if not tested:
-        data.trainer = SimpleNamespace(limit_test_batches=0)  # type: ignore[assignment]
+        data.trainer = SimpleNamespace(limit_test_batches=0, num_devices=1)  # type: ignore[assignment]
     with pytest.raises(BadImagesError, match=f"1 of {counts['train'] + tested * counts['test']} images"):
         data.setup("fit")
     assert len(asked) == tested  # test images are found once, and not at all where none will be read

@@ -99,7 +99,8 @@ def test_pictures_and_histograms_reach_tensorboard(finished: Path) -> None:
 
     events = EventAccumulator(str(finished / "tensorboard"))
     events.Reload()
-    assert set(events.Tags()["images"]) == {"test/gallery", "test/radius"}
+    figures = {"figures/curvature", "figures/loss", "figures/recall"}
+    assert set(events.Tags()["images"]) == {"test/gallery", "test/radius"} | figures
     assert set(events.Tags()["histograms"]) == {"val/radius/lorentz", "test/radius/lorentz"}
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from hyplearn.runs.names import LOCK
+
 
 def user_cache() -> Path:
     """Return the folder for small files that may be deleted at any time: $HYPLEARN_CACHE, or below ~/.cache."""
@@ -25,5 +27,5 @@ def alone_with(path: Path) -> Iterator[None]:
     Raises OSError where the folder of `path` cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with FileLock(path.with_name(f".{path.name}{LOCK}")):
         yield
