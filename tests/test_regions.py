@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,22 +13,19 @@ from functorch.compile import make_boxed_func
 from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from hyplearn import regions
-from hyplearn.manifolds import Lorentz
+from hyplearn.manifolds import Lorentz, ManifoldParameter
 from hyplearn.nn import monitor
 from hyplearn.nn.batchnorm import LorentzBatchNorm2d
 from hyplearn.nn.block import LorentzBlock
 from hyplearn.nn.conv import LorentzConv2d
 from hyplearn.nn.residual import LorentzResidual
+from hyplearn.optim import RiemannianAdam, RiemannianAdamW, RiemannianSGD
+from hyplearn.optim.curvature import CurvatureAware
+from hyplearn.optim.groups import parameter_groups
+from scripts.count_kernels import Launches, as_written
 from tests.support.configured_models import model_of
-
-VIEWS = (
-    "view", "_unsafe_view", "expand", "permute", "transpose", "t", "slice", "select", "unsqueeze", "squeeze", "split",
-    "split_with_sizes", "unbind", "detach", "alias", "as_strided", "diagonal", "_reshape_alias", "empty", "empty_like",
-    "empty_strided", "new_empty", "new_empty_strided",
-)  # fmt: skip
 
 
 class Graphs:
@@ -37,7 +33,6 @@ class Graphs:
 
     def __init__(self) -> None:
         self.made: list[torch.fx.GraphModule] = []
-        self.calls = self.inside = 0
 
     def __call__(self, graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
         compile_it: Any = aot_autograd(fw_compiler=self._compile, bw_compiler=self._compile)
@@ -46,15 +41,7 @@ class Graphs:
     def _compile(self, graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
         self.made.append(graph)
 
-        def run(*arguments: Any) -> Any:
-            self.calls += 1
-            self.inside += 1
-            try:
-                return graph(*arguments)
-            finally:
-                self.inside -= 1
-
-        return make_boxed_func(run)
+        return make_boxed_func(graph)
 
 
 @pytest.fixture
@@ -141,18 +128,25 @@ def step(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
     return {"logits": logits.detach(), **gradients, **{name: b.clone() for name, b in model.named_buffers()}}
 
 
-class Launches(TorchDispatchMode):
-    """Counts operations outside of graphs that launch a kernel on a GPU."""
+class Watched:
+    """Regions that run as they are written and are told from what runs beside them: `calls` of them so far."""
 
-    def __init__(self, graphs: Graphs | None = None) -> None:
-        super().__init__()
-        self.graphs, self.counts = graphs, Counter[str]()
+    def __init__(self) -> None:
+        self.inside = self.calls = 0
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = function._schema.name.split("::")[1]
-        if name not in VIEWS and (self.graphs is None or not self.graphs.inside):
-            self.counts[name] += 1
-        return function(*args, **(kwargs or {}))
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            return as_written(self, function, args, kwargs)
+
+        return run
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    found = Watched()
+    monkeypatch.setattr(regions, "_compiled", found)
+    return found
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -180,8 +174,69 @@ def block_step(residual: bool, *, on: bool) -> dict[str, Tensor]:
     return {"out": out.detach(), "x": x.grad, **gradients, **{n: b.clone() for n, b in block.named_buffers()}}
 
 
+OPTIMIZERS: dict[str, Callable[[Any], CurvatureAware]] = {
+    "adamw": lambda groups: RiemannianAdamW(groups, lr=0.1),
+    "amsgrad, retraction": lambda groups: RiemannianAdamW(groups, lr=0.1, amsgrad=True, decay="retraction"),
+    "adam": lambda groups: RiemannianAdam(groups, lr=0.1),
+    "sgd": lambda groups: RiemannianSGD(groups, lr=0.1),
+    "sgd, nesterov": lambda groups: RiemannianSGD(groups, lr=0.1, momentum=0.9, nesterov=True),
+}
+KERNELS_OF_AN_OPTIMIZER = 40
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_in_regions_moves_points_alike(name: str, graphs: Graphs) -> None:
+    """Rates change with every step, and after the second nothing is compiled anew."""
+    made, expected = Moving(OPTIMIZERS[name]), Moving(OPTIMIZERS[name])
+    with regions.compiled():
+        made.step(), made.step()
+        before = len(graphs.made)
+        made.step(), made.step()
+    for _ in range(4):
+        expected.step()
+    assert regions.failed() == []
+    assert 0 < len(graphs.made) == before
+    assert_close(made.parameters(), expected.parameters(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_launches_few_kernels(name: str, watched: Watched) -> None:
+    """A region of an optimizer is one kernel, which `scripts/count_kernels.py` shows."""
+    moving = Moving(OPTIMIZERS[name])
+    with regions.compiled():
+        moving.step()
+        watched.calls = 0
+        with Launches(watched) as launches:
+            moving.optimizer.step()
+    assert 0 < watched.calls <= 4
+    assert launches.counts.total() + watched.calls <= KERNELS_OF_AN_OPTIMIZER, launches.counts
+
+
+class Moving:
+    """Fifty points of several widths on a hyperboloid of learned curvature, and an optimizer."""
+
+    def __init__(self, build: Callable[[Any], CurvatureAware]) -> None:
+        self.generator, manifold = torch.Generator().manual_seed(0), Lorentz(c=0.7)
+        points = [ManifoldParameter(self._random(n).float(), manifold=manifold) for n in [3, 5, 5, 8, 2] * 10]
+        self.model = nn.ModuleList([nn.ParameterList(points), manifold]).double()
+        self.optimizer = build(parameter_groups(self.model, lr=0.1, weight_decay=0.1, curvature_lr=0.01))
+
+    def _random(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.generator, dtype=torch.float64)
+
+    def step(self) -> None:
+        for parameter in self.model.parameters():
+            parameter.grad = self._random(*parameter.shape)
+        for group in self.optimizer.param_groups:
+            group["lr"] *= 0.9
+        self.optimizer.step()
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {name: parameter.detach().clone() for name, parameter in self.model.named_parameters()}
+
+
 class Budget(NamedTuple):
-    """graphs: of one training step, forward and backward apart. calls: of these graphs in a step.
+    """graphs: of one training step, forward and backward apart. calls: of regions in a step.
 
     outside: operations that launch a kernel beside them, against those of the Euclidean twin.
     """
@@ -208,17 +263,24 @@ def test_a_network_in_regions_has_the_same_values_gradients_and_statistics(name:
         made = step(model, images.double(), labels)
     assert regions.failed() == []
     assert_close(made, step(twin, images.double(), labels), rtol=1e-7, atol=1e-10)
-    budget, before = BUDGETS[name], len(graphs.made)
-    assert 0 < before <= budget.graphs
+    before = len(graphs.made)
+    assert 0 < before <= BUDGETS[name].graphs
     with regions.compiled():
         step(model, torch.randn(4, 3, 24, 24, dtype=torch.float64), torch.arange(4))
     assert len(graphs.made) == before, "another batch and image size compiled anew"
-    graphs.calls = 0
-    with regions.compiled(), Launches(graphs) as launches:
-        step(model, images.double(), labels)
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_a_network_launches_few_kernels_beside_its_regions(name: str, watched: Watched) -> None:
+    model, images, labels = case(name)
     euclidean, _, _ = case("euclidean_r18")
+    with regions.compiled():
+        step(model, images, labels)
+        watched.calls = 0
+        with Launches(watched) as launches:
+            step(model, images, labels)
     with Launches() as plain:
         step(euclidean, images, labels)
-    print(name, before, graphs.calls, launches.counts.total(), plain.counts.total())
-    assert 0 < graphs.calls <= budget.calls
-    assert launches.counts.total() <= budget.outside * plain.counts.total(), launches.counts
+    print(name, watched.calls, launches.counts.total(), plain.counts.total())
+    assert 0 < watched.calls <= BUDGETS[name].calls
+    assert launches.counts.total() <= BUDGETS[name].outside * plain.counts.total(), launches.counts

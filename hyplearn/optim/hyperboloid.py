@@ -44,7 +44,9 @@ def carry(x: Tensor, y: Tensor, vectors: list[Tensor], *, c_old: Tensor, c_new: 
     return [v + (x * v).sum(-1, keepdim=True) * stretch for v in vectors]
 
 
-def towards_origin(x: Tensor, vectors: list[Tensor], weight: float, *, c: Tensor) -> tuple[Tensor, list[Tensor]]:
+def towards_origin(
+    x: Tensor, vectors: list[Tensor], weight: Tensor | float, *, c: Tensor
+) -> tuple[Tensor, list[Tensor]]:
     """Lorentzian centroid of x (weight 1 - w) and the origin (weight w); the vectors along the ray.
 
     (1 - w) x / sqrt(1 + 2 w (1 - w) (cosh(delta) - 1)) with delta = d(x, 0)/k (Bdeir Section 3.2). To first order in w

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from hyplearn.optim import update
 from hyplearn.optim.roles import manifold_of
 from hyplearn.optim.spaces import ParameterSpace, space_of
 
@@ -22,30 +24,64 @@ PADDED_UP_TO = 4096
 class Layout:
     """Says where each parameter's points stand among the rows of a stack.
 
-    shapes: (*batch, *point), ndim: of a point.
+    shapes: (*batch, *point), ndim: of a point. Rows go in and out by a constant number of kernels, whatever the number
+    of parameters: joined, taken by index where widths differ, and parted into contiguous pieces.
     """
 
     def __init__(self, shapes: Sequence[torch.Size], ndim: int) -> None:
         self.shapes, self.ndim = shapes, ndim
         self.rows = [math.prod(shape[:-ndim]) for shape in shapes]
+        self.widths = [shape[-1] for shape in shapes]
 
     def views(self, stacked: Tensor) -> list[Tensor]:
         """The part of each parameter in a stacked tensor (P, *point), in the parameter's shape and without padding.
 
         A tensor of one number per point, (P, 1), gives parts (*batch, 1).
         """
+        if stacked.shape[-1] > min(self.widths) and len(set(self.widths)) > 1:
+            kept = stacked.reshape(-1)[self._padding(stacked).kept]
+            parts = kept.split([rows * width for rows, width in zip(self.rows, self.widths, strict=True)])
+            return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
         return [
-            block[..., : shape[-1]].view(*shape[: -self.ndim], *block.shape[1:-1], min(block.shape[-1], shape[-1]))
+            block.view(*shape[: -self.ndim], *block.shape[1:])
             for block, shape in zip(stacked.split(self.rows), self.shapes, strict=True)
         ]
 
     def gather(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         """Copy one tensor per parameter into a stacked one."""
-        width = max(tensor.shape[-1] for tensor in tensors)
-        point = (*tensors[0].shape[tensors[0].dim() - self.ndim : -1], width)
-        stacked = torch.zeros(sum(self.rows), *point, dtype=dtype, device=tensors[0].device)
-        torch._foreach_copy_(self.views(stacked), list(tensors))
-        return stacked
+        if len({tensor.shape[-1] for tensor in tensors}) > 1:
+            padding = self._padding(tensors[0])
+            joined = torch.cat([padding.zero, *(tensor.reshape(-1) for tensor in tensors)])
+            return joined.to(dtype)[padding.places]
+        point = tensors[0].shape[tensors[0].dim() - self.ndim :]
+        return torch.cat([tensor.reshape(-1, *point) for tensor in tensors]).to(dtype)
+
+    def _padding(self, like: Tensor) -> Padding:
+        return _padding(tuple(self.rows), tuple(self.widths), like.dtype, like.device)
+
+
+class Padding(NamedTuple):
+    """Where numbers of several widths stand in a padded stack (P, width).
+
+    places: (P, width), of each number of the stack among [0, *all numbers of all parameters]. kept: of each number of
+    all parameters in the flattened stack. zero: (1,), what pads.
+    """
+
+    places: Tensor
+    kept: Tensor
+    zero: Tensor
+
+
+@functools.lru_cache(maxsize=64)
+def _padding(rows: tuple[int, ...], widths: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Padding:
+    """Made once for the parameters of a model: every step of its training takes the same places."""
+    widest = max(widths)
+    of_rows = [width for count, width in zip(rows, widths, strict=True) for _ in range(count)]
+    filled = torch.arange(widest) < torch.tensor(of_rows, dtype=torch.long)[:, None]
+    kept = filled.flatten().nonzero().flatten()
+    places = torch.zeros(filled.numel(), dtype=torch.long)
+    places[kept] = torch.arange(1, len(kept) + 1)
+    return Padding(places.view_as(filled).to(device), kept.to(device), torch.zeros(1, dtype=dtype, device=device))
 
 
 class ParameterStack:
@@ -90,7 +126,7 @@ class ParameterStack:
     def follow(self) -> None:
         """Move points and tangent vectors to the present curvature of their manifold (Bdeir Algorithm 1)."""
         new = space_of(self.space.manifold)
-        self.x, moved = self.space.follow(self.x, list(self.tangents.values()), new)
+        self.x, moved = update.follow(self.space, self.x, list(self.tangents.values()), new)
         self.tangents, self.space = dict(zip(self.tangents, moved, strict=True)), new
 
     def store(self) -> None:

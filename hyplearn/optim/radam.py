@@ -74,7 +74,7 @@ class AdamFamily(CurvatureAware):
         stack.x, moments = update.adam(
             stack.space,
             stack.x,
-            stack.space.riemannian_gradient(stack.x, gradient),
+            update.riemannian_gradient(stack.space, stack.x, gradient),
             moments,
             step=stack.step,
             lr=group["lr"],

@@ -106,7 +106,7 @@ class RiemannianSGD(CurvatureAware):
         stack.x, buffer = update.sgd(
             space,
             stack.x,
-            space.riemannian_gradient(stack.x, gradient + penalty),
+            update.riemannian_gradient(space, stack.x, gradient + penalty),
             stack.tangents.get("momentum_buffer"),
             lr=group["lr"],
             momentum=group["momentum"],

@@ -34,9 +34,13 @@ class ParameterSpace:
     pads = False  # appending zero coordinates to points and vectors changes no result
     decays = False  # points can be drawn towards an origin
     moves = False  # points can follow a change of curvature
+    closed = False  # every step is a closed form of tensors, which can be compiled
 
     def __init__(self, manifold: Manifold) -> None:
         self.manifold = manifold
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.manifold.name})"
 
     # Between the stored coordinates and those of the computation
 
@@ -88,8 +92,11 @@ class ParameterSpace:
         """The same of ambient coordinates (x_t, x), where points have such: on the hyperboloid."""
         return self.half_square_gradient(x)
 
-    def towards_origin(self, x: Tensor, v: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-        """Centroid of x (weight 1 - weight) and the origin (weight), and the tangent vector v taken along."""
+    def towards_origin(self, x: Tensor, v: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Centroid of x (weight 1 - weight) and the origin (weight), and the tangent vector v taken along.
+
+        weight: 0-dim.
+        """
         raise NotImplementedError(f"{self.manifold.name} has no origin")
 
     # Change of curvature
@@ -120,9 +127,9 @@ class CurvedSpace(ParameterSpace):
     def squared_norm(self, x: Tensor, u: Tensor) -> Tensor:
         return self.geometry.inner(u, u, x, c=self.c, keepdim=True).clamp_min(0)
 
-    def towards_origin(self, x: Tensor, v: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    def towards_origin(self, x: Tensor, v: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         pair = torch.stack([x, torch.zeros_like(x)], dim=-2)
-        y = self.geometry.centroid(pair, c=self.c, weights=x.new_tensor([1 - weight, weight]))
+        y = self.geometry.centroid(pair, c=self.c, weights=torch.stack([1 - weight, weight]).to(x.dtype))
         return y, self.geometry.transp0(y, self.geometry.transp0back(x, v, c=self.c), c=self.c)
 
     def project_curvature_(self) -> None:
@@ -137,6 +144,8 @@ class CurvedSpace(ParameterSpace):
 class HyperboloidSpace(CurvedSpace):
     """The hyperboloid in space coordinates, by the shared closed forms of `optim.hyperboloid`."""
 
+    closed = True
+
     def retract(self, x: Tensor, step: Tensor) -> Tensor:
         return hyperboloid.walk(x, step, [], c=self.c)[0]
 
@@ -147,7 +156,7 @@ class HyperboloidSpace(CurvedSpace):
     def ambient_half_square_gradient(self, x: Tensor) -> Tensor:
         return 2 * x  # |(x_t, x)|^2 = 2 |x|^2 + 1/c
 
-    def towards_origin(self, x: Tensor, v: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    def towards_origin(self, x: Tensor, v: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         y, (v,) = hyperboloid.towards_origin(x, [v], weight, c=self.c)
         return y, v
 

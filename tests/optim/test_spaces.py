@@ -78,7 +78,7 @@ def test_zero_coordinates_change_no_step() -> None:
         px, pu, pv = (torch.nn.functional.pad(t, (0, 3)) for t in (x, u, v))
         for plain, padded in (
             (space.retract_transport(x, u, v), space.retract_transport(px, pu, pv)),
-            (space.towards_origin(x, v, 0.1), space.towards_origin(px, pv, 0.1)),
+            (space.towards_origin(x, v, torch.tensor(0.1)), space.towards_origin(px, pv, torch.tensor(0.1))),
             (space.follow(x, [v], new), space.follow(px, [pv], new)),
         ):
             for a, b in zip((plain[0], *plain[1:]), (padded[0], *padded[1:]), strict=True):
@@ -90,4 +90,4 @@ def test_a_manifold_without_origin_says_so() -> None:
     space = space_of(geoopt.Sphere())
     assert not space.decays
     with pytest.raises(NotImplementedError, match="Sphere has no origin"):
-        space.towards_origin(torch.ones(1, 3), torch.ones(1, 3), 0.1)
+        space.towards_origin(torch.ones(1, 3), torch.ones(1, 3), torch.tensor(0.1))
