@@ -91,13 +91,14 @@ def _give_up(name: str, error: Exception) -> None:
 def compiled(on: bool = True) -> Iterator[None]:
     """Let regions run compiled; `on=False` changes nothing.
 
-    Two settings of the compiler hold meanwhile: a limit that many layers' options do not reach, and one symbol for each
-    size, so that a batch that happens to be as large as the channels are many is no case of its own.
+    Three settings of the compiler hold meanwhile: a limit that many layers' options do not reach, one symbol for each
+    size, so that a batch that happens to be as large as the channels are many is no case of its own, and numbers as
+    constants: as symbols the coefficients of a series are tensors, and each of them a kernel.
     """
     with ExitStack() as stack:
         if on:
             dynamo: Any = torch._dynamo
-            stack.enter_context(dynamo.config.patch(recompile_limit=RECOMPILE_LIMIT))
+            stack.enter_context(dynamo.config.patch(recompile_limit=RECOMPILE_LIMIT, specialize_float=True))
             stack.enter_context(_without_duck_shapes())
             stack.enter_context(warnings.catch_warnings())
             for message in HARMLESS:

@@ -166,6 +166,7 @@ class _Uncounted(torch.autograd.Function):
             ]
             args, kwargs = pytree.tree_unflatten(ctx.inputs, structure)
             made = function(*args, **kwargs)
+        ctx.set_materialize_grads(False)
         watch.inside -= 1
         ctx.outputs, ctx.watch = (made if isinstance(made, tuple) else (made,)), watch
         return tuple(output.detach() for output in ctx.outputs)
@@ -174,7 +175,9 @@ class _Uncounted(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         ctx.watch.inside += 1
         wanted = [leaf for leaf in ctx.inputs if isinstance(leaf, Tensor) and leaf.requires_grad]
-        differentiable = [(o, g) for o, g in zip(ctx.outputs, gradients, strict=True) if o.requires_grad]
+        differentiable = [
+            (o, g) for o, g in zip(ctx.outputs, gradients, strict=True) if o.requires_grad and g is not None
+        ]
         outputs, given = zip(*differentiable, strict=True)
         with regions.as_written():  # the backward pass may compute parts of the forward one again
             found = iter(torch.autograd.grad(outputs, wanted, given, allow_unused=True))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from hyplearn.errors import one_of
+
+T = TypeVar("T")
 
 Parametrization = Literal["K", "log_c"]
 
@@ -55,6 +57,7 @@ class Curvature(nn.Module):
         _check(c, parametrization, (low, high))
         self.parametrization, self.bounds, self.learned = parametrization, (low, high), learned
         self._held: Tensor | None = None
+        self._remembered: dict[Any, Any] = {}
         raw = torch.tensor(self._to_raw(c), dtype=torch.float32)
         self.raw: Tensor
         if learned:
@@ -72,13 +75,25 @@ class Curvature(nn.Module):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Compute c once for all that a block of code asks for: one node of the graph, not one for each layer."""
-        before = self._held
+        """Compute c, and what is remembered of it, once for all that a block of code asks for.
+
+        It is one node of the graph then, not one for each layer.
+        """
+        before = self._held, self._remembered
         try:
-            self._held = self.c
+            self._held, self._remembered = self.c, {}
             yield
         finally:
-            self._held = before
+            self._held, self._remembered = before
+
+    def remembered(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` computes of c alone, without gradient: once for each key while c is held, else anew."""
+        if self._held is None:
+            return make()
+        if key not in self._remembered:
+            self._remembered[key] = make()
+        found: T = self._remembered[key]
+        return found
 
     def _current(self) -> Tensor:
         raw = self.raw.float() if self.raw.dtype.itemsize < 4 else self.raw

@@ -126,8 +126,7 @@ class LorentzBatchNorm2d(nn.Module):
         limits = limits or self.limits(c)
         old = self._within_limit(self.running_mean)
         mean, dispersion = _followed(old, self.running_dispersion, mean, dispersion, c, limits, self.momentum)
-        self.running_mean.copy_(mean)
-        self.running_dispersion.copy_(dispersion)
+        torch._foreach_copy_([self.running_mean, self.running_dispersion], [mean, dispersion])
         self.num_batches_tracked.add_(1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -73,8 +73,7 @@ class PoincareBatchNorm2d(nn.Module):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        self.running_mean.copy_(mean)
-        self.running_var.copy_(variance)
+        torch._foreach_copy_([self.running_mean, self.running_var], [mean, variance])
 
     def extra_repr(self) -> str:
         return f"{self.beta.shape[0]}, momentum={self.momentum}, eps={self.eps}, synchronized={self.synchronized}"

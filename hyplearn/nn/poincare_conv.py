@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hyplearn import regions
 from hyplearn.errors import one_of
 from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
@@ -74,6 +76,11 @@ class PoincareConv2d(nn.Module):
         x, stride = read_positions(x, kernel=sizes, stride=(self.stride,) * 2, padding=(self.padding,) * 2)
         return F.conv2d(x, kernel, stride=stride, padding=self.padding, dilation=self.dilation)
 
+    def _window(self) -> _Window | None:
+        """How to sum over the positions of a patch in a region, where there is one."""
+        window = _Window(self.weight.shape[-1], self.stride, self.padding)
+        return window if regions.is_on() and window.pools(self.dilation) else None
+
     @full_precision
     def forward(self, v: Tensor) -> Tensor:
         if v.dim() != 4 or v.shape[1] != self.weight.shape[1]:
@@ -81,9 +88,10 @@ class PoincareConv2d(nn.Module):
         in_full_precision(self, self.weight)
         manifold = self.manifold
         square, z_norm, kernel = _prepared(v, self.weight, self.ratio)
-        window = self._convolve(square, square.new_ones(1, 1, *self.weight.shape[2:]))
-        dot = self._convolve(v, kernel)
-        return _connected(dot, window, z_norm, self.bias, manifold.c, self.ratio, manifold.x_t_max)
+        dot, window = self._convolve(v, kernel), self._window()
+        if window is None:
+            square = self._convolve(square, square.new_ones(1, 1, *self.weight.shape[2:]))
+        return _connected(dot, square, window, z_norm, self.bias, manifold.c, self.ratio, manifold.x_t_max)
 
     def extra_repr(self) -> str:
         outputs, inputs, kernel, _ = self.weight.shape
@@ -100,10 +108,37 @@ def _prepared(v: Tensor, weight: Tensor, ratio: float) -> tuple[Tensor, Tensor, 
     return squared_norm(v, dim=1), z_norm, ratio / z_norm * weight
 
 
+class _Window(NamedTuple):
+    """Sums over the positions of a patch by an average pooling that divides by 1, which can be a part of a region.
+
+    Operation by operation a convolution with ones is faster.
+    """
+
+    size: int
+    stride: int
+    padding: int
+
+    def pools(self, dilation: int) -> bool:
+        """Whether a pooling reads the same positions."""
+        return dilation == 1 and 2 * self.padding <= self.size
+
+    def total(self, x: Tensor) -> Tensor:
+        """Sum of x (B, 1, H, W) in each window, zero beyond its edges."""
+        return F.avg_pool2d(x, self.size, self.stride, self.padding, divisor_override=1)
+
+
 @region
 def _connected(
-    dot: Tensor, window: Tensor, z_norm: Tensor, bias: Tensor | None, c: Tensor, ratio: float, x_t_max: float | None
+    dot: Tensor,
+    square: Tensor,
+    window: _Window | None,
+    z_norm: Tensor,
+    bias: Tensor | None,
+    c: Tensor,
+    ratio: float,
+    x_t_max: float | None,
 ) -> Tensor:
-    """The FC layer of each patch from its inner products and the sum of |v|^2 in its window."""
+    """The FC layer of each patch from its inner products and |v|^2, of each position or summed in its window."""
     shaped = None if bias is None else bias.view(-1, 1, 1)
-    return fully_connected(dot, ratio**2 * window, z_norm.squeeze(-1), shaped, c=c, x_t_max=x_t_max, dim=1)
+    square = square if window is None else window.total(square)
+    return fully_connected(dot, ratio**2 * square, z_norm.squeeze(-1), shaped, c=c, x_t_max=x_t_max, dim=1)

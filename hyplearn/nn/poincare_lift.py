@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hyplearn.geometry import poincare
 from hyplearn.geometry.numerics import squared_norm
 from hyplearn.manifolds import PoincareBall
 from hyplearn.manifolds.precision import full_precision
 from hyplearn.nn.poincare_tangent import clip_factor
+from hyplearn.regions import region
 
 
 class PoincareLift(nn.Module):
@@ -28,8 +30,12 @@ class PoincareLift(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         if self.clip is not None:
             z = z * (self.clip / torch.linalg.vector_norm(z, dim=-1, keepdim=True).clamp_min(self.clip))
-        factor = clip_factor(squared_norm(z), c=self.manifold.c, x_t_max=self.manifold.x_t_max)
-        return self.manifold.expmap0(factor * z)
+        return _lifted(z, self.manifold.c, self.manifold.x_t_max)
 
     def extra_repr(self) -> str:
         return f"clip={self.clip}"
+
+
+@region
+def _lifted(z: Tensor, c: Tensor, x_t_max: float | None) -> Tensor:
+    return poincare.expmap0(clip_factor(squared_norm(z), c=c, x_t_max=x_t_max) * z, c=c)

@@ -15,9 +15,9 @@ outputs to those of the inputs. Autograd would record four times as many operati
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -56,7 +56,11 @@ class Limits:
         """
         c = manifold.c if c is None else c
         c = c if torch.compiler.is_compiling() else c.detach()
-        return cls.of(c, s=manifold.s, x_t_max=X_T_MAX[c.dtype] if manifold.x_t_max is None else manifold.x_t_max)
+        x_t_max = X_T_MAX[c.dtype] if manifold.x_t_max is None else manifold.x_t_max
+        make = functools.partial(cls.of, c, s=manifold.s, x_t_max=x_t_max)
+        if c.requires_grad:
+            return make()
+        return manifold.curvature.remembered(("limits", c.dtype, c.device, manifold.s, x_t_max), make)
 
     def detach(self) -> Limits:
         """Return the same limits without gradient."""
@@ -93,7 +97,7 @@ def _values(dtype: torch.dtype) -> Numbers:
     return Numbers(0.0, 1.0, 2.0, 0.5, torch.finfo(dtype).eps ** 2, 1e-12, 1e-30)
 
 
-@lru_cache
+@functools.lru_cache
 def _tensors(dtype: torch.dtype) -> Numbers:
     with torch.inference_mode(False):  # kept for later passes with gradient
         return Numbers(*(torch.tensor(value, dtype=dtype, device="cpu") for value in _values(dtype)))
