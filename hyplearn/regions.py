@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
 from torch.fx.experimental import _config as symbols
 
 P = ParamSpec("P")
@@ -66,6 +67,26 @@ def region(function: Callable[P, R]) -> Callable[P, R]:
             return result
 
     return run
+
+
+def number(value: float, like: Tensor) -> float | Tensor:
+    """A number that differs from layer to layer, as a region takes it without being compiled anew for each: 0-dim."""
+    return _on_device(value, like.device) if _switch.on else value
+
+
+def changing(value: float, like: Tensor) -> Tensor:
+    """A number that differs from step to step, 0-dim, as a region takes it."""
+    return torch.full((), value, dtype=_widest(like.device), device=like.device)
+
+
+@functools.lru_cache(maxsize=256)
+def _on_device(value: float, device: torch.device) -> Tensor:
+    return torch.tensor(value, dtype=_widest(device), device=device)
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    """What Python's arithmetic has, where the device has it; 0-dim it changes no type of a result."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 @functools.cache

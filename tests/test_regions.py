@@ -247,9 +247,9 @@ class Budget(NamedTuple):
 
 
 BUDGETS = {
-    "hcnn_r18": Budget(graphs=38, calls=260, outside=1.7),
-    "hecnn_r18": Budget(graphs=28, calls=200, outside=1.7),
-    "poincare_resnet_r18": Budget(graphs=50, calls=260, outside=2.0),
+    "hcnn_r18": Budget(graphs=38, calls=150, outside=1.5),
+    "hecnn_r18": Budget(graphs=28, calls=75, outside=1.2),
+    "poincare_resnet_r18": Budget(graphs=50, calls=75, outside=0.9),
 }
 
 

@@ -87,11 +87,12 @@ class PoincareConv2d(nn.Module):
             raise ValueError(f"v of shape {tuple(v.shape)} must be (B, {self.weight.shape[1]}, H, W)")
         in_full_precision(self, self.weight)
         manifold = self.manifold
-        square, z_norm, kernel = _prepared(v, self.weight, self.ratio)
+        ratio = regions.number(self.ratio, v)
+        square, z_norm, kernel = _prepared(v, self.weight, ratio)
         dot, window = self._convolve(v, kernel), self._window()
         if window is None:
             square = self._convolve(square, square.new_ones(1, 1, *self.weight.shape[2:]))
-        return _connected(dot, square, window, z_norm, self.bias, manifold.c, self.ratio, manifold.x_t_max)
+        return _connected(dot, square, window, z_norm, self.bias, manifold.c, ratio, manifold.x_t_max)
 
     def extra_repr(self) -> str:
         outputs, inputs, kernel, _ = self.weight.shape
@@ -102,7 +103,7 @@ class PoincareConv2d(nn.Module):
 
 
 @region
-def _prepared(v: Tensor, weight: Tensor, ratio: float) -> tuple[Tensor, Tensor, Tensor]:
+def _prepared(v: Tensor, weight: Tensor, ratio: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """|v|^2 of each position, the norms |z_k| (n', 1, 1, 1) and the kernel ratio z_k / |z_k|."""
     z_norm = norm_of(weight).view(-1, 1, 1, 1)
     return squared_norm(v, dim=1), z_norm, ratio / z_norm * weight
@@ -135,7 +136,7 @@ def _connected(
     z_norm: Tensor,
     bias: Tensor | None,
     c: Tensor,
-    ratio: float,
+    ratio: float | Tensor,
     x_t_max: float | None,
 ) -> Tensor:
     """The FC layer of each patch from its inner products and |v|^2, of each position or summed in its window."""

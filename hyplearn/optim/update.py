@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hyplearn.optim.spaces import ParameterSpace
-from hyplearn.regions import region
+from hyplearn.regions import changing, region
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,12 +33,6 @@ def _of_closed_forms(
 
     functools.update_wrapper(run, function)
     return run
-
-
-def _number(value: float, like: Tensor) -> Tensor:
-    """0-dim, in float64 where the device has it: the arithmetic of Python's numbers."""
-    dtype = torch.float32 if like.device.type == "mps" else torch.float64
-    return torch.full((), value, dtype=dtype, device=like.device)
 
 
 @_of_closed_forms
@@ -62,7 +56,7 @@ def sgd(
 
     buffer: momentum at x, None before the first step, where it starts as u itself.
     """
-    rate = _number(-lr, x)
+    rate = changing(-lr, x)
     if momentum == 0:
         return _walk(space, x, u, rate), buffer
     return _sgd(space, x, u, buffer, rate, momentum, dampening, nesterov)
@@ -116,9 +110,9 @@ def adam(
 
     A denominator per component would leave the tangent space. step: number of this step, from 1.
     """
-    started = [_number(1 - beta**step, x) for beta in betas]  # what the averages have seen of an eternity
+    started = [changing(1 - beta**step, x) for beta in betas]  # what the averages have seen of an eternity
     x, first, second, largest = _adam(
-        space, x, u, moments.first, moments.second, moments.largest, _number(-lr, x), started, betas, eps
+        space, x, u, moments.first, moments.second, moments.largest, changing(-lr, x), started, betas, eps
     )
     return x, Moments(first, second, largest)
 
@@ -152,7 +146,7 @@ def towards_origin(space: ParameterSpace, x: Tensor, v: Tensor, weight: float) -
     """
     if weight > 1:
         raise ValueError(f"lr * weight_decay = {weight:.4g} must be at most 1: it is the weight of the origin")
-    return _towards_origin(space, x, v, _number(weight, x))
+    return _towards_origin(space, x, v, changing(weight, x))
 
 
 @_of_closed_forms
@@ -162,7 +156,7 @@ def _towards_origin(space: ParameterSpace, x: Tensor, v: Tensor, weight: Tensor)
 
 def down_the_square(space: ParameterSpace, x: Tensor, v: Tensor, weight: float) -> tuple[Tensor, Tensor]:
     """A step of size `weight` down the gradient of half the squared length of the coordinates, v taken along."""
-    return _down_the_square(space, x, v, _number(-weight, x))
+    return _down_the_square(space, x, v, changing(-weight, x))
 
 
 @_of_closed_forms
