@@ -48,7 +48,13 @@ def _write(options: argparse.Namespace, folder: Path) -> int:
 
     channels, size = opened.facts["in_channels"], opened.facts["image_size"]
     smoke = opened.config["scale"] == "smoke"
-    for name in ("encoder.onnx", "gallery.faiss", "gallery.json"):  # of an earlier export, of other weights
+    for name in (
+        "encoder.onnx",
+        "gallery.faiss",
+        "gallery.json",
+        "gallery.npz",
+        "gallery.safetensors",
+    ):  # of an earlier export, of other weights
         (folder / name).unlink(missing_ok=True)
     write_weights(
         folder / WEIGHTS,
@@ -104,7 +110,7 @@ hyplearn export outputs/hecnn_r18_cifar10/... --output models/hecnn --onnx""",
     parser.add_argument(
         "--index",
         action="store_true",
-        help="gallery.faiss and gallery.json: the run's test gallery as a FAISS index, its ids, and how to ask",
+        help="gallery.faiss, gallery.json, gallery.npz: the run's test gallery, as a FAISS index too, and how to ask",
     )
     parser.add_trust()
     parser.add_argument("--gallery", type=Path, help="with --index: embeddings of `hyplearn embed` instead")

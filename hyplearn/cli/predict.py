@@ -66,6 +66,7 @@ def embed(argv: Sequence[str]) -> int:
         results = _apply(options, opened, found)
         from hyplearn.data.outside_images import class_folders
         from hyplearn.evaluation import store
+        from hyplearn.models.digest import weights_digest
 
         names = [found.names[index] for index in results.positions.tolist()]
         classes = class_folders(names)
@@ -77,6 +78,7 @@ def embed(argv: Sequence[str]) -> int:
             class_names=classes.names,
             paths=names,
             selection=opened.selection,
+            weights=weights_digest(opened.model.model),
         )
         metric = opened.model.embeddings([x[:1] for x in results.outputs.points])
         print(f"{_counted(len(names))}, {metric}; {opened.selection}; written to {npz} and {safetensors}")

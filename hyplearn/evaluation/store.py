@@ -4,7 +4,7 @@ Arrays: `embeddings` (N, n), or `embeddings_0`, `embeddings_1`, ... of several s
 (N,), `query` and `gallery` (N,) boolean, `super_labels` (N,), `backbone` (N, D), the features before the head.
 Texts (in .safetensors: in the metadata): `metrics`, JSON such as [{"kind": "poincare", "c": 0.1, "weight": 1.0}], one
 entry for each space; JSON lists `class_names` by label, `super_names` by super-label and `paths`, the file of each
-image; and `selection`, how the weights were chosen.
+image; `selection`, how the weights were chosen; and `weights`, their digest (`models.digest`).
 Files of other programs need `embeddings` and `labels` alone; their labels may be texts, their lists arrays of texts.
 """
 
@@ -16,7 +16,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,13 @@ Arrays = Mapping[str, Any]
 
 SUFFIXES = (".npz", ".safetensors")
 NAMES = {"class_names": "labels", "super_names": "super_labels"}  # names of what
-TEXTS = ("metrics", *NAMES, "paths", "selection")
+TEXTS = ("metrics", *NAMES, "paths", "selection", "weights")
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
     """N images as stored. metrics: None if the file names none. class_names: by label, super_names: by super-label,
-    paths: of the N files, each if known."""
+    paths: of the N files, each if known. weights: the digest of the network that made them, if known."""
 
     points: tuple[Tensor, ...]
     labels: Tensor
@@ -54,6 +54,7 @@ class Stored:
     super_names: tuple[str, ...] | None = None
     paths: tuple[str, ...] | None = None
     selection: str | None = None
+    weights: str | None = None
 
     @property
     def embeddings(self) -> Embeddings:
@@ -77,11 +78,13 @@ def save(
     super_names: Sequence[str] | None = None,
     paths: Sequence[str] | None = None,
     selection: str | None = None,
+    weights: str | None = None,
 ) -> tuple[Path, Path]:
     """Write <path>.npz and <path>.safetensors (a suffix of either kind is replaced), each as a whole; return both.
 
     Defaults of ids, query and gallery: positions, and every image. class_names, super_names: by label and super-label.
-    paths: the file of each image. selection: how the weights were chosen that made the embeddings.
+    paths: the file of each image. selection: how the weights were chosen that made the embeddings, weights:
+    their digest.
     """
     count = len(embeddings)
     everything = torch.ones(count, dtype=torch.bool)
@@ -108,8 +111,7 @@ def save(
     given = {name: tuple(entries) for name, entries in lists.items() if entries is not None}
     _check_lists(kept, given)
     texts |= {name: json.dumps(entries) for name, entries in given.items()}
-    if selection is not None:
-        texts["selection"] = selection
+    texts |= {k: text for k, text in (("selection", selection), ("weights", weights)) if text is not None}
     stem = path.with_suffix("") if path.suffix in SUFFIXES else path
     stem.parent.mkdir(parents=True, exist_ok=True)
     npz, safetensors = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES)
@@ -126,6 +128,13 @@ def save(
 
 def _array(x: Tensor) -> np.ndarray[Any, Any]:
     return (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # numpy has no bfloat16
+
+
+def save_stored(path: Path, stored: Stored) -> tuple[Path, Path]:
+    """Write what was read from another file, see `save`."""
+    kept = {field.name: getattr(stored, field.name) for field in fields(stored)}
+    labels = kept.pop("labels")
+    return save(path, stored.embeddings, labels, **{k: x for k, x in kept.items() if k not in ("points", "metrics")})
 
 
 def load(path: Path) -> Stored:
@@ -210,6 +219,7 @@ def _stored(arrays: Arrays) -> Stored:
         super_names=lists.get("super_names"),
         paths=lists.get("paths"),
         selection=str(arrays["selection"]) if "selection" in arrays else None,
+        weights=str(arrays["weights"]) if "weights" in arrays else None,
     )
 
 

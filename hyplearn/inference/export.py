@@ -14,14 +14,17 @@ from torch import Tensor
 
 from hyplearn.data.batches.crops import CenterCrop
 from hyplearn.data.datamodule import ImageDataModule
-from hyplearn.evaluation import index_file
+from hyplearn.errors import ConfigError
+from hyplearn.evaluation import index_file, store
 from hyplearn.evaluation.index_file import Agreement
 from hyplearn.evaluation.neighbours import MARGIN
 from hyplearn.evaluation.store import Stored
 from hyplearn.inference.prediction import Trained, metrics_to_json
 from hyplearn.models.base import Model
+from hyplearn.models.digest import SHOWN, weights_digest
 from hyplearn.nn.space import Space
 from hyplearn.runs.atomic import write_json, write_whole
+from hyplearn.runs.names import GALLERY
 from hyplearn.runs.regular import check_regular
 from hyplearn.training.checkpoint import require_finite
 from hyplearn.training.model_readings import curved
@@ -55,7 +58,13 @@ def write_weights(
         "class_names": model.class_names,
         "smoke": smoke,
     }
-    header = {"format": FORMAT, "selection": selection, **{key: json.dumps(value) for key, value in facts.items()}}
+    weights = weights_digest(model.model)
+    header = {
+        "format": FORMAT,
+        "selection": selection,
+        "weights": weights,
+        **{key: json.dumps(value) for key, value in facts.items()},
+    }
     tensors = {name: x.detach().cpu().contiguous().clone() for name, x in model.model.state_dict().items()}
     write_whole(path, lambda stream: stream.write(to_bytes(tensors, header)))
 
@@ -74,9 +83,14 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict. Raises ConfigError for weights that are not finite."""
+    """The state dict. Raises ConfigError for weights that are not finite, or are not those that the header names."""
     weights: dict[str, Tensor] = load_file(path)
     require_finite(weights, path)
+    written = read_header(path).get("weights")  # exports from before 2026-12 have none
+    if written is not None and written != weights_digest(weights):
+        raise ConfigError(
+            f"{path} holds other weights than its header names ({written[:SHOWN]}): export the run again."
+        )
     return weights
 
 
@@ -109,7 +123,9 @@ def _resize(size: Sequence[int | None], interpolation: str | None) -> dict[str, 
 
 
 def write_index(folder: Path, stored: Stored) -> Agreement:
-    """gallery.faiss, and gallery.json with ids and recipe. Returns how the file agrees with the exact search.
+    """gallery.faiss, gallery.json with ids and recipe, and gallery.npz, which `hyplearn predict` searches.
+
+    Returns how the index agrees with the exact search.
 
     Raises ValueError for embeddings that no inner product compares, and where the file would give other neighbours.
     """
@@ -135,6 +151,7 @@ def write_index(folder: Path, stored: Stored) -> Agreement:
             f"{found.k}. The embeddings are too close together for it; search with hyplearn predict"
         )
     write_json(folder / "gallery.json", _index_facts(stored, offered, metric, found))
+    store.save_stored(folder / GALLERY, stored)
     return found
 
 
@@ -145,6 +162,7 @@ def _index_facts(stored: Stored, offered: Tensor, metric: Any, found: Agreement)
     return {
         "index": "inner product, flat, float32; larger scores are nearer; answers with ids",
         "metric": {"kind": metric.kind, "c": metric.c},
+        "weights": stored.weights,
         "recipe": index_file.RECIPES[metric.kind],
         "rank": f"take {MARGIN} more than needed, rank them by the distance of the coordinates themselves",
         "checked": {**found._asdict(), "self": "left out"},

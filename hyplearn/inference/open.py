@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hyplearn.config.compose import change
 from hyplearn.errors import ConfigError
 from hyplearn.runs.directory import RunDirectory
+from hyplearn.runs.names import GALLERY
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from hyplearn.evaluation.store import Stored
     from hyplearn.inference.prediction import Trained
     from hyplearn.training.fit import TrainSpec
+
+log = logging.getLogger("hyplearn")
 
 WEIGHTS = "model.safetensors"
 KNOWN = {"in_channels": 1000, "num_classes": 1_000_000, "image_size": 16_384}  # and the largest that is taken for true
@@ -209,33 +212,52 @@ def selection(record: RunDirectory, checkpoint: Path) -> tuple[str, bool]:
 
 
 def load_gallery(opened: Opened, path: Path | None) -> Stored:
-    """Embeddings to search in, of the geometry of the model: those of `path`, or of the run's own test.
+    """Embeddings to search in, made by the model: those of `path`, or of the run's own test, or of the export.
 
-    Raises ConfigError where they are of other weights, as far as the file tells.
+    Raises ConfigError where they are of other weights. A file that does not say of which is believed, and that is told.
     """
     from hyplearn.evaluation import store
 
     own = path is None
-    path = path or RunDirectory(opened.folder).test_embeddings
+    path = path or _own_gallery(opened)
     if own and not path.is_file():
         raise ConfigError(f"{path} does not exist: name the images to search in with --gallery, see hyplearn embed.")
-    if own and not opened.tested:
-        raise ConfigError(
-            f"{path} was made by the tested checkpoint, not by {opened.checkpoint}: make a gallery with hyplearn "
-            "embed and name it with --gallery."
-        )
     try:
         stored = store.load(path)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    _check_made_by(opened, stored, path, own=own)
+    return stored
+
+
+def _own_gallery(opened: Opened) -> Path:
+    if opened.checkpoint is None:
+        return opened.folder / GALLERY
+    return RunDirectory(opened.folder).test_embeddings
+
+
+def _check_made_by(opened: Opened, stored: Stored, path: Path, *, own: bool) -> None:
+    """Raise ConfigError for embeddings that are known not to be those of the model."""
+    from hyplearn.models.digest import SHOWN, weights_digest
+
+    again = "Make a gallery with hyplearn embed and name it with --gallery."
     made = tuple(metric for metric in opened.model.metrics if metric is not None)
     if stored.metrics != made:
         held = " + ".join(map(str, stored.metrics or ())) or "an unknown geometry"
         raise ConfigError(
             f"{path} holds embeddings of {held}, the model makes {' + '.join(map(str, made))}: they are of other "
-            "weights. Make a gallery with hyplearn embed and name it with --gallery."
+            f"weights. {again}"
         )
-    return stored
+    weights = weights_digest(opened.model.model)
+    if stored.weights is not None and stored.weights != weights:
+        raise ConfigError(
+            f"{path} was made by other weights ({stored.weights[:SHOWN]}) than {opened.checkpoint or opened.folder} "
+            f"({weights[:SHOWN]}), and their distances mean nothing to each other. {again}"
+        )
+    if stored.weights is None and own and not opened.tested:
+        raise ConfigError(f"{path} was made by the tested checkpoint, not by {opened.checkpoint}. {again}")
+    if stored.weights is None and not own:
+        log.warning("%s does not say which weights made it: it is taken to be of %s", path, opened.folder)
 
 
 def _device(name: str) -> torch.device:

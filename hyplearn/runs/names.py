@@ -11,3 +11,4 @@ CHECKPOINT_SUFFIX = ".ckpt"
 TEST, LAST_BATCH = "test.npz", "last_batch.npz"  # the embeddings
 LOCK, HOLDER = ".lock", ".lock.json"
 CLAIM = ".claim"  # held by the process that will train or is having trained in a directory
+GALLERY = "gallery.npz"  # of an export

@@ -9,15 +9,20 @@ import faiss
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from hyplearn.cli import export as command_module
 from hyplearn.data.sources.datasets import Digits
+from hyplearn.errors import ConfigError
 from hyplearn.evaluation import store
 from hyplearn.evaluation.metric import Embeddings
 from hyplearn.inference import onnx
 from hyplearn.inference.export import read_header
 from hyplearn.inference.open import load_exported, open_trained
+
+WEIGHTS_FILE = Path("model/model.safetensors")
 
 
 def pixels(count: int = 50) -> torch.Tensor:
@@ -52,6 +57,29 @@ def test_predictions_of_the_export_are_those_of_the_run(command, retrieval_run: 
     a = load_exported(Path("model"), device="cpu")(pixels()).points[0]
     b = open_trained(retrieval_run, device="cpu").model(pixels()).points[0]
     assert torch.equal(a, b)
+
+
+def test_an_export_is_searched_in_its_own_gallery(command, retrieval_run: Path, tmp_path: Path) -> None:
+    pixel = tmp_path / "a.png"
+    Image.fromarray(pixels(1)[0, ..., 0].numpy()).save(pixel)
+    command("export", str(retrieval_run), "--output", "model")
+    answer = command("predict", "model", str(pixel), "--output", "-")
+    assert (answer.status, answer.out) == (2, "")
+    assert "gallery.npz does not exist" in answer.err
+    command("export", str(retrieval_run), "--output", "model", "--index")
+    found = command("predict", "model", str(pixel), "--output", "-")
+    assert found.status == 0, found.err
+    assert found.out == command("predict", str(retrieval_run), str(pixel), "--output", "-").out
+    assert json.loads(Path("model/gallery.json").read_text())["weights"] == read_header(WEIGHTS_FILE)["weights"]
+
+
+def test_an_export_whose_weights_were_exchanged_is_refused(command, classifier_run: Path) -> None:
+    command("export", str(classifier_run), "--output", "model")
+    header = safe_open(WEIGHTS_FILE, framework="pt").metadata()
+    tensors = {name: x + 1e-3 if x.is_floating_point() else x for name, x in load_file(WEIGHTS_FILE).items()}
+    save_file(tensors, WEIGHTS_FILE, metadata=header)
+    with pytest.raises(ConfigError, match="holds other weights than its header names"):
+        load_exported(Path("model"))
 
 
 def test_the_index_and_its_recipe_find_the_exact_neighbours(command, retrieval_run: Path) -> None:

@@ -19,6 +19,7 @@ from hyplearn.evaluation.recall import Groups, by_group
 from hyplearn.geometry.lorentz import d_max
 from hyplearn.losses.hard_negatives import hard_negatives
 from hyplearn.manifolds import CurvedManifold
+from hyplearn.models.digest import weights_digest
 from hyplearn.nn.space import Space, space_names
 from hyplearn.plots.gallery import Shown, draw_gallery, draw_radii
 from hyplearn.runs import spreadsheet
@@ -93,6 +94,7 @@ class RetrievalRecord(pl.Callback):
             super_names=ranked.data.super_names,
             paths=ranked.data.paths,
             selection=self.selection,
+            weights=weights_digest(module.model),
         )
 
     def _tables(self, ranked: Ranked, ks: Sequence[int]) -> None:
