@@ -312,12 +312,13 @@ class _Run:
     def _test(self) -> None:
         """Choose the weights and read the test data, for the first and only time."""
         rows = self.recorder.rows
-        rule, epoch, path = self.checkpoints.choice(int(rows[-1]["epoch"]) if rows else 0)
+        rule, epoch, path, ties = self.checkpoints.choice(int(rows[-1]["epoch"]) if rows else 0)
         if self.spec.datamodule.fingerprint.get("selection") == "test":
             rule += SELECTED_ON_TEST
         if self.retrieval_record is not None:
             self.retrieval_record.selection = rule
         self.selection = {"rule": rule, "epoch": epoch, "checkpoint": noted_checkpoint(path)}
+        self.selection |= {} if ties is None else {"ties": ties}
         if self.spec.trainer.limit_test_batches != 0:
             load_weights(self.module, path)
             self.trainer.test(self.module, datamodule=self.spec.datamodule, verbose=False)

@@ -49,7 +49,8 @@ def table(results: Mapping[str, Any]) -> str:
         lines += [("validation accuracy", _percent(metrics["val/top1"]))]
     lines += [(_spoken(name), _percent(value)) for name, value in metrics.items() if _is_retrieval(name)]
     selection = results["selection"]
-    lines += [("weights of", f"epoch {selection['epoch']} of {results['epochs']} ({selection['rule']})")]
+    chosen = "; ".join(text for text in (selection["rule"], selection.get("ties")) if text)
+    lines += [("weights of", f"epoch {selection['epoch']} of {results['epochs']} ({chosen})")]
     lines += [(f"curvature c of {name}", f"{c:.4f}") for name, c in results["curvature"].items()]
     if results["seconds_per_epoch"] is not None:
         lines += [("time per epoch", _duration(results["seconds_per_epoch"]))]

@@ -12,7 +12,7 @@ import torch
 
 from hyplearn.errors import NonFiniteLoss
 from hyplearn.runs.directory import RunDirectory
-from hyplearn.training.callbacks.checkpoints import Checkpoints
+from hyplearn.training.callbacks.checkpoints import Best, Checkpoints
 from hyplearn.training.callbacks.stop_signals import StopSignals
 from hyplearn.training.checkpoint import (
     WholeCheckpointIO,
@@ -63,16 +63,72 @@ def train(callback: Checkpoints, name: str, values: list[float], monkeypatch: py
 
 @pytest.mark.parametrize(
     ("monitor", "values", "best"),
-    [("val/top1", [10.0, 30.0, 30.0, 20.0], 2), ("val/loss", [2.0, 0.5, 0.7, 0.5], 2), ("val/top1", [5.0], 1)],
+    [("val/top1", [10.0, 30.0, 30.0, 20.0], 3), ("val/loss", [2.0, 0.5, 0.7, 0.5], 4), ("val/top1", [5.0], 1)],
 )
-def test_the_first_best_epoch_is_kept(
+def test_the_last_of_the_best_epochs_is_kept(
     monitor: str, values: list[float], best: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     callback = checkpoints(tmp_path, monitor=monitor)
     trainer = train(callback, monitor, values, monkeypatch)
-    assert callback.best_epoch == best
+    assert callback.leader is not None
+    assert callback.leader.epoch == best
     assert [epoch for epoch, name in trainer.saved if name == "best.ckpt"][-1] == best
     assert [epoch for epoch, name in trainer.saved if name == "last.ckpt"] == list(range(1, len(values) + 1))
+
+
+TIES = {  # rows of (monitor, second metric): the epoch that is kept, and how that is told
+    "no tie": ([(97, 40), (98, 30)], 2, None),
+    "by the second": ([(97, 60), (97, 90), (97, 80)], 2, "of 3 epochs with it the best by {}"),
+    "then the last": (
+        [(97, 60), (97, 90), (97, 90), (97, 80)], 3, "of 4 epochs with it the best by {}, and of 2 such the last",
+    ),
+    "a better one ends ties": ([(97, 60), (97, 90), (98, 10)], 3, None),
+    "without the second": ([(97, None), (97, None)], 2, "of 2 epochs with it the last"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("monitor", ["val/recall@1", "val/top1"])
+@pytest.mark.parametrize("name", TIES)
+def test_ties_go_to_the_better_second_metric_and_then_to_the_last(name: str, monitor: str, tmp_path: Path) -> None:
+    """MAP@R of retrieval, the loss of a classifier. A run that stops and goes on chooses as one that does not."""
+    rows, best, told = TIES[name]
+    (tmp_path / "checkpoints").mkdir()
+    callback, breaker = checkpoints(tmp_path, monitor=monitor), {"val/top1": "val/loss"}.get(monitor, "val/map@r")
+    sign = -1 if breaker == "val/loss" else 1
+    for epoch, (value, second) in enumerate(rows, 1):
+        row = {monitor: float(value)} | ({} if second is None else {breaker: sign * float(second)})
+        if epoch > 1:
+            state, callback = callback.state_dict(), checkpoints(tmp_path, monitor=monitor)
+            callback.load_state_dict(state)
+        end_epoch(callback, epoch, row)
+    chosen = callback.choice(len(rows))
+    assert (chosen.rule, chosen.epoch) == (f"best {monitor}", best)
+    assert chosen.ties == (None if told is None else told.format(breaker))
+
+
+def end_epoch(callback: Checkpoints, epoch: int, row: dict[str, float]) -> None:
+    trainer, module = FakeTrainer(99), runs.spec(Path("unused")).build_module()
+    trainer.current_epoch, module.row = epoch - 1, row
+
+    def save(path: Path, weights_only: bool) -> None:
+        torch.save({"callbacks": {"Checkpoints": callback.state_dict()}}, path)
+
+    trainer.save_checkpoint = save  # type: ignore[method-assign]
+    callback.on_train_epoch_end(trainer, module)  # type: ignore[arg-type]
+
+
+def test_the_best_epoch_of_an_older_checkpoint_is_known(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({}, tmp_path / "checkpoints" / "best.ckpt")
+    callback = checkpoints(tmp_path, monitor="val/top1", patience=3)
+    callback.load_state_dict({"best_value": 90.0, "best_epoch": 4})
+    assert callback.leader == Best(90.0, 4, 4)
+
+
+def test_ties_are_no_progress_for_patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    callback = checkpoints(tmp_path, patience=2, every=100)
+    trainer = train(callback, "val/top1", [5.0, 5.0, 5.0, 9.0], monkeypatch)
+    assert trainer.saved == [(1, "best.ckpt"), (2, "best.ckpt"), (3, "best.ckpt"), (3, "last.ckpt")]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -82,14 +138,14 @@ def test_an_epoch_that_is_not_finite_ends_the_run(
     callback = checkpoints(tmp_path, monitor="val/loss")
     with pytest.raises(NonFiniteLoss, match=r"non-finite metrics \(val/loss\) in epoch 2"):
         train(callback, "val/loss", [3.0, value, 2.0], monkeypatch)
-    assert (callback.best_epoch, callback.best_value) == (1, 3.0)
+    assert callback.leader == Best(3.0, 1, 1)
 
 
 def test_without_the_metric_no_epoch_is_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     callback = checkpoints(tmp_path)
     trainer = train(callback, "train/top1", [1.0, 2.0], monkeypatch)
     assert trainer.saved == [(1, "last.ckpt"), (2, "last.ckpt")]
-    assert callback.choice(2) == ("last epoch", 2, tmp_path / "checkpoints" / "last.ckpt")
+    assert callback.choice(2) == ("last epoch", 2, tmp_path / "checkpoints" / "last.ckpt", None)
 
 
 def test_last_is_written_as_often_as_asked_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,19 +23,44 @@ ADVICE = "a lower optim.lr or optim.curvature_lr, or trainer.gradient_clip=1"
 log = logging.getLogger("hyplearn")
 
 
+# What decides between epochs that the monitor cannot tell apart, if it was measured: on small sets many have 100 %.
+TIE_BREAKERS = {
+    "val/top1": "val/loss", "val/top5": "val/loss", "val/loss": "val/top1", "val/map@r": "val/recall@1"
+}  # fmt: skip
+RETRIEVAL_TIE_BREAKER = "val/map@r"
+
+
 class Choice(NamedTuple):
-    """Which weights count, why, and where they lie."""
+    """Which weights count, why, and where they lie. ties: how one of several equally good epochs was chosen, if so."""
 
     rule: str
     epoch: int
     path: Path
+    ties: str | None = None
+
+
+class Best(NamedTuple):
+    """The best epoch so far. since: the first as good by the monitor. breaker: its second metric, if it was measured.
+
+    tied: how many epochs are as good by the monitor; equal: how many of them by both.
+    """
+
+    value: float
+    epoch: int
+    since: int
+    breaker: float | None = None
+    tied: int = 1
+    equal: int = 1
 
 
 class Checkpoints(pl.Callback):
     """Writes best.ckpt and last.ckpt, ends a run that no longer gets better, and answers a request to stop.
 
     monitor: the metric that decides, smaller is better for a loss; an epoch without it (no validation) is never best.
-    every: epochs between two last.ckpt. patience: epochs without a better one until the end, None for no end.
+    Among equals the better by MAP@R is kept (of a classifier by the loss), and of those that are equal there, too, the
+    last, which has seen most.
+    every: epochs between two last.ckpt. patience: epochs without a better one by the monitor until the end, None for no
+    end.
     Must be the last callback: what the others keep of an epoch belongs into its checkpoint.
 
     A request to stop is answered after an optimizer step in the middle of an epoch, with what it takes to continue from
@@ -50,8 +75,7 @@ class Checkpoints(pl.Callback):
         self, record: RunDirectory, *, monitor: str, every: int, patience: int | None, signals: StopSignals
     ) -> None:
         self.record, self.monitor, self.every, self.patience, self.signals = record, monitor, every, patience, signals
-        self.best_value: float | None = None
-        self.best_epoch = 0
+        self.leader: Best | None = None
         self.written: Path | None = None
 
     @property
@@ -62,12 +86,20 @@ class Checkpoints(pl.Callback):
     def last(self) -> Path:
         return self.record.last_file
 
+    @property
+    def breaker(self) -> str:
+        """The metric that decides between epochs of the same value of the monitor."""
+        return TIE_BREAKERS.get(self.monitor, RETRIEVAL_TIE_BREAKER)
+
     def state_dict(self) -> dict[str, Any]:
-        return {"best_value": self.best_value, "best_epoch": self.best_epoch}
+        if self.leader is None:
+            return {"best_value": None, "best_epoch": 0}
+        kept = self.leader._asdict()
+        return {"best_value": kept.pop("value"), "best_epoch": kept.pop("epoch"), **kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self.best.is_file():
-            self.best_value, self.best_epoch = state_dict["best_value"], state_dict["best_epoch"]
+            self.leader = _leader(state_dict)
         elif state_dict["best_value"] is not None:
             log.warning("%s is missing: the best epoch is chosen among those to come", self.best)
 
@@ -75,11 +107,23 @@ class Checkpoints(pl.Callback):
         """The weights to test: the best by validation if there was any, else those of the last epoch."""
         if last_epoch == 0:
             return Choice("no training", 0, self.last)
-        if self.best_value is None:
+        if self.leader is None:
             return Choice("last epoch", last_epoch, self.last)
         # A run killed between two files may have a best.ckpt newer than last.ckpt; the file itself knows its epoch.
-        state = read_checkpoint(self.best)["callbacks"][type(self).__qualname__]
-        return Choice(f"best {self.monitor}", state["best_epoch"], self.best)
+        leader = _leader(read_checkpoint(self.best)["callbacks"][type(self).__qualname__])
+        assert leader is not None
+        later = self.leader if self.leader.epoch == leader.epoch else leader  # knows of ties that it won
+        return Choice(f"best {self.monitor}", leader.epoch, self.best, self._ties(later))
+
+    def _ties(self, leader: Best) -> str | None:
+        if leader.tied == 1:
+            return None
+        told = f"of {leader.tied} epochs with it "
+        if leader.breaker is None:
+            return f"{told}the last"
+        return f"{told}the best by {self.breaker}" + (
+            f", and of {leader.equal} such the last" if leader.equal > 1 else ""
+        )
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         # That of the first process, which alone writes.
@@ -108,8 +152,7 @@ class Checkpoints(pl.Callback):
         self._require_finite(trainer)
         self.require_finite_metrics(trainer, pl_module.row)
         value = pl_module.row.get(self.monitor)
-        if value is not None and self._is_better(value):
-            self.best_value, self.best_epoch = value, epoch
+        if value is not None and self._leads(value, pl_module.row.get(self.breaker), epoch):
             trainer.save_checkpoint(self.best, weights_only=False)
         if self._stop_requested(trainer):
             self._save_last_and_stop(trainer)
@@ -122,13 +165,25 @@ class Checkpoints(pl.Callback):
         if self.signals.requested is not None:
             raise Interrupted(self.signals.requested, self.last)
 
-    def _is_better(self, value: float) -> bool:
-        if self.best_value is None:
+    def _leads(self, value: float, breaker: float | None, epoch: int) -> bool:
+        """Whether an epoch is the best so far, which it is from then on."""
+        leader = self.leader
+        if leader is None or _better(self.monitor, value, leader.value):
+            self.leader = Best(value, epoch, epoch, breaker)
             return True
-        return value < self.best_value if self.monitor.endswith("loss") else value > self.best_value
+        if value != leader.value:
+            return False
+        equal = leader.equal + 1
+        if leader.breaker is not None and breaker is not None and breaker != leader.breaker:
+            if _better(self.breaker, leader.breaker, breaker):
+                self.leader = leader._replace(tied=leader.tied + 1)
+                return False
+            equal = 1
+        self.leader = Best(value, epoch, leader.since, breaker, leader.tied + 1, equal)
+        return True
 
     def _end_if_out_of_patience(self, trainer: pl.Trainer, epoch: int) -> None:
-        if self.patience is not None and self.best_value is not None and epoch - self.best_epoch >= self.patience:
+        if self.patience is not None and self.leader is not None and epoch - self.leader.since >= self.patience:
             trainer.should_stop = True
 
     def _stop_requested(self, trainer: pl.Trainer) -> bool:
@@ -174,3 +229,15 @@ class Checkpoints(pl.Callback):
         goes_on = f"; the last good checkpoint is {kept}" if kept else ""
         message = f"non-finite {what}{where} in epoch {epoch}, after step {step}{goes_on}. Try {ADVICE}."
         raise NonFiniteLoss(message, self.record.non_finite_file)
+
+
+def _better(metric: str, value: float, than: float) -> bool:
+    return value < than if metric.endswith("loss") else value > than
+
+
+def _leader(state: Mapping[str, Any]) -> Best | None:
+    """The best epoch of a checkpoint; those from before ties were told apart know its value and number alone."""
+    if state["best_value"] is None:
+        return None
+    more = {name: state[name] for name in ("since", "breaker", "tied", "equal") if name in state}
+    return Best(**{"value": state["best_value"], "epoch": state["best_epoch"], "since": state["best_epoch"], **more})
