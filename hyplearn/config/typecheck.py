@@ -331,6 +331,8 @@ def _word(option: Any) -> str:
 def _kind(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, dict) and "_target_" not in value:
+        return "a group of keys without _target_"  # one that merges into a group of another choice
     names = {int: "an integer", float: "a number with decimals", str: "a text", list: "a list", dict: "a group of keys"}
     return names.get(type(value), type(value).__name__)
 

@@ -143,17 +143,19 @@ def check_name(name: str) -> None:
         raise ValueError(f"backbone={name} {what}: choose one of {offered}")
 
 
+WITHOUT_WEIGHTS: dict[str, Any] = {
+    "mean": (0.5,), "std": (0.5,), "interpolation": "bilinear", "crop_pct": 0.875, "input_size": (3, 224, 224)
+}  # fmt: skip
+
+
 def data_config(name: str | None) -> dict[str, Any]:
     """Return how images have to look for the weights of a timm model: mean, std, interpolation, crop_pct, input_size.
 
-    input_size: (channels, height, width). Nothing is built or downloaded. Raises ValueError as `check_name`,
-    and for None, a model without weights.
+    input_size: (channels, height, width). Nothing is built or downloaded. None, a network without weights: pixels from
+    -1 to 1. Raises ValueError as `check_name`.
     """
     if name is None:
-        raise ValueError(
-            "backbone=null has no weights that say how images have to look: set what the data set leaves to them, for "
-            "example dataset.mean=[0.5] dataset.std=[0.5], and resize and interpolation of its transforms"
-        )
+        return WITHOUT_WEIGHTS
     check_name(name)
     config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if config is None:

@@ -317,3 +317,23 @@ def test_a_path_that_needs_quotes_is_told_with_the_form_that_works(path: str) ->
 def test_what_is_no_part_is_refused_in_words(typed: str) -> None:
     with pytest.raises(ConfigError):
         checked_specification(compose(["model.width=4", typed]), restores=True)
+
+
+@pytest.mark.parametrize("dataset", ["cub", "cars", "sop", "inshop", "digits_retrieval", "fashion_mnist_retrieval"])
+@pytest.mark.parametrize("experiment", ["demo_retrieval", "yue_table1_cub_hyp_vit_s"])
+def test_an_experiment_takes_another_data_set(experiment: str, dataset: str) -> None:
+    """What belongs to one data set lives with it, so that another one brings its own."""
+    photographs = dataset in ("cub", "cars", "sop", "inshop")
+    if experiment != "demo_retrieval" and not photographs:
+        return  # crops of photographs belong to photographs, which the next test shows
+    root = [] if dataset == "digits_retrieval" else ["dataset.root=somewhere"]
+    found = compose([f"experiment={experiment}", f"dataset={dataset}", *root]).config
+    assert found["choices"]["dataset"] == dataset
+    assert "field" not in found["dataset"]["source"] or found["dataset"]["source"]["field"] is None
+    assert "pixels" not in found["evaluation"]["metrics"] or experiment != "demo_retrieval"
+
+
+def test_crops_of_photographs_for_a_set_that_crops_nothing_are_told_with_a_way_out() -> None:
+    experiment = "experiment=bdeir_table1_cub_soft_triple_inception_v3_512"
+    with pytest.raises(ConfigError, match=r"dataset\.(train|eval)_transform=.* without _target_"):
+        compose([experiment, "dataset=digits_retrieval"])

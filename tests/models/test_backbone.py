@@ -153,12 +153,15 @@ def test_frozen_batch_norm_survives_train() -> None:
         ("vit_small_patch16_224", r"augreg_in21k_ft_in1k, vit_small_patch16_224\.dino"),
         ("resnet50.tv_in1", r"is no tag of this model: choose one of .*resnet50\.tv_in1k"),
         ("resnett50", "no model of timm; did you mean .*resnet50"),
-        (None, r"set what the data set leaves to them, for example dataset\.mean"),
     ],
 )
-def test_names_without_one_meaning(name: str | None, message: str) -> None:
+def test_names_without_one_meaning(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         data_config(name)
+
+
+def test_a_network_without_weights_reads_pixels_from_minus_1_to_1() -> None:
+    assert (data_config(None)["mean"], data_config(None)["std"]) == ((0.5,), (0.5,))
 
 
 def test_data_config_is_that_of_the_weights() -> None:
