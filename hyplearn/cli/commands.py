@@ -31,7 +31,6 @@ COMMANDS = {
     "plot": Command("figures of finished runs", "plot.command"),
     "delta": Command("how far data, or what a network makes of them, are from a tree", "delta"),
     "predict": Command("classes or nearest images of your own pictures", "predict"),
-    "search": Command("the nearest pictures of yours, as a table, a contact sheet and a page", "search"),
     "embed": Command("their embeddings, for recall and predict", "predict"),
     "export": Command("weights with their geometry, model card, ONNX, FAISS index", "export"),
     "rerun": Command("a finished run once more, and whether the same comes out", "rerun"),

@@ -20,7 +20,7 @@ def next_steps(run_dir: Path, *, retrieval: bool) -> str:
     record, run = RunDirectory(run_dir), shlex.quote(str(run_dir))
     drawn = [name for name in PICTURES[retrieval] if (record.figures / name).is_file()][:2]
     looks = [f"look at:   {record.figures / name}" for name in drawn]
-    commands = [f"plot embeddings {run}", f"search {run} <pictures> --in <folder of pictures>"]
+    commands = [f"plot embeddings {run}", f"predict {run} <folder of pictures>"]
     if not retrieval:
         commands = [f"evaluate {run}", f"predict {run} <folder of pictures> --top 3"]
     words = ["type next:", *[" " * 10] * (len(commands) - 1)]

@@ -103,8 +103,6 @@ def decoder(data: ImageDataModule, *, channels: int, size: int) -> ToPixels:
 def chunks(paths: Sequence[Path], to_pixels: ToPixels, *, size: int) -> Iterator[Chunk]:
     """`size` files at a time, decoded in threads; the next chunk is decoded while this one is used."""
     starts = range(0, len(paths), size)
-    if not paths:
-        return
     with ThreadPoolExecutor(1) as ahead:
         futures = (ahead.submit(_chunk, paths, start, size, to_pixels) for start in starts)
         waiting = next(futures)

@@ -211,38 +211,36 @@ def selection(record: RunDirectory, checkpoint: Path) -> tuple[str, bool]:
     return f"weights of {checkpoint.name}, which was not tested", False
 
 
-def load_gallery(opened: Opened, path: Path | None, *, option: str = "--gallery") -> Stored:
+def load_gallery(opened: Opened, path: Path | None) -> Stored:
     """Embeddings to search in, made by the model: those of `path`, or of the run's own test, or of the export.
 
     Raises ConfigError where they are of other weights. A file that does not say of which is believed, and that is told.
-    option: how `path` is typed.
     """
     from hyplearn.evaluation import store
 
     own = path is None
-    path = path or own_gallery(opened)
+    path = path or _own_gallery(opened)
     if own and not path.is_file():
-        raise ConfigError(f"{path} does not exist: name the images to search in with {option}, see hyplearn embed.")
+        raise ConfigError(f"{path} does not exist: name the images to search in with --gallery, see hyplearn embed.")
     try:
         stored = store.load(path)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    _check_made_by(opened, stored, path, own=own, option=option)
+    _check_made_by(opened, stored, path, own=own)
     return stored
 
 
-def own_gallery(opened: Opened) -> Path:
-    """Where a run keeps the embeddings of its test, or an export its gallery."""
+def _own_gallery(opened: Opened) -> Path:
     if opened.checkpoint is None:
         return opened.folder / GALLERY
     return RunDirectory(opened.folder).test_embeddings
 
 
-def _check_made_by(opened: Opened, stored: Stored, path: Path, *, own: bool, option: str) -> None:
+def _check_made_by(opened: Opened, stored: Stored, path: Path, *, own: bool) -> None:
     """Raise ConfigError for embeddings that are known not to be those of the model."""
     from hyplearn.models.digest import SHOWN, weights_digest
 
-    again = f"Make a gallery with hyplearn embed and name it with {option}."
+    again = "Make a gallery with hyplearn embed and name it with --gallery."
     made = tuple(metric for metric in opened.model.metrics if metric is not None)
     if stored.metrics != made:
         held = " + ".join(map(str, stored.metrics or ())) or "an unknown geometry"

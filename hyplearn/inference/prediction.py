@@ -158,24 +158,6 @@ def apply(
     model: Trained, paths: Sequence[Path], *, batch_size: int, skip_unreadable: bool, progress: Progress | None = None
 ) -> Results:
     """Outputs of image files. Raises DatasetError that names every bad one, unless they are to be left out."""
-    tried = attempt(model, paths, batch_size=batch_size, skip_unreadable=skip_unreadable, progress=progress)
-    if not tried.outputs:
-        raise DatasetError(f"none of the {len(paths)} images can be read:\n{listed(tried.bad)}")
-    return Results(torch.cat(tried.positions), joined(tried.outputs), tried.bad)
-
-
-class Tried(NamedTuple):
-    """Of the files of each batch what `Results` has of all; nothing where none could be read."""
-
-    positions: tuple[Tensor, ...]
-    outputs: tuple[Outputs, ...]
-    bad: tuple[BadImageError, ...]
-
-
-def attempt(
-    model: Trained, paths: Sequence[Path], *, batch_size: int, skip_unreadable: bool, progress: Progress | None = None
-) -> Tried:
-    """Outputs of the image files that can be read. Raises DatasetError that names every other, unless left out."""
     positions, outputs = [], []
     bad: list[BadImageError] = []
     for chunk in chunks(paths, model.to_pixels, size=batch_size):
@@ -188,7 +170,9 @@ def attempt(
             progress(len(chunk.positions) + len(chunk.bad), len(paths))
     if bad and not skip_unreadable:
         raise unreadable(bad, total=len(paths))
-    return Tried(tuple(positions), tuple(outputs), tuple(bad))
+    if not positions:
+        raise DatasetError(f"none of the {len(paths)} images can be read:\n{listed(bad)}")
+    return Results(torch.cat(positions), joined(outputs), tuple(bad))
 
 
 def joined(parts: Sequence[Outputs]) -> Outputs:
