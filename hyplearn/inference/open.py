@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hyplearn.training.fit import TrainSpec
 
 WEIGHTS = "model.safetensors"
+GALLERY = "gallery.npz"  # of an export with an index: the coordinates themselves
 KNOWN = {"in_channels": 1000, "num_classes": 1_000_000, "image_size": 16_384}  # and the largest that is taken for true
 
 
@@ -209,13 +210,15 @@ def selection(record: RunDirectory, checkpoint: Path) -> tuple[str, bool]:
 
 
 def load_gallery(opened: Opened, path: Path | None) -> Stored:
-    """Embeddings to search in, of the geometry of the model: those of `path`, or of the run's own test.
+    """Embeddings to search in, of the geometry of the model: those of `path`, of the export, or of the run's own test.
 
     Raises ConfigError where they are of other weights, as far as the file tells.
     """
     from hyplearn.evaluation import store
 
     own = path is None
+    if own and opened.checkpoint is None and (opened.folder / GALLERY).is_file():
+        own, path = False, opened.folder / GALLERY  # of an export
     path = path or RunDirectory(opened.folder).test_embeddings
     if own and not path.is_file():
         raise ConfigError(f"{path} does not exist: name the images to search in with --gallery, see hyplearn embed.")
