@@ -37,9 +37,9 @@ def search(argv: Sequence[str]) -> int:
     options = search_parser().parse_intermixed_args(list(argv))
     _check(options)
     with writing(options.output):
-        opened = _open(options)
-        found, gallery_files = _images(options.images), _gallery_files(options)
-        gallery = _gallery(options, opened, gallery_files)
+        opened = open_model(options)
+        found = _images(options.images)
+        gallery = open_gallery(options, opened)
         queries = _embedded(options, opened, found, "images")
         return _answer(options, opened, found, queries, gallery)
 
@@ -68,7 +68,7 @@ hyplearn search models/birds new --open-set auto""",
     parser.add_argument("--k", type=at_least(1), default=5, help="neighbours for each picture; %(default)s")
     parser.add_argument(
         "--open-set",
-        type=_threshold,
+        type=threshold,
         metavar="DISTANCE",
         help="a picture without a neighbour within this distance is called unknown; auto: the distance within which "
         "95 %% of the gallery's pictures have another one of their class",
@@ -84,7 +84,8 @@ hyplearn search models/birds new --open-set auto""",
     return parser
 
 
-def _threshold(text: str) -> float | str:
+def threshold(text: str) -> float | str:
+    """Return the type of --open-set: a distance, or AUTO."""
     if text == AUTO:
         return AUTO
     try:
@@ -98,9 +99,15 @@ def _threshold(text: str) -> float | str:
 
 def _check(options: argparse.Namespace) -> None:
     """What can be told before anything is read."""
-    output, place = options.output, options.place
+    output = options.output
     if output is not None and output.exists() and not output.is_dir():
         raise ConfigError(f"--output {output} is a file: name a folder.")
+    check_places(options)
+
+
+def check_places(options: argparse.Namespace) -> None:
+    """Raise ConfigError for what is to be searched in and is not there."""
+    place = options.place
     if place is not None and not place.exists():
         raise ConfigError(f"--in {place} does not exist: name a folder of pictures, an export or a file of embeddings.")
     if options.pictures is not None and not options.pictures.is_dir():
@@ -109,8 +116,8 @@ def _check(options: argparse.Namespace) -> None:
         )
 
 
-def _open(options: argparse.Namespace) -> Opened:
-    """The model. Where the run is wrong, that is told before torch is imported."""
+def open_model(options: argparse.Namespace) -> Opened:
+    """Return the model. Where the run is wrong, that is told before torch is imported."""
     from hyplearn.config.stored import check
     from hyplearn.inference.open import open_trained
     from hyplearn.runs.directory import RunDirectory
@@ -142,10 +149,12 @@ def _gallery_files(options: argparse.Namespace) -> Found | None:
     return _images([place])
 
 
-def _gallery(options: argparse.Namespace, opened: Opened, files: Found | None) -> Gallery:
+def open_gallery(options: argparse.Namespace, opened: Opened) -> Gallery:
+    """Return what is to be searched in. Raises ConfigError."""
     from hyplearn.inference.open import GALLERY, load_gallery
     from hyplearn.inference.searching import of_files, of_stored
 
+    files = _gallery_files(options)
     if files is not None:
         return of_files(files, _embedded(options, opened, files, "gallery"))
     place = options.place
