@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import signal
 import socket
 from collections.abc import Sequence
@@ -108,8 +109,11 @@ def _listening(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
+        # what Python adds to the system's words names the address once more
+        of_name = isinstance(error, socket.gaierror) or error.errno is None
+        reason = error.strerror if of_name else os.strerror(error.errno or 0)
         raise ConfigError(
-            f"--host {host} --port {port} cannot be listened on ({error.strerror or error}): name another with --port."
+            f"--host {host} --port {port} cannot be listened on ({reason}): name another with --port."
         ) from error
 
 

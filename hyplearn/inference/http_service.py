@@ -24,9 +24,12 @@ from hyplearn.inference.service_page import page
 LOG = logging.getLogger(__name__)
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 WORKERS = 2  # threads that decode, compute and search
+DRAINED = 4  # times the allowed size that is read of a body that is too large
 BODY_SECONDS = 30.0  # in which an upload has to arrive
 BUSY, NOT_ALLOWED, TOO_SLOW, WRONG_KIND = 503, 403, 408, 415
-POLICY = "default-src 'none'; img-src 'self' blob:; connect-src 'self'; style-src 'nonce-{0}'; script-src 'nonce-{0}'"
+POLICY = (
+    "default-src 'none'; img-src 'self' blob: data:; connect-src 'self'; style-src 'nonce-{0}'; script-src 'nonce-{0}'"
+)
 
 Handler = Callable[[Request], Awaitable[Response]]
 Result = TypeVar("Result")
@@ -113,36 +116,43 @@ class _Application:
 
     async def _upload(self, request: Request, answer: Callable[[bytes], dict[str, Any]]) -> Response:
         """Read the picture and answer in a thread; no more than `waiting` at the same time."""
-        if request.headers.get("content-type", "").startswith("multipart/"):
-            raise Refused(WRONG_KIND, "send the bytes of the picture alone: curl --data-binary @picture.jpg")
         if self.uploads >= self.waiting:
+            await self._body(request, keep=False)
             raise HTTPException(BUSY, f"{self.waiting} pictures are waiting: try again", {"Retry-After": "1"})
         self.uploads += 1
         try:
             content = await self._body(request)
+            if request.headers.get("content-type", "").startswith("multipart/"):
+                raise Refused(WRONG_KIND, "send the bytes of the picture alone: curl --data-binary @picture.jpg")
             return JSONResponse(await self._in_thread(functools.partial(answer, content)))
         finally:
             self.uploads -= 1
 
-    async def _body(self, request: Request) -> bytes:
-        """The body, read no further than is allowed. Raises Refused."""
+    async def _body(self, request: Request, *, keep: bool = True) -> bytes:
+        """The body, empty unless it is to be kept. Raises Refused where it is larger than allowed.
+
+        A little more is read and dropped, since a client that is cut off while it sends does not see the answer.
+        """
         largest = self.service.limits.size
         too_large = Refused(TOO_LARGE, f"the body has more than {largest:,} bytes: make the picture smaller")
         announced = request.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > largest:
+        if announced.isdecimal() and int(announced) > DRAINED * largest:
             raise too_large
         parts, size = [], 0
         try:
             with anyio.fail_after(BODY_SECONDS):
                 async for part in request.stream():
                     size += len(part)
-                    if size > largest:
+                    if size > DRAINED * largest:
                         raise too_large
-                    parts.append(part)
+                    if keep and size <= largest:
+                        parts.append(part)
         except TimeoutError as error:
             raise Refused(TOO_SLOW, f"the picture did not arrive within {BODY_SECONDS:.0f} s") from error
         except ClientDisconnect as error:
             raise Refused(400, "the client went away") from error
+        if size > largest:
+            raise too_large
         return b"".join(parts)
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
@@ -159,7 +169,9 @@ class _Application:
                 response = await handler(request)
                 response.headers["X-Content-Type-Options"] = "nosniff"
             except Refused as error:
-                response = JSONResponse({"error": str(error)}, error.status)
+                # where a body may not have been read, the connection cannot be used for another request
+                closing = {"Connection": "close"} if error.status in (NOT_ALLOWED, TOO_LARGE, TOO_SLOW) else None
+                response = JSONResponse({"error": str(error)}, error.status, headers=closing)
             except HTTPException as error:
                 status = error.status_code
                 raise

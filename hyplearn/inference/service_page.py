@@ -46,6 +46,7 @@ SCRIPT = """
 'use strict';
 const get = id => document.getElementById(id);
 let picture = null, asked = 0;
+get('origin').textContent = location.origin;
 function say(text, bad) { get('said').textContent = text; get('said').className = bad ? 'bad' : ''; }
 async function post(path) {
   const headers = {'Content-Type': 'application/octet-stream'};
@@ -64,7 +65,8 @@ function card(hit) {
   } else box.textContent = 'no picture here';
   const label = document.createElement('b'), rest = document.createElement('span');
   label.textContent = hit.class || hit.image;
-  rest.textContent = `${hit.distance.toPrecision(4)}${hit.known ? '' : ', too far'} · ${hit.image}`;
+  const far = hit.distance < 0.001 ? '< 0.001' : hit.distance.toPrecision(4);
+  rest.textContent = `${far}${hit.known ? '' : ', too far'} · ${hit.image}`;
   text.append(label, document.createElement('br'), rest); item.append(box, text);
   return item;
 }
@@ -86,6 +88,8 @@ async function search() {
 }
 function take(file) {
   if (!file) return;
+  const most = Number(document.body.dataset.bytes);
+  if (file.size > most) { say(`This file has more than ${most.toLocaleString()} bytes.`, true); return; }
   picture = file;
   const img = document.createElement('img');
   img.onload = () => { URL.revokeObjectURL(img.src); small(img); };
@@ -120,11 +124,12 @@ def page(facts: Mapping[str, Any], *, nonce: str) -> str:
     """Return the page. facts: of `Service.facts`. nonce: what lets its own style and script run, and no other."""
     metrics = " + ".join(_metric(metric) for metric in facts["metrics"])
     about = f"{facts['gallery']:,} pictures, compared under {metrics}; {facts['weights']}"
-    most = facts["limits"]["k"]
+    most, size = facts["limits"]["k"], facts["limits"]["size"]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
-        f'<title>hyplearn search</title><style nonce="{nonce}">{STYLE}</style></head><body><main>'
+        f'<title>hyplearn search</title><style nonce="{nonce}">{STYLE}</style></head>'
+        f'<body data-bytes="{size}"><main>'
         f'<h1>Search by picture</h1><p class="about">{escape(about)}</p><div class="columns"><div>'
         '<div id="drop">Drop a picture here,<br>paste one, or click<input id="file" type="file" accept="image/*" '
         'aria-label="choose a picture"></div>'
@@ -134,7 +139,7 @@ def page(facts: Mapping[str, Any], *, nonce: str) -> str:
         '<label class="line">class <input id="class" type="text" maxlength="200"></label>'
         '<button id="add" disabled>add</button></details>'
         "<details><summary>From a program</summary><p><code>curl --data-binary @picture.jpg "
-        "'http://127.0.0.1:8000/search?k=5'</code></p></details></div>"
+        '&#39;<span id="origin"></span>/search?k=5&#39;</code></p></details></div>'
         '<div><p id="said" role="status">The nearest pictures will be here.</p><ol id="found"></ol></div></div></main>'
         f'<script nonce="{nonce}">{SCRIPT}</script></body></html>\n'
     )
