@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Array = np.ndarray[Any, Any]
@@ -38,6 +37,8 @@ class Index:
             names = sorted((name for name in stored.files if name.startswith("embeddings")), key=lambda n: (len(n), n))
             self.points = [stored[name].astype(np.float64) for name in names]
         self.index = _faiss(folder / "gallery.faiss")
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         encoder = str(folder / "encoder.onnx")
