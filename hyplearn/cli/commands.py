@@ -32,6 +32,8 @@ COMMANDS = {
     "delta": Command("how far data, or what a network makes of them, are from a tree", "delta"),
     "predict": Command("classes or nearest images of your own pictures", "predict"),
     "embed": Command("their embeddings, for recall and predict", "predict"),
+    "search": Command("the pictures of a folder or an index that are nearest to yours", "search"),
+    "serve": Command("search over HTTP, with a page to drop a picture on", "serve"),
     "export": Command("weights with their geometry, model card, ONNX, FAISS index", "export"),
     "rerun": Command("a finished run once more, and whether the same comes out", "rerun"),
     "doctor": Command("what is installed, found and wrong here, and what to do", "doctor.command"),

@@ -27,6 +27,11 @@ Write a folder that `hyplearn predict`, `hyplearn embed` and other programs can 
   README.md            a model card written from the run's own record"""
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 CHECKED_IMAGES = 512
+# Files that not every export has.
+EXTRA = (
+    *("encoder.onnx", "search.py", "thumbnails.npz"),
+    *("gallery.faiss", "gallery.json", "gallery.npz", "gallery.safetensors"),
+)
 
 
 def export(argv: Sequence[str]) -> int:
@@ -42,19 +47,13 @@ def _write(options: argparse.Namespace, folder: Path) -> int:
     from hyplearn.inference.open import WEIGHTS, open_trained
 
     opened = open_trained(options.run, checkpoint=_checkpoint(options), device="cpu", trust=options.trust)
-    stored = _stored(options, opened) if options.index else None
+    gallery = _gallery(options, opened) if options.index else None
     from hyplearn.inference.export import preprocessing, write_weights
     from hyplearn.runs.atomic import write_json
 
     channels, size = opened.facts["in_channels"], opened.facts["image_size"]
     smoke = opened.config["scale"] == "smoke"
-    for name in (
-        "encoder.onnx",
-        "gallery.faiss",
-        "gallery.json",
-        "gallery.npz",
-        "gallery.safetensors",
-    ):  # of an earlier export, of other weights
+    for name in EXTRA:  # of an earlier export, of other weights
         (folder / name).unlink(missing_ok=True)
     write_weights(
         folder / WEIGHTS,
@@ -68,7 +67,11 @@ def _write(options: argparse.Namespace, folder: Path) -> int:
     write_json(folder / "preprocessing.json", preprocessing(opened.data, channels=channels, size=size))
     parts = [f"- `{WEIGHTS}`, `config.yaml`: the model", "- `preprocessing.json`: from an image to the model's input"]
     failures: list[str] = []
-    for wanted, write in ((options.onnx, lambda: _onnx(folder, opened)), (stored, lambda: _index(folder, stored))):
+    for wanted, write in (
+        (options.onnx, lambda: _onnx(folder, opened)),
+        (gallery, lambda: _index(folder, gallery, opened)),
+        (options.onnx and gallery, lambda: _standalone(folder)),
+    ):
         if wanted:
             _attempt(write, parts, failures)
     _write_card(folder, opened, parts)
@@ -110,10 +113,15 @@ hyplearn export outputs/hecnn_r18_cifar10/... --output models/hecnn --onnx""",
     parser.add_argument(
         "--index",
         action="store_true",
-        help="gallery.faiss, gallery.json, gallery.npz: the run's test gallery, as a FAISS index too, and how to ask",
+        help="the run's test gallery as a FAISS index (gallery.faiss), its coordinates (gallery.npz), and how to ask "
+        "(gallery.json), for hyplearn search, predict and serve; with --onnx also search.py, which needs no hyplearn",
     )
     parser.add_trust()
-    parser.add_argument("--gallery", type=Path, help="with --index: embeddings of `hyplearn embed` instead")
+    parser.add_argument(
+        "--gallery",
+        type=Path,
+        help="with --index: a folder of pictures, or embeddings of `hyplearn embed`, instead of the run's test",
+    )
     return parser
 
 
@@ -158,17 +166,33 @@ def _checkpoint(options: argparse.Namespace) -> Path | None:
     return path
 
 
-def _stored(options: argparse.Namespace, opened: Opened) -> Stored:
-    """The embeddings of the index, of the model's geometry. Raises ConfigError."""
-    from hyplearn.evaluation.index_file import only_metric
+def _gallery(options: argparse.Namespace, opened: Opened) -> tuple[Stored, Sequence[Path]]:
+    """The embeddings of the index, and its pictures where they are known. Raises ConfigError."""
     from hyplearn.inference.open import load_gallery
 
-    stored = load_gallery(opened, options.gallery)
+    if options.gallery is None or not options.gallery.is_dir():
+        return load_gallery(opened, options.gallery), ()
+    from hyplearn.console.counting import counting
+    from hyplearn.data.errors import DatasetError
+    from hyplearn.data.outside_images import find_images
+    from hyplearn.inference.embedding_cache import embed_files
+    from hyplearn.inference.searching import stored_of_files
+    from hyplearn.models.digest import weights_digest
+
     try:
-        only_metric(stored.embeddings)
-    except ValueError as error:
-        raise ConfigError(f"--index: {error}.") from error
-    return stored
+        found = find_images([options.gallery])
+    except DatasetError as error:
+        raise ConfigError(f"--gallery: {error}.") from error
+    with counting("gallery") as progress:
+        embedded = embed_files(
+            opened,
+            found.paths,
+            batch_size=opened.data.eval_batch_size,
+            skip_unreadable=False,
+            progress=progress,
+        )
+    weights = weights_digest(opened.model.model)
+    return stored_of_files(found, embedded, selection=opened.selection, weights=weights), found.paths
 
 
 def _sizes(opened: Opened) -> list[int]:
@@ -236,17 +260,34 @@ def _test_images(opened: Opened) -> tuple[Tensor | None, str | None]:
     return torch.cat(parts)[:CHECKED_IMAGES], None
 
 
-def _index(folder: Path, stored: Stored | None) -> str:
+def _index(folder: Path, gallery: tuple[Stored, Sequence[Path]] | None, opened: Opened) -> str:
     """Write and check the index; returns its line of the card."""
     from hyplearn.inference.export import write_index
+    from hyplearn.inference.thumbnails import write_thumbnails
 
-    assert stored is not None
-    found = write_index(folder, stored)
+    assert gallery is not None
+    stored, pictures = gallery
+    found = write_index(folder, stored, opened.model)
+    if pictures:
+        write_thumbnails(folder, pictures)
+    images = f"{int(stored.gallery.sum()):,} gallery images under {stored.embeddings}"
+    if found is None:
+        return f"- `gallery.npz`, `gallery.json`: {images}; a sum is no inner product, so that there is no FAISS index"
     return (
-        f"- `gallery.faiss`, `gallery.json`: {int(stored.gallery.sum()):,} gallery images under {stored.embeddings}, "
+        f"- `gallery.faiss`, `gallery.npz`, `gallery.json`: {images}, "
         f"with ids and the recipe for a query; of {found.queries} queries the {found.k} nearest are the exact ones for "
         f"{found.reranked:.1%} when re-ranked as the recipe says, for {found.plain:.1%} straight from the index"
     )
+
+
+def _standalone(folder: Path) -> str:
+    """Write the script; returns its line of the card."""
+    from hyplearn.inference.export import write_standalone_search
+
+    if not all((folder / name).is_file() for name in ("encoder.onnx", "gallery.npz")):
+        raise ValueError("search.py is left out: it needs the graph and the gallery")
+    write_standalone_search(folder)
+    return "- `search.py`: searches the gallery with onnxruntime, FAISS, Pillow and NumPy alone"
 
 
 def _write_card(folder: Path, opened: Opened, parts: Sequence[str]) -> None:

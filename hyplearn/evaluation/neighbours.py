@@ -14,6 +14,7 @@ gallery), whatever the search, the tiles and the number of duplicates.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,6 +87,13 @@ class Search:
         if index != "auto":
             return index
         return "faiss" if self.gallery.device.type == "cpu" and importlib.util.find_spec("faiss") else "torch"
+
+    def asked(self, query: Embeddings) -> Search:
+        """Return the search of other queries in the same gallery, which is not made ready again. They have no ids."""
+        _check_comparable(query, self.gallery)
+        other = copy.copy(self)
+        other.query, other.own = query, None
+        return other
 
     def blocks(self, k: int, rows: Tensor) -> Iterator[tuple[Tensor, Neighbours]]:
         """The k nearest of the queries at positions `rows` (B,), block after block: positions and neighbours."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ from hyplearn.data.datamodule import ImageDataModule
 from hyplearn.errors import ConfigError
 from hyplearn.evaluation import index_file, store
 from hyplearn.evaluation.index_file import Agreement
+from hyplearn.evaluation.metric import Metric
 from hyplearn.evaluation.neighbours import MARGIN
 from hyplearn.evaluation.store import Stored
 from hyplearn.inference.prediction import Trained, metrics_to_json
 from hyplearn.models.base import Model
 from hyplearn.models.digest import SHOWN, weights_digest
 from hyplearn.nn.space import Space
-from hyplearn.runs.atomic import write_json, write_whole
-from hyplearn.runs.names import GALLERY
+from hyplearn.runs.atomic import write_json, write_text, write_whole
 from hyplearn.runs.regular import check_regular
 from hyplearn.training.checkpoint import require_finite
 from hyplearn.training.model_readings import curved
@@ -122,19 +123,37 @@ def _resize(size: Sequence[int | None], interpolation: str | None) -> dict[str, 
     return {"step": "resize", "size": list(size), "interpolation": interpolation, "antialias": True}
 
 
-def write_index(folder: Path, stored: Stored) -> Agreement:
-    """gallery.faiss, gallery.json with ids and recipe, and gallery.npz, which `hyplearn predict` searches.
+def write_index(folder: Path, stored: Stored, model: Trained) -> Agreement | None:
+    """Write gallery.npz with the coordinates, gallery.json with ids and recipe, and gallery.faiss for one space.
 
-    Returns how the index agrees with the exact search.
-
-    Raises ValueError for embeddings that no inner product compares, and where the file would give other neighbours.
+    Returns how the FAISS file agrees with the exact search, None for a sum of dissimilarities, which no inner product
+    is: its coordinates are compared one by one. Raises ValueError where the file would give other neighbours.
     """
-    offered, asked = (mask.nonzero().squeeze(1) for mask in (stored.gallery, stored.query))
+    offered = stored.gallery.nonzero().squeeze(1)
+    found = None
+    if len(stored.embeddings.metrics) == 1:
+        found = _write_faiss(folder / "gallery.faiss", stored, offered)
+    rows = offered.tolist()
+    store.save(
+        folder / "gallery",
+        stored.embeddings.select(offered),
+        stored.labels[offered],
+        ids=stored.ids[offered],
+        class_names=stored.class_names,
+        paths=None if stored.paths is None else [stored.paths[row] for row in rows],
+        selection=stored.selection,
+        weights=stored.weights,
+    )
+    write_json(folder / "gallery.json", _index_facts(stored, offered, model, found))
+    return found
+
+
+def _write_faiss(path: Path, stored: Stored, offered: Tensor) -> Agreement:
+    """Write the index. Raises ValueError where it would give other neighbours than the exact search."""
     gallery = stored.embeddings.select(offered)
-    metric = index_file.only_metric(gallery)
-    path = folder / "gallery.faiss"
     content = index_file.to_bytes(index_file.build(gallery, stored.ids[offered]))
     write_whole(path, lambda stream: stream.write(content))
+    asked = stored.query.nonzero().squeeze(1)
     asked = asked[:: max(1, len(asked) // CHECKED_QUERIES)][:CHECKED_QUERIES]
     found = index_file.check(
         index_file.read(path),
@@ -150,24 +169,38 @@ def write_index(folder: Path, stored: Stored) -> Agreement:
             f"the index in float32 loses exact neighbours: {found.reranked:.1%} of {found.queries} queries keep their "
             f"{found.k}. The embeddings are too close together for it; search with hyplearn predict"
         )
-    write_json(folder / "gallery.json", _index_facts(stored, offered, metric, found))
-    store.save_stored(folder / GALLERY, stored)
     return found
 
 
-def _index_facts(stored: Stored, offered: Tensor, metric: Any, found: Agreement) -> dict[str, Any]:
+def write_standalone_search(folder: Path) -> None:
+    """Write search.py, which searches the gallery of the folder without hyplearn."""
+    source = files("hyplearn.evaluation").joinpath(
+        "standalone_search.py"
+    )  # it is not imported: onnxruntime is optional
+    write_text(folder / "search.py", source.read_text(encoding="utf-8"))
+
+
+def _index_facts(stored: Stored, offered: Tensor, model: Trained, found: Agreement | None) -> dict[str, Any]:
     rows = offered.tolist()
     labels = stored.labels[offered].tolist()
     names = stored.class_names
     return {
-        "index": "inner product, flat, float32; larger scores are nearer; answers with ids",
-        "metric": {"kind": metric.kind, "c": metric.c},
+        **({} if found is None else _faiss_facts(stored.embeddings.metrics[0], found)),
+        "metrics": metrics_to_json(stored.embeddings.metrics),
         "weights": stored.weights,
-        "recipe": index_file.RECIPES[metric.kind],
-        "rank": f"take {MARGIN} more than needed, rank them by the distance of the coordinates themselves",
-        "checked": {**found._asdict(), "self": "left out"},
+        "spaces": [space for space, metric in enumerate(model.metrics) if metric is not None],
         "ids": stored.ids[offered].tolist(),
         "labels": labels,
         "classes": None if names is None else [names[label] for label in labels],
         "paths": None if stored.paths is None else [stored.paths[row] for row in rows],
+    }
+
+
+def _faiss_facts(metric: Metric, found: Agreement) -> dict[str, Any]:
+    return {
+        "index": "inner product, flat, float32; larger scores are nearer; answers with ids",
+        "metric": {"kind": metric.kind, "c": metric.c},
+        "recipe": index_file.RECIPES[metric.kind],
+        "rank": f"take {MARGIN} more than needed, rank them by the distance of the coordinates themselves",
+        "checked": {**found._asdict(), "self": "left out"},
     }
