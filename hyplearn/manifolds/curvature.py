@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from hyplearn.errors import one_of
-
-T = TypeVar("T")
 
 Parametrization = Literal["K", "log_c"]
 
@@ -86,14 +84,13 @@ class Curvature(nn.Module):
         finally:
             self._held, self._remembered = before
 
-    def remembered(self, key: Any, make: Callable[[], T]) -> T:
+    def remembered(self, key: Any, make: Callable[[], Any]) -> Any:
         """What `make` computes of c alone, without gradient: once for each key while c is held, else anew."""
         if self._held is None:
             return make()
         if key not in self._remembered:
             self._remembered[key] = make()
-        found: T = self._remembered[key]
-        return found
+        return self._remembered[key]
 
     def _current(self) -> Tensor:
         raw = self.raw.float() if self.raw.dtype.itemsize < 4 else self.raw

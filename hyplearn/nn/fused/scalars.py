@@ -60,7 +60,8 @@ class Limits:
         make = functools.partial(cls.of, c, s=manifold.s, x_t_max=x_t_max)
         if c.requires_grad:
             return make()
-        return manifold.curvature.remembered(("limits", c.dtype, c.device, manifold.s, x_t_max), make)
+        found: Limits = manifold.curvature.remembered(("limits", c.dtype, c.device, manifold.s, x_t_max), make)
+        return found
 
     def detach(self) -> Limits:
         """Return the same limits without gradient."""
