@@ -245,12 +245,14 @@ def _row(answer: Answer, found: Found, gallery: Gallery) -> Row:
         Tile(
             _picture(gallery.files.get(hit.row)),
             hit.label or hit.name,
-            f"{hit.distance:.4g}  {Path(hit.name).name}",
-            not hit.known,
+            f"{hit.distance:.4g}",
+            Path(hit.name).name,
+            far=not hit.known,
         )
         for hit in answer.hits
     ]
-    query = Tile(_picture(found.paths[answer.position]), Path(name).name, "unknown" if not answer.known else "query")
+    kind = "query" if answer.known else "unknown"
+    query = Tile(_picture(found.paths[answer.position]), kind, "", Path(name).name)
     return Row(query, tiles, "" if answer.known else "nothing known is near enough")
 
 
