@@ -62,8 +62,8 @@ hyplearn search models/birds new --open-set auto""",
         "--in",
         dest="place",
         type=Path,
-        help="a folder of pictures, an export with an index, or a file of `hyplearn embed`; by default the index of "
-        "the export, or the run's test",
+        help="a folder of pictures, an export with an index, a run (its test), or a file of `hyplearn embed`; by "
+        "default the index of the export, or the run's test",
     )
     parser.add_argument("--k", type=at_least(1), default=5, help="neighbours for each picture; %(default)s")
     parser.add_argument(
@@ -139,10 +139,13 @@ def _images(places: Sequence[Path]) -> Found:
 
 def _gallery_files(options: argparse.Namespace) -> Found | None:
     """The pictures to search in, None for an index."""
+    from hyplearn.runs.directory import RunDirectory
     from hyplearn.runs.names import GALLERY
 
     place = options.place
-    if place is None or not place.is_dir() or (place / GALLERY).is_file():
+    if place is None or not place.is_dir():
+        return None
+    if any(path.is_file() for path in (place / GALLERY, RunDirectory(place).test_embeddings)):
         return None
     if (place / "model.safetensors").is_file():
         raise ConfigError(f"--in {place} is an export without a gallery: write it anew with hyplearn export --index.")
@@ -153,6 +156,7 @@ def open_gallery(options: argparse.Namespace, opened: Opened) -> Gallery:
     """Return what is to be searched in. Raises ConfigError."""
     from hyplearn.inference.open import load_gallery
     from hyplearn.inference.searching import of_files, of_stored
+    from hyplearn.runs.directory import RunDirectory
     from hyplearn.runs.names import GALLERY
 
     files = _gallery_files(options)
@@ -160,7 +164,9 @@ def open_gallery(options: argparse.Namespace, opened: Opened) -> Gallery:
         return of_files(files, _embedded(options, opened, files, "gallery"))
     place = options.place
     if place is not None and (place.is_dir() or place.suffix in (".faiss", ".json")):  # the index lies beside it
-        place = (place if place.is_dir() else place.parent) / GALLERY
+        folder = place if place.is_dir() else place.parent
+        of_run = RunDirectory(folder).test_embeddings
+        place = of_run if of_run.is_file() else folder / GALLERY
     return of_stored(load_gallery(opened, place), pictures=options.pictures)
 
 
@@ -246,12 +252,14 @@ def _row(answer: Answer, found: Found, gallery: Gallery) -> Row:
         Tile(
             _picture(gallery.files.get(hit.row)),
             hit.label or hit.name,
-            f"{hit.distance:.4g}  {Path(hit.name).name}",
-            not hit.known,
+            f"{hit.distance:.4g}",
+            Path(hit.name).name,
+            far=not hit.known,
         )
         for hit in answer.hits
     ]
-    query = Tile(_picture(found.paths[answer.position]), Path(name).name, "unknown" if not answer.known else "query")
+    kind = "query" if answer.known else "unknown"
+    query = Tile(_picture(found.paths[answer.position]), kind, "", Path(name).name)
     return Row(query, tiles, "" if answer.known else "nothing known is near enough")
 
 

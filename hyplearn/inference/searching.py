@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +31,7 @@ class Hit(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Of one query. known: whether a neighbour lies within the threshold; True without one."""
+    """Of one query. position: of its file among those that were named."""
 
     position: int
     hits: tuple[Hit, ...]
@@ -118,16 +119,16 @@ def own_threshold(gallery: Gallery) -> float:
 
     Raises ConfigError where no class has two.
     """
-    labels = gallery.labels
-    counts = {label: labels.count(label) for label in set(labels)}
-    rows = torch.tensor([i for i, label in enumerate(labels) if label and counts[label] > 1], dtype=torch.int64)
-    if not len(rows):
+    classes: dict[str, list[int]] = defaultdict(list)
+    for row, label in enumerate(gallery.labels):
+        classes[label].append(row)
+    groups = [torch.tensor(rows) for label, rows in classes.items() if label and len(rows) > 1]
+    if not groups:
         raise ConfigError("--open-set auto: no class of the gallery has two pictures to measure by: give a distance.")
-    nearest = [_nearest_of_own(gallery, rows, label) for label in sorted({labels[row] for row in rows.tolist()})]
-    return float(torch.cat(nearest).quantile(KNOWN_SHARE))
+    return float(torch.cat([_nearest_within(gallery.embeddings.select(rows)) for rows in groups]).quantile(KNOWN_SHARE))
 
 
-def _nearest_of_own(gallery: Gallery, rows: Tensor, label: str) -> Tensor:
-    own = torch.tensor([row for row in rows.tolist() if gallery.labels[row] == label])
-    members = gallery.embeddings.select(own)
+def _nearest_within(members: Embeddings) -> Tensor:
+    """The distance of each to the nearest other."""
+    own = torch.arange(len(members))
     return neighbours(members, members, 1, query_ids=own, gallery_ids=own).distances[:, 0]

@@ -17,14 +17,19 @@ from hyplearn.runs.atomic import write_text, write_whole
 CELL, GAP, TEXT = 132, 12, 34  # pixels of a picture's square, between two, and of its two lines
 HEAD = 56
 INK, GREY, RULE, NEAR, FAR = "#111111", "#666666", "#dddddd", "#0072b2", "#b34700"
+EMPTY = "#f2f2f2"  # behind a picture that is no square
 
 
 class Tile(NamedTuple):
-    """One picture with two lines below it. far: it lies beyond the threshold. picture: None where it is not here."""
+    """One picture with two lines below it, a title with a number and the name of its file.
+
+    picture: None where it is not here. far: it lies beyond the threshold.
+    """
 
     picture: Image.Image | None
     title: str
-    detail: str
+    number: str
+    name: str
     far: bool = False
 
 
@@ -55,17 +60,19 @@ def draw_sheet(path: Path, rows: Sequence[Row], *, title: str, about: str) -> No
 
 
 def _draw_tile(sheet: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: int, top: int, *, frame: str) -> None:
+    draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), EMPTY)
     if tile.picture is None:
-        draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), "#f2f2f2")
         draw.text((left + CELL // 2, top + CELL // 2), "not here", GREY, _font(12), anchor="mm")
     else:
-        fitted = thumbnail(tile.picture, CELL)
+        fitted = thumbnail(tile.picture.convert("RGB"), CELL)
+        if tile.far:  # told without colour, too
+            fitted = Image.blend(fitted, Image.new("RGB", fitted.size, EMPTY), 0.55)
         sheet.paste(fitted, (left + (CELL - fitted.width) // 2, top + (CELL - fitted.height) // 2))
     draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), outline=frame, width=2)
-    if tile.far:  # told without colour, too
-        draw.line((left, top, left + CELL - 1, top + CELL - 1), FAR, 2)
-    draw.text((left, top + CELL + 3), _cut(draw, tile.title, _font(12, bold=True), CELL), INK, _font(12, bold=True))
-    draw.text((left, top + CELL + 18), _cut(draw, tile.detail, _font(11), CELL), GREY, _font(11))
+    room = CELL - round(draw.textlength(f" {tile.number}", _font(12)))
+    draw.text((left, top + CELL + 3), _cut(draw, tile.title, _font(12, bold=True), room), INK, _font(12, bold=True))
+    draw.text((left + CELL, top + CELL + 3), tile.number, frame, _font(12), anchor="ra")
+    draw.text((left, top + CELL + 18), _cut(draw, tile.name, _font(11), CELL), GREY, _font(11))
 
 
 def thumbnail(picture: Image.Image, side: int) -> Image.Image:
@@ -108,6 +115,7 @@ border:2px solid var(--near);border-radius:4px;overflow:hidden;color:var(--soft)
 .query .box{border-color:var(--ink)}.far .box{border-style:dashed;border-color:var(--far)}.far img{opacity:.55}
 img{max-width:100%;max-height:100%;width:100%;height:100%;object-fit:contain}img.small{image-rendering:pixelated}
 figcaption{font-size:.82rem;line-height:1.3;overflow-wrap:anywhere;margin-top:.25rem}
+figcaption span{float:right;color:var(--near)}.far figcaption span{color:var(--far)}
 figcaption small{color:var(--soft);display:block}
 .verdict{font-size:.85rem;color:var(--far);margin:.4rem 0 0}
 @media(max-width:640px){section{grid-template-columns:1fr}}
@@ -139,7 +147,8 @@ def _figure(tile: Tile, kind: str) -> str:
     else:
         small = ' class="small"' if max(tile.picture.size) <= CELL // 2 else ""
         shown = f'<img{small} alt="{escape(tile.title, quote=True)}" src="data:{_encoded(tile.picture)}">'
-    caption = f"{escape(tile.title)}<small>{escape(tile.detail)}</small>"
+    number = f"<span>{escape(tile.number)}</span>" if tile.number else ""
+    caption = f"<b>{escape(tile.title)}</b>{number}<small>{escape(tile.name)}</small>"
     return f'<figure class="{kind}"><div class="box">{shown}</div><figcaption>{caption}</figcaption></figure>'
 
 

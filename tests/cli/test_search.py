@@ -218,6 +218,15 @@ def test_a_sum_of_dissimilarities_is_exported_with_its_coordinates(command, mixe
     )
 
 
+def test_a_run_that_is_named_is_its_test(command, retrieval_run: Path, pictures: Path) -> None:
+    """Not the figures that lie in its directory."""
+    query = str(next((pictures / "6").iterdir()))
+    answers = [command("search", str(retrieval_run), query, *place) for place in ((), ("--in", str(retrieval_run)))]
+    assert [answer.status for answer in answers] == [0, 0]
+    assert answers[0].out == answers[1].out
+    assert "id " in answers[0].out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -13,7 +13,8 @@ def write_unseen_digits(folder: Path, *, each: int) -> Path:
     """Write `each` pictures of every unseen digit below folders of their classes."""
     test = DigitsRetrieval().part(None, "test")
     assert test is not None
-    for label, name in enumerate(test.class_names):
+    for label in test.labels.unique().tolist():
+        name = test.class_names[label]
         rows = (test.labels == label).nonzero().squeeze(1)[:each]
         (folder / name).mkdir(parents=True, exist_ok=True)
         for row in rows.tolist():
