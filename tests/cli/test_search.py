@@ -136,7 +136,7 @@ def test_what_was_embedded_once_is_not_embedded_again(
     assert command("search", str(mixed_run), *arguments, "other").status == 0
     assert sum(seen) == 50  # other weights
 
-    for file in (tmp_path / "kept/embeddings").glob("*.npz"):
+    for file in (tmp_path / "kept/embedded").glob("*.npz"):
         file.write_bytes(file.read_bytes()[:100])
     assert command("search", str(retrieval_run), *arguments, "fourth").status == 0
     assert sum(seen) == 75
