@@ -159,17 +159,19 @@ def hier(cell: Cell) -> Experiment:
 
 
 def baseline(cell: Cell) -> Experiment:
-    """Other losses on a ResNet-50, or on what stands in for BN-Inception."""
+    """Other losses on a ResNet-50 or on BN-Inception."""
     entry, dataset, loss = cell.entry, DATASETS[cell.entry.dataset], BASELINES[cell.entry.method]
     found = Experiment({"recipe": f"baseline_{dataset}", "model": "sph_r50", "loss": loss, "dataset": dataset})
-    found.settings = [f"model: {{head: {{size: {entry.embed_dim}}}}}"]
+    inception = cell.backbone == "BN-Inception"
+    pool = f", pool: {POOLS[loss]}" if inception and loss in POOLS else ""
+    found.settings = [f"model: {{head: {{size: {entry.embed_dim}}}{pool}}}"]
     if loss == "xbm":
         found.settings += [
             f"loss: {{size: {TRAINING_IMAGES[dataset]}}} # the whole training set, as far as its source goes"
         ]
-    if cell.backbone == "BN-Inception":
-        found.choices["backbone"] = "inception_v3"
-        found.notes += ["Inception-v3 stands in for BN-Inception: expect other numbers."]
+    if inception:
+        found.choices["backbone"] = "bn_inception"
+        found.notes += [] if loss in POOLS else ["How the source pools the last map is not known: the average here."]
     if loss in PAIRS:
         found.settings += [
             f"dataset: {{sampler: class_balanced, images_per_class: {4 if dataset in SMALL else 2}, drop_last: false}}"
@@ -181,6 +183,8 @@ def baseline(cell: Cell) -> Experiment:
     return found
 
 
+# What the public code of a loss reads of BN-Inception's last map.
+POOLS = {"proxy_anchor": "avg_max", "multi_similarity": "max", "xbm": "max"}
 SMALL = ("cub", "cars")  # data sets with many images of each class
 
 

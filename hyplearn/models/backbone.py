@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hyplearn.errors import one_of
+from hyplearn.models import bn_inception as _registers_itself  # noqa: F401 - beside timm's networks
 from hyplearn.models.small import Small
 from hyplearn.models.weights import DOWNLOAD_ERRORS, check_reachable, load_weights, unavailable
 from hyplearn.nn.checks import positive

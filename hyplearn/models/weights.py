@@ -29,6 +29,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz")
 CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher")  # where checkpoint files keep weights
 PREFIXES = ("model.", "backbone.", "encoder.", "network.")  # of wrappers, outermost first
 CLASSIFIERS = ("head.", "head_dist.", "fc.", "classifier.", "AuxLogits.")  # beside those that timm's config names
+FROM_FILES = {"bn_inception": "bn_inception-52deb4733.pth"}  # networks of ours, and the published file of each
 CONNECT_TIMEOUT = 5.0  # seconds; the hub's own client tries for 45 before it gives up
 
 
@@ -142,6 +143,11 @@ def _check_fit(network: nn.Module, state: Mapping[str, Tensor], path: str) -> No
 def check_reachable(name: str) -> None:
     """Raise ValueError, within seconds, if the pretrained weights of `name` are neither in the cache nor to be had."""
     config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    if name in FROM_FILES:
+        raise ValueError(
+            f"pretrained=true: the weights of {name} have no address to load them from. Set model.weights to the file "
+            f"{FROM_FILES[name]}, or model.pretrained=false"
+        )
     if config is None or not (config.hf_hub_id or config.url or config.file):
         raise ValueError(f"pretrained=true: timm has no weights for {name}; set model.pretrained=false")
     if config.hf_hub_id and not _cached(config) and not constants.HF_HUB_OFFLINE:

@@ -25,7 +25,7 @@ DATASETS = {
 }
 BACKBONES = {
     "ResNet-50": "r50",
-    "BN-Inception": "inception_v3",
+    "BN-Inception": "bn_inception",
     "DeiT-S": "deit_s",
     "DINO": "dino_vit_s",
     "ViT-S": "vit_s",

@@ -334,6 +334,6 @@ def test_an_experiment_takes_another_data_set(experiment: str, dataset: str) -> 
 
 
 def test_crops_of_photographs_for_a_set_that_crops_nothing_are_told_with_a_way_out() -> None:
-    experiment = "experiment=bdeir_table1_cub_soft_triple_inception_v3_512"
+    experiment = "experiment=bdeir_table1_cub_soft_triple_bn_inception_512"
     with pytest.raises(ConfigError, match=r"dataset\.(train|eval)_transform=.* without _target_"):
         compose([experiment, "dataset=digits_retrieval"])

@@ -82,7 +82,7 @@ def test_what_differs_is_named_and_written(
         ("yue_table1_cub_hyp_vit_s", "R@1", "test/recall@1"),
         ("yue_table1_cub_mix_vit_s", "R@2", "test/sphere/recall@2"),
         ("yue_table2_sop_mix_vit_s", "R@1000", "test/backbone/recall@1000"),
-        ("yue_table2_cub_proxy_anchor_inception_v3_512", "R@1", "test/recall@1"),
+        ("yue_table2_cub_proxy_anchor_bn_inception_512", "R@1", "test/recall@1"),
         ("bdeir_table1_inshop_hyp_vit_s_384", "R@20", "test/backbone/recall@20"),
         ("bdeir_table1_inshop_lhier_vit_s_384", "R@20", "test/recall@20"),
         ("bdeir_table1_cub_pretrained_dino_vit_s", "R@1", "test/backbone/recall@1"),
@@ -182,9 +182,9 @@ def test_an_untrained_resnet_is_read_out_by_its_average_whatever_its_weights(dat
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        ("bdeir_table1_cub_xbm_inception_v3_512", 5864),
-        ("bdeir_table1_cars_xbm_inception_v3_512", 8054),
-        ("bdeir_table1_sop_xbm_inception_v3_512", 59551),
+        ("bdeir_table1_cub_xbm_bn_inception_512", 5864),
+        ("bdeir_table1_cars_xbm_bn_inception_512", 8054),
+        ("bdeir_table1_sop_xbm_bn_inception_512", 59551),
         ("bdeir_table1_inshop_xbm_r50_128", 25882),
     ],
 )
