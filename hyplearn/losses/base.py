@@ -6,7 +6,7 @@ import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,7 @@ from hyplearn.manifolds import Manifold
 from hyplearn.manifolds.precision import promote
 from hyplearn.nn.space import Space
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+Loss = TypeVar("Loss", bound="EmbeddingLoss")
 
 
 class EmbeddingLoss(nn.Module, ABC):
@@ -38,7 +37,7 @@ class EmbeddingLoss(nn.Module, ABC):
     equal_per_class = False  # every class of a batch must have the same number of images
     within_spaces: tuple[Space, ...] | None = None  # a tuple: the spaces are the model's, no modules of the loss
 
-    def within(self, spaces: Manifold | nn.Module | Sequence[Space | Manifold]) -> Self:
+    def within(self: Loss, spaces: Manifold | nn.Module | Sequence[Space | Manifold]) -> Loss:
         """Remember the spaces of later calls, and return the loss itself.
 
         spaces: a model with spaces, a manifold, a `Space`, or a list of these. They stay the model's: a curvature that
