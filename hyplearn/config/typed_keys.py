@@ -218,8 +218,8 @@ CHOICES = {
         "riemannian_sgd": "optim=rsgd",
     },
     "loss": {
-        "triplet": "loss=margin, which compares triplets by distance",
-        "arcface": "loss=normalized_softmax, which is ArcFace with margin 0",
+        "triplet_loss": "loss=triplet",
+        "triplet_margin": "loss=triplet",
         "cosface": "loss=normalized_softmax, which is CosFace with margin 0",
         "ce": "loss=cross_entropy",
         "crossentropy": "loss=cross_entropy",

@@ -6,18 +6,23 @@ import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from hyplearn.geometry import tf32
+from hyplearn.manifolds import Manifold
 from hyplearn.manifolds.precision import promote
 from hyplearn.nn.space import Space
+
+Loss = TypeVar("Loss", bound="EmbeddingLoss")
 
 
 class EmbeddingLoss(nn.Module, ABC):
     """Called as loss(points, labels, spaces, generator=...); subclasses give `compute`.
+
+    In a loop of one's own the spaces are given once, `loss.within(model)`, and the call is loss(points, labels).
 
     points: one tensor (B, n_i) per space, of the whole batch, those of all processes in rank order. labels: (B,) int64.
     spaces: of the model, see `hyplearn.nn.space.Space`. generator: of the run's own, a function of (seed, epoch,
@@ -30,23 +35,49 @@ class EmbeddingLoss(nn.Module, ABC):
     expects = "embeddings"
     least_per_class = 1  # images of each class that a batch must hold
     equal_per_class = False  # every class of a batch must have the same number of images
+    within_spaces: tuple[Space, ...] | None = None  # a tuple: the spaces are the model's, no modules of the loss
+
+    def within(self: Loss, spaces: Manifold | nn.Module | Sequence[Space | Manifold]) -> Loss:
+        """Remember the spaces of later calls, and return the loss itself.
+
+        spaces: a model with spaces, a manifold, a `Space`, or a list of these. They stay the model's: a curvature that
+        is learned is neither moved, stored nor optimized with the loss.
+        """
+        self.within_spaces = spaces_of(spaces)
+        return self
 
     def forward(
         self,
-        points: Sequence[Tensor],
+        points: Tensor | Sequence[Tensor],
         labels: Tensor,
-        spaces: Sequence[Space],
+        spaces: Sequence[Space] | None = None,
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """The loss, (), in float32 or better whatever autocast and TF32 say.
 
-        Raises ValueError for points that are not rows, and for labels that are not one whole number for each row.
+        points: one tensor alone stands for the points of a single space. Without `spaces` those of `within` count, and
+        torch's own generator. Raises ValueError for points that are not rows, and for labels that are not one whole
+        number for each row.
         """
+        if isinstance(points, Tensor):
+            points = (points,)
+        if spaces is None:
+            spaces, generator = self._remembered(len(points)), generator or torch.default_generator
         check_points(points)
         labels = checked_labels(labels, len(points[0]))
         with torch.autocast(labels.device.type, enabled=False), tf32.refused():
             return self.compute([promote(x) for x in points], labels, spaces, generator=generator)
+
+    def _remembered(self, count: int) -> tuple[Space, ...]:
+        if self.within_spaces is None:
+            raise ValueError(
+                f"{type(self).__name__} does not know where its points lie: call within(model) or within(manifold) "
+                "once, or give the spaces at each call"
+            )
+        if len(self.within_spaces) != count:
+            raise ValueError(f"points of {count} spaces, but the loss was told of {len(self.within_spaces)}")
+        return self.within_spaces
 
     @abstractmethod
     def compute(
@@ -79,6 +110,27 @@ class EmbeddingLoss(nn.Module, ABC):
         Only the ratios count.
         """
         return tuple(space.weight.item() for space in spaces)
+
+
+def spaces_of(given: Manifold | nn.Module | Sequence[Space | Manifold]) -> tuple[Space, ...]:
+    """Return spaces as losses take them: of a model, of one manifold or space, or of a list of these.
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(given, (Space, Manifold)):
+        given = (given,)
+    if isinstance(given, nn.Module) and not isinstance(given, nn.ModuleList):
+        given = getattr(given, "spaces", ())
+    spaces = tuple(one if isinstance(one, Space) else _space(one) for one in given)
+    if not spaces:
+        raise ValueError("no spaces: give a model of embeddings, a manifold, or a list of manifolds")
+    return spaces
+
+
+def _space(given: object) -> Space:
+    if not isinstance(given, Manifold):
+        raise ValueError(f"{type(given).__name__} is neither a manifold nor a hyplearn.nn.space.Space")
+    return Space(given)
 
 
 def check_points(points: Sequence[Tensor]) -> None:

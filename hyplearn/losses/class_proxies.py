@@ -7,6 +7,7 @@ need not move with a learned curvature.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
@@ -46,6 +47,7 @@ class ClassProxyLoss(AdaptedLoss):
         if len(spaces) != len(sizes):
             raise ValueError(f"sizes={list(sizes)} must name one size for each of {len(spaces)} spaces")
         self.sizes, self.num_classes = list(sizes), num_classes
+        self.within(spaces)
 
     @property
     @abstractmethod
@@ -266,6 +268,50 @@ class NormalizedSoftmax(_PMLProxyLoss):
             similarity=similarity,
             scale=scale,
         )
+
+
+class ArcFace(_PMLProxyLoss):
+    """ArcFace (Deng et al. 2019): cross entropy of logit_scale cos(angle to each proxy), plus margin for the own one.
+
+    margin: in radians, 0.5 as printed; logit_scale: s there, 64. With similarity 'geometry' the angle is that of the
+    similarity 1 - distance / scale in a space that is no sphere.
+    """
+
+    parameter, transposed = "W", True
+
+    def __init__(
+        self,
+        *,
+        spaces: Sequence[Space],
+        sizes: Sequence[int],
+        num_classes: int,
+        margin: float = 0.5,
+        logit_scale: float = 64.0,
+        similarity: Similarity = "cosine",
+        scale: float = 4.6,
+    ) -> None:
+        if not 0 <= margin < math.pi:
+            raise ValueError(f"margin={margin} must lie in [0, pi): an angle in radians, 0.5 as printed")
+        if not logit_scale > 0:
+            raise ValueError(f"logit_scale={logit_scale} must be > 0: it multiplies the cosines, 64 as printed")
+        super().__init__(
+            pml.ArcFaceLoss(num_classes, sum(sizes), margin=math.degrees(margin), scale=logit_scale),
+            spaces=spaces,
+            sizes=sizes,
+            num_classes=num_classes,
+            similarity=similarity,
+            scale=scale,
+        )
+        self.margin, self.logit_scale = margin, logit_scale
+
+    def value(self, x: Tensor, labels: Tensor, proxies: Tensor) -> Tensor:
+        s = self.distance(x, proxies)
+        edge = 1 - torch.finfo(s.dtype).eps  # where the slope of the angle is still finite
+        angle = s.clamp(-edge, edge).acos()
+        falling = angle <= math.pi - self.margin
+        far = s - self.margin * math.sin(self.margin)  # as the authors continue it, so that it goes on falling
+        target = torch.where(falling, (angle + self.margin).cos(), far)
+        return F.cross_entropy(self.logit_scale * torch.where(self.own(labels), target, s), labels)
 
 
 class ProxyNCAPlusPlus(ClassProxyLoss):

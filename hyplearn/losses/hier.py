@@ -193,6 +193,7 @@ class HIER(EmbeddingLoss):
         self.rescale, self.clip, self.riemannian = rescale, clip, riemannian
         self.index = _first_hyperbolic(spaces)
         self.manifold = spaces[self.index].manifold
+        self.within(spaces)
         vectors = radius / 2 * torch.randn(proxies, sizes[self.index]) / sizes[self.index] ** 0.5
         self.rho: nn.Parameter = (
             manifold_parameter(at_distance(2 * vectors, self.manifold), self.manifold)
@@ -280,6 +281,7 @@ class HierarchicalLoss(EmbeddingLoss):
             if not value >= 0:
                 raise ValueError(f"{name}={value} must be >= 0: it is the weight of a loss")
         self.lambda_metric, self.lambda_hier = lambda_metric, lambda_hier
+        self.within(spaces)
         self.base = build_part(base, spaces=spaces, sizes=sizes, num_classes=num_classes)
         self.hier = build_part(hier, spaces=spaces, sizes=sizes, num_classes=num_classes)
         self.least_per_class = max(self.base.least_per_class, self.hier.least_per_class)

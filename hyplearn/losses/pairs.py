@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from hyplearn.losses.adapter import AdaptedLoss, Form, Similarity, side_by_side
 from hyplearn.losses.base import EmbeddingLoss, build_part
 from hyplearn.losses.host import free_to_read, mean_where
+from hyplearn.losses.miners import MinerName, build_miner, mined_triplets
 from hyplearn.losses.triplets import draw_triplets
 from hyplearn.manifolds import CurvedManifold
 from hyplearn.nn.space import Space
@@ -211,6 +212,49 @@ class Margin(PairLoss):
         return total if self.fixed_beta is not None else total + beta * self.nu * counted.any()
 
 
+class Triplet(PairLoss):
+    """Triplet loss (Schroff et al. 2015): mean of [d(a, p) - d(a, n) + margin]+ over the triplets where it is not 0.
+
+    d is the chord, see `SpaceDistance`. miner: which triplets, by its name in `hyplearn.losses.miners`; 'all': all.
+    Miners are pytorch-metric-learning's, and wait for a GPU at every step; 'all' does not.
+    """
+
+    form: Form = "length"
+
+    def __init__(
+        self,
+        *,
+        margin: float = 0.2,
+        miner: MinerName = "semi_hard",
+        similarity: Similarity = "cosine",
+        scale: float = 4.6,
+    ) -> None:
+        super().__init__(similarity=similarity, scale=scale)
+        if not margin > 0:
+            raise ValueError(f"margin={margin} must be > 0: without one, points that fall together have no loss")
+        self.margin = margin
+        self.miner = build_miner(miner, self.distance, margin=margin)
+
+    def value(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        y: Tensor,
+        other_labels: Tensor,
+        positive: Tensor,
+        negative: Tensor,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        d = self.distance(x, y)
+        if self.miner is None:
+            allowed = positive[:, :, None] & negative[:, None, :]
+            losses = F.relu(d[:, :, None] - d[:, None, :] + self.margin)
+            return mean_where(losses, allowed & (losses > 0))
+        anchor, near, far = mined_triplets(self.miner, x, labels, y, other_labels)
+        losses = F.relu(d[anchor, near] - d[anchor, far] + self.margin)
+        return mean_where(losses, positive[anchor, near] & negative[anchor, far] & (losses > 0))
+
+
 class FastAP(AdaptedLoss):
     """FastAP (Cakir et al. 2019): 1 - average precision of every sample, from soft histograms of num_bins distances.
 
@@ -269,6 +313,7 @@ class CrossBatchMemory(EmbeddingLoss):
                 f"base={type(built).__name__} has no form with a memory; take Contrastive, MultiSimilarity or Margin"
             )
         self.base, self.size, self.sizes = built, size, list(sizes)
+        self.within(spaces)
         self.memory: Tensor
         self.labels: Tensor
         self.written: Tensor

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hyplearn.errors import one_of
 from hyplearn.manifolds import AmbientLorentz, Lorentz, ManifoldParameter
+from hyplearn.manifolds.foreign import ours
 from hyplearn.nn import monitor
 from hyplearn.nn.checks import any_image, in_full_precision, positive
 from hyplearn.nn.fused.norm import Block, NormalizeInputs, normalize
@@ -72,7 +73,7 @@ class LorentzBatchNorm2d(nn.Module):
             raise ValueError(f"momentum={momentum} must lie in (0, 1]: it is the weight of the new batch")
         if tangent_limit is not None and not tangent_limit > 0:
             raise ValueError(f"tangent_limit={tangent_limit} must be > 0, or None for tangent vectors of any length")
-        self.manifold, self.num_features, self.momentum, self.eps = manifold, num_features, momentum, eps
+        self.manifold, self.num_features, self.momentum, self.eps = ours(manifold), num_features, momentum, eps
         self.dispersion, self.centroid, self.rescale, self.synchronized = dispersion, centroid, rescale, synchronized
         self.tangent_limit = tangent_limit
         shape = (num_features,) if dispersion == "per_channel" else ()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hyplearn.errors import one_of
 from hyplearn.manifolds import Lorentz
+from hyplearn.manifolds.foreign import ours
 from hyplearn.nn.checks import positive
 from hyplearn.nn.fused.scalars import floored
 from hyplearn.regions import region
@@ -29,7 +30,7 @@ class LorentzBoost(nn.Module):
         super().__init__()
         one_of("boost", kind, BoostKind)
         positive("features", features)
-        self.manifold, self.kind, self.features = manifold, kind, features
+        self.manifold, self.kind, self.features = ours(manifold), kind, features
         if kind == "full":
             self.rapidity = nn.Parameter(1e-2 * torch.randn(features))
         elif kind == "axis":

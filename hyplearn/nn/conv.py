@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyplearn.manifolds import Lorentz
+from hyplearn.manifolds.foreign import ours
 from hyplearn.nn.boost import BoostKind
 from hyplearn.nn.checks import of_one_type, positive
 from hyplearn.nn.fused.conv import Convolution, NormMatch
@@ -117,7 +118,7 @@ class OriginalLorentzConv2d(nn.Module):
         positive("in_channels", in_channels)
         positive("out_channels", out_channels)
         kernel = _pair("kernel_size", kernel_size, 1)
-        self.manifold = manifold
+        self.manifold = ours(manifold)
         self.convolution = Convolution(
             stride=_pair("stride", stride, 1),
             padding=_pair("padding", padding, 0),

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from hyplearn.errors import one_of
 from hyplearn.manifolds import Lorentz
+from hyplearn.manifolds.foreign import ours
 from hyplearn.nn import monitor
 from hyplearn.nn.fused.lift import Entry, EntryKind, lift_relu
 from hyplearn.nn.fused.norm import ExitKind
@@ -29,7 +30,7 @@ class Lift(nn.Module):
         one_of("kind", kind, EntryKind)
         if clip is not None and not clip > 0:
             raise ValueError(f"clip={clip} must be > 0, or None for no clipping")
-        self.manifold, self.kind, self.rescale, self.clip = manifold, kind, rescale, clip
+        self.manifold, self.kind, self.rescale, self.clip = ours(manifold), kind, rescale, clip
 
     def forward(self, z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):  # float16 cannot hold sinh
@@ -58,7 +59,7 @@ class Unlift(nn.Module):
     def __init__(self, manifold: Lorentz, *, kind: ExitKind = "log0") -> None:
         super().__init__()
         one_of("kind", kind, ExitKind)
-        self.manifold, self.kind = manifold, kind
+        self.manifold, self.kind = ours(manifold), kind
 
     def forward(self, x: Tensor) -> Tensor:
         return self.manifold.logmap0(x.movedim(1, -1)).movedim(-1, 1) if self.kind == "log0" else x

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hyplearn.manifolds import Lorentz
+from hyplearn.manifolds.foreign import ours
 from hyplearn.nn.boost import BoostKind
 from hyplearn.nn.checks import of_one_type, positive
 from hyplearn.nn.fused.conv import NormMatch
@@ -61,7 +62,7 @@ class OriginalLorentzLinear(nn.Module):
         super().__init__()
         positive("in_features", in_features)
         positive("out_features", out_features)
-        self.manifold = manifold
+        self.manifold = ours(manifold)
         bound = (2 / (in_features + 1)) ** 0.5
         self.weight = nn.Parameter(torch.empty(out_features, in_features).uniform_(-bound, bound))
         self.weight_time = nn.Parameter(torch.empty(out_features).uniform_(-bound, bound))

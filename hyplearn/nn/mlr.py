@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hyplearn.manifolds import Lorentz
+from hyplearn.manifolds.foreign import ours
 from hyplearn.nn.checks import positive
 
 
@@ -21,7 +22,7 @@ class LorentzMLR(nn.Module):
         super().__init__()
         positive("features", features)
         positive("classes", classes)
-        self.manifold = manifold
+        self.manifold = ours(manifold)
         bound = features**-0.5
         self.z = nn.Parameter(scale * torch.empty(classes, features).uniform_(-bound, bound))
         self.a = nn.Parameter(torch.empty(classes).uniform_(-bound, bound))

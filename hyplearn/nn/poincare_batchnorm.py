@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hyplearn.geometry import lorentz
 from hyplearn.geometry.numerics import asinhc, coshm1c, scalar_like, sinhc
 from hyplearn.manifolds import PoincareBall
+from hyplearn.manifolds.foreign import ours
 from hyplearn.manifolds.precision import full_precision
 from hyplearn.nn.checks import any_image, in_full_precision, positive
 from hyplearn.nn.poincare_tangent import clip_factor, place, to_hyperboloid, to_tangent
@@ -47,7 +48,7 @@ class PoincareBatchNorm2d(nn.Module):
             raise ValueError(f"momentum={momentum} must lie in (0, 1]: it is the weight of the new batch")
         if not eps > 0:
             raise ValueError(f"eps={eps} must be > 0")
-        self.manifold, self.momentum, self.eps, self.synchronized = manifold, momentum, eps, synchronized
+        self.manifold, self.momentum, self.eps, self.synchronized = ours(manifold), momentum, eps, synchronized
         self.beta = nn.Parameter(torch.zeros(num_features))
         self.gamma = nn.Parameter(torch.ones(()))
         self.register_buffer("running_mean", torch.zeros(num_features))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hyplearn import regions
 from hyplearn.errors import one_of
 from hyplearn.manifolds import PoincareBall
+from hyplearn.manifolds.foreign import ours
 from hyplearn.manifolds.precision import full_precision
 from hyplearn.nn.checks import in_full_precision, positive
 from hyplearn.nn.poincare_linear import Initialization, fully_connected, initialize, norm_of
@@ -60,7 +61,7 @@ class PoincareConv2d(nn.Module):
         if padding < 0:
             raise ValueError(f"padding={padding} must be >= 0")
         one_of("init", init, Initialization)
-        self.manifold, self.init = manifold, init
+        self.manifold, self.init = ours(manifold), init
         self.stride, self.padding, self.dilation = stride, padding, dilation
         self.ratio = beta_ratio(in_channels, kernel_size**2)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from hyplearn.geometry import poincare
 from hyplearn.geometry.numerics import squared_norm
 from hyplearn.manifolds import PoincareBall
+from hyplearn.manifolds.foreign import ours
 from hyplearn.manifolds.precision import full_precision
 from hyplearn.nn.poincare_tangent import clip_factor
 from hyplearn.regions import region
@@ -24,7 +25,7 @@ class PoincareLift(nn.Module):
         super().__init__()
         if clip is not None and not clip > 0:
             raise ValueError(f"clip={clip} must be > 0, or None for no clipping")
-        self.manifold, self.clip = manifold, clip
+        self.manifold, self.clip = ours(manifold), clip
 
     @full_precision
     def forward(self, z: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from hyplearn.errors import one_of
 from hyplearn.geometry.numerics import asinhc, scalar_like, sinhc
 from hyplearn.manifolds import PoincareBall
+from hyplearn.manifolds.foreign import ours
 from hyplearn.manifolds.precision import full_precision
 from hyplearn.nn.checks import in_full_precision, positive
 from hyplearn.nn.poincare_tangent import clip_factor, squared_norm
@@ -119,7 +120,7 @@ class PoincareLinear(nn.Module):
         positive("in_features", in_features)
         positive("out_features", out_features)
         one_of("init", init, Initialization)
-        self.manifold, self.init = manifold, init
+        self.manifold, self.init = ours(manifold), init
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
         self.reset_parameters()

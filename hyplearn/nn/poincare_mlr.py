@@ -10,6 +10,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from hyplearn.errors import one_of
 from hyplearn.manifolds import PoincareBall
+from hyplearn.manifolds.foreign import ours
 from hyplearn.nn.checks import positive
 
 Orientation = Literal["joint", "weight_norm"]
@@ -33,7 +34,7 @@ class PoincareMLR(nn.Module):
         positive("features", features)
         positive("classes", classes)
         one_of("orientation", orientation, Orientation)
-        self.manifold = manifold
+        self.manifold = ours(manifold)
         self.z = nn.Parameter(torch.empty(classes, features))
         self.a = nn.Parameter(torch.empty(classes))
         self.reset_parameters()

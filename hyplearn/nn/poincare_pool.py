@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from hyplearn.geometry import lorentz
 from hyplearn.geometry.numerics import scalar_like
 from hyplearn.manifolds import PoincareBall
+from hyplearn.manifolds.foreign import ours
 from hyplearn.manifolds.precision import full_precision
 from hyplearn.nn.poincare_tangent import to_hyperboloid, to_tangent
 from hyplearn.regions import region
@@ -21,7 +22,7 @@ class PoincareGlobalPool(nn.Module):
 
     def __init__(self, manifold: PoincareBall) -> None:
         super().__init__()
-        self.manifold = manifold
+        self.manifold = ours(manifold)
 
     @full_precision
     def forward(self, v: Tensor) -> Tensor:

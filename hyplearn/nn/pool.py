@@ -7,6 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hyplearn import regions
 from hyplearn.manifolds import Lorentz
+from hyplearn.manifolds.foreign import ours
 
 
 class LorentzGlobalPool(nn.Module):
@@ -14,7 +15,7 @@ class LorentzGlobalPool(nn.Module):
 
     def __init__(self, manifold: Lorentz) -> None:
         super().__init__()
-        self.manifold = manifold
+        self.manifold = ours(manifold)
 
     def forward(self, x: Tensor) -> Tensor:
         if regions.is_on():  # the compiler chooses what to keep

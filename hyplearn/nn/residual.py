@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hyplearn.manifolds import Lorentz
+from hyplearn.manifolds.foreign import ours
 from hyplearn.nn import monitor
 
 
@@ -18,7 +19,7 @@ class LorentzResidual(nn.Module):
 
     def __init__(self, manifold: Lorentz, *, rescale: bool = True) -> None:
         super().__init__()
-        self.manifold, self.rescale = manifold, rescale
+        self.manifold, self.rescale = ours(manifold), rescale
 
     def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
         total = x + shortcut.to(torch.promote_types(x.dtype, shortcut.dtype))

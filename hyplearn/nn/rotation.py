@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import register_parametrization
 from hyplearn.errors import one_of
 from hyplearn.geometry import tf32
 from hyplearn.manifolds import Lorentz
+from hyplearn.manifolds.foreign import ours
 from hyplearn.nn import monitor
 from hyplearn.nn.boost import BoostKind, LorentzBoost
 from hyplearn.nn.checks import in_full_precision
@@ -60,7 +61,7 @@ class RotationBoost(nn.Module):
         one_of("norm_match", norm_match, NormMatch)
         one_of("orthogonal", orthogonal, Orthogonal)
         one_of("rescale", rescale, RescaleSide)
-        self.manifold, self.shape = manifold, shape
+        self.manifold, self.shape = ours(manifold), shape
         out, fan_in = shape[0], int(torch.Size(shape[1:]).numel())
         self.is_orthogonal = fan_in <= out
         self.norm_match: NormMatch = "none" if self.is_orthogonal else norm_match

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hyplearn.manifolds import CurvedManifold, Euclidean, Lorentz, Manifold, PoincareBall, Sphere, full_precision
+from hyplearn.manifolds.foreign import ours
 
 _NAMES: dict[type[Manifold], str] = {
     Lorentz: "lorentz",
@@ -34,7 +35,7 @@ class Space(nn.Module):
             raise ValueError(
                 f"weight={weight} must be > 0: it multiplies the distances of a {self._name(manifold)} space"
             )
-        self.manifold = manifold
+        self.manifold = ours(manifold)
         self.given = float(weight)
         self.log_weight = nn.Parameter(torch.tensor(math.log(weight))) if learned else None
 

@@ -140,7 +140,9 @@ def test_a_choice_that_people_type_is_answered(group: str, typed: str, answer: s
 
 
 def test_a_choice_is_answered_where_it_is_typed() -> None:
-    assert refusal("loss=triplet").startswith("unknown choice loss=triplet. Did you mean loss=margin, which ")
+    assert refusal("loss=cosface").startswith(
+        "unknown choice loss=cosface. Did you mean loss=normalized_softmax, which "
+    )
 
 
 @pytest.mark.parametrize(("key", "typed", "ours"), [(key, *row) for key, rows in SAME.items() for row in rows.items()])
@@ -161,7 +163,7 @@ def test_a_precision_that_is_not_ours_is_refused(value: str) -> None:
         ("16-mixed", "trainer.precision=16-mixed?"),
         ("cuda", "trainer=gpu?"),
         ("fast_dev_run", "trainer=debug?"),
-        ("arcface", "loss=normalized_softmax, "),
+        ("cosface", "loss=normalized_softmax, "),
     ],
 )
 def test_a_word_alone_is_answered(word: str, answer: str) -> None:

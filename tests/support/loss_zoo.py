@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hyplearn.losses import (
+    ArcFace,
     Contrastive,
     CrossBatchMemory,
     FastAP,
@@ -19,6 +20,7 @@ from hyplearn.losses import (
     ProxyNCA,
     ProxyNCAPlusPlus,
     SoftTriple,
+    Triplet,
 )
 from hyplearn.losses.base import EmbeddingLoss, build_part
 from hyplearn.manifolds import Euclidean, Lorentz, Manifold, PoincareBall, Sphere
@@ -34,6 +36,7 @@ WITH_PROXIES = {
     "proxy_nca_pp": ProxyNCAPlusPlus,
     "soft_triple": SoftTriple,
     "normalized_softmax": NormalizedSoftmax,
+    "arcface": ArcFace,
 }
 WITH_PAIRS = {
     "contrastive": Contrastive,
@@ -41,6 +44,7 @@ WITH_PAIRS = {
     "mined_multi_similarity": functools.partial(MultiSimilarity, epsilon=0.1),
     "margin": Margin,
     "fast_ap": FastAP,
+    "triplet": functools.partial(Triplet, miner="all"),
     "memory": functools.partial(CrossBatchMemory, base=Contrastive, size=60),
 }
 ZOO: dict[str, Any] = {**WITH_PROXIES, **WITH_PAIRS}
