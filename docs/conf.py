@@ -51,7 +51,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(?!hyplearn\.).*"),
     (
         "py:class",
-        r"hyplearn\.(training|inference|config|jobs|runs|cli|console|data)\..*|hyplearn\..*\.(_\w+|J|Value|Result|Backward)",
+        r"hyplearn\.(training|inference|config|jobs|runs|cli|console|data)\..*|hyplearn\..*\.(_\w+|J|M|Loss|Value|Result|Backward)",
     ),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -77,11 +78,16 @@ def _padding(rows: tuple[int, ...], widths: tuple[int, ...], dtype: torch.dtype,
     """Made once for the parameters of a model: every step of its training takes the same places."""
     widest = max(widths)
     of_rows = [width for count, width in zip(rows, widths, strict=True) for _ in range(count)]
-    filled = torch.arange(widest) < torch.tensor(of_rows, dtype=torch.long)[:, None]
-    kept = filled.flatten().nonzero().flatten()
-    places = torch.zeros(filled.numel(), dtype=torch.long)
-    places[kept] = torch.arange(1, len(kept) + 1)
-    return Padding(places.view_as(filled).to(device), kept.to(device), torch.zeros(1, dtype=dtype, device=device))
+    starts = itertools.accumulate(of_rows, initial=1)
+    places = [
+        [*range(start, start + width), *[0] * (widest - width)] for start, width in zip(starts, of_rows, strict=False)
+    ]
+    kept = [row * widest + column for row, width in enumerate(of_rows) for column in range(width)]
+    return Padding(
+        torch.tensor(places, dtype=torch.long, device=device).view(len(of_rows), widest),
+        torch.tensor(kept, dtype=torch.long, device=device),
+        torch.zeros(1, dtype=dtype, device=device),
+    )
 
 
 class ParameterStack:

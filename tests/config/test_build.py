@@ -11,7 +11,6 @@ from torch.testing import assert_close
 
 from hyplearn.config import build
 from hyplearn.config.compose import compose
-from hyplearn.errors import ConfigError
 
 
 @pytest.fixture
@@ -50,10 +49,12 @@ def test_what_is_set_stays(photographs: list[str]) -> None:
     assert data.reading.train_transform.interpolation == "nearest"
 
 
-def test_a_network_without_weights_expects_nothing(photographs: list[str]) -> None:
+def test_a_network_without_weights_sees_pixels_from_minus_1_to_1(photographs: list[str]) -> None:
     config = compose(["model=hyp_vit_s", "backbone=vit_small_images", *photographs]).config
-    with pytest.raises(ConfigError, match=r"model: backbone=null has no weights .* for example dataset.mean=\[0.5\]"):
-        build.datamodule(config)
+    normalization = build.images(config).normalization
+    assert normalization is not None
+    pixels = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2).expand(1, 3, 1, 2)
+    assert normalization(pixels).unique().tolist() == [-1.0, 1.0]
 
 
 def test_weights_are_not_fetched_for_a_checkpoint() -> None:
