@@ -47,7 +47,7 @@ SMALL["image_folder_retrieval_224"] = {
     "eval_transform.interpolation": "bicubic",
 }
 SMALL["fashion_mnist_retrieval"] = {"batch_size": 6, "images_per_class": 2}
-RETRIEVAL = ("cub", "cars", "sop", "inshop", "_retrieval", "_retrieval_224")
+RETRIEVAL = ("digits_in_fields", "cub", "cars", "sop", "inshop", "_retrieval", "_retrieval_224")
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
