@@ -24,13 +24,14 @@ _OURS = {
     "hyplearn.data.sources.sop": "SOP",
     "hyplearn.data.sources.synthetic": "Synthetic",
     "hyplearn.losses": """
-        Contrastive ConvexCombination CrossBatchMemory CrossEntropy FastAP HIER HierarchicalLoss Margin MultiSimilarity
-        NormalizedSoftmax PairwiseCrossEntropy ProxyAnchor ProxyNCA ProxyNCAPlusPlus SoftTriple""",
-    "hyplearn.losses.class_proxies": "NormalizedSoftmax ProxyAnchor ProxyNCA ProxyNCAPlusPlus SoftTriple",
+        ArcFace Contrastive ConvexCombination CrossBatchMemory CrossEntropy FastAP HIER HierarchicalLoss Margin
+        MultiSimilarity NormalizedSoftmax PairwiseCrossEntropy ProxyAnchor ProxyNCA ProxyNCAPlusPlus SoftTriple
+        Triplet""",
+    "hyplearn.losses.class_proxies": "ArcFace NormalizedSoftmax ProxyAnchor ProxyNCA ProxyNCAPlusPlus SoftTriple",
     "hyplearn.losses.classification": "CrossEntropy",
     "hyplearn.losses.hier": "HIER HierarchicalLoss",
     "hyplearn.losses.mix": "ConvexCombination",
-    "hyplearn.losses.pairs": "Contrastive CrossBatchMemory FastAP Margin MultiSimilarity",
+    "hyplearn.losses.pairs": "Contrastive CrossBatchMemory FastAP Margin MultiSimilarity Triplet",
     "hyplearn.losses.pairwise": "PairwiseCrossEntropy",
     "hyplearn.manifolds": "AmbientLorentz Curvature Euclidean Lorentz Manifolds PoincareBall Sphere",
     "hyplearn.manifolds.ambient": "AmbientLorentz",

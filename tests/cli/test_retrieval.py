@@ -58,6 +58,8 @@ COVER = [  # every loss, every head, class proxies and pairs by cosine and in ev
     ("hyp", ["loss=proxy_nca_pp", GEOMETRY]),
     ("mix", ["loss=soft_triple", GEOMETRY]),
     ("lhier", ["loss=xbm"]),
+    ("lhier", ["loss=triplet", GEOMETRY]),
+    ("hyp", ["loss=arcface", GEOMETRY]),
 ]
 
 
